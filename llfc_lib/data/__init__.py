@@ -1,0 +1,164 @@
+"""Data sets, whole in memory: images as uint8 on the device, a batch is an index draw.
+
+``load(name)`` looks for ``<data folder>/<name>.npz`` first, then asks torchvision to download.
+``digits`` comes with scikit-learn and needs neither.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llfc_lib.places import data_dir
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images ``x_*`` (uint8, N x C x H x W) and labels ``y_*`` (int64, N) of both splits.
+
+    ``source`` is a sentence to print wherever the set is named; ``sha256`` is the digest of the four
+    arrays as stored; ``mean`` and ``std`` (per channel, of pixels scaled to [0, 1]) normalise.
+    """
+
+    name: str
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    classes: int
+    source: str
+    sha256: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = 255.0  # the largest pixel value
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        return replace(self, **{key: getattr(self, key).to(device) for key in KEYS})
+
+    def normalise(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Pixels (uint8, N x C x H x W) to (x / scale - mean) / std in ``dtype``."""
+        shape = (1, -1, 1, 1)
+        mean = torch.tensor(self.mean, dtype=dtype, device=x.device).view(shape)
+        std = torch.tensor(self.std, dtype=dtype, device=x.device).view(shape)
+        return x.to(dtype).div_(self.scale).sub_(mean).div_(std)
+
+    def loader(self, split: str = "test", batch: int = 1000, dtype: torch.dtype = torch.float32) -> "Loader":
+        """Normalised batches of ``split`` ("train" or "test") in their stored order, as often as asked."""
+        if split not in ("train", "test"):
+            raise ValueError(f"unknown split {split!r}; choose 'train' or 'test'")
+        return Loader(self, split, batch, dtype)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return tuple(self.x_train.shape[1:])
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Re-iterable over (x, y) batches of a data set, normalised as they are drawn."""
+
+    data: Dataset
+    split: str
+    batch: int
+    dtype: torch.dtype
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        x, y = getattr(self.data, f"x_{self.split}"), getattr(self.data, f"y_{self.split}")
+        for start in range(0, len(y), self.batch):
+            rows = slice(start, start + self.batch)
+            yield self.data.normalise(x[rows], self.dtype), y[rows]
+
+
+# Normalisation constants of the authors' loaders (zzp1012/LLFC, src/data); for digits our own, measured on its training split.
+NORMALISATION = {
+    "digits": ((0.3054,), (0.3759,)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+}
+CLASSES = {"digits": 10, "mnist": 10, "cifar10": 10}
+
+
+def load(name: str, folder: Path | None = None) -> Dataset:
+    """The data set ``name``, on the CPU.
+
+    Raises ValueError for an unknown name, an empty set, labels out of range or an archive of another
+    form, FileNotFoundError (saying what to do) where there is neither an archive nor a network.
+    """
+    if name not in NORMALISATION:
+        raise ValueError(f"unknown data set {name!r}; choose one of {sorted(NORMALISATION)}")
+    archive = (folder or data_dir()) / f"{name}.npz"
+    if name == "digits":
+        arrays, source = _digits()
+    elif archive.exists():
+        arrays, source = _read_archive(archive)
+    else:
+        arrays, source = _download(name, archive)
+    return _dataset(name, arrays, source)
+
+
+def _dataset(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
+    digest = hashlib.sha256()
+    for key in KEYS:
+        digest.update(np.ascontiguousarray(arrays[key]).tobytes())
+    tensors = {}
+    for split in ("train", "test"):
+        x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
+        if len(x) == 0 or len(x) != len(y):
+            raise ValueError(f"{name}: the {split} split has {len(x)} images and {len(y)} labels")
+        if y.min() < 0 or y.max() >= CLASSES[name]:
+            raise ValueError(
+                f"{name}: {split} labels run from {y.min()} to {y.max()}, outside 0..{CLASSES[name] - 1}"
+            )
+        x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
+        tensors[f"x_{split}"] = torch.from_numpy(np.ascontiguousarray(x))
+        tensors[f"y_{split}"] = torch.from_numpy(y.astype(np.int64))
+    mean, std = NORMALISATION[name]
+    scale = 16.0 if name == "digits" else 255.0
+    return Dataset(name, **tensors, classes=CLASSES[name], source=source, sha256=digest.hexdigest(),
+                   mean=mean, std=std, scale=scale)
+
+
+def _digits() -> tuple[dict[str, np.ndarray], str]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    # Mixed once by a fixed draw: the stored order groups the writers, and the last ones are unlike the first.
+    order = np.random.Generator(np.random.PCG64(0)).permutation(len(bunch.target))
+    x, y = bunch.images.astype(np.uint8)[order], bunch.target.astype(np.uint8)[order]
+    arrays = {"x_train": x[:1297], "y_train": y[:1297], "x_test": x[1297:], "y_test": y[1297:]}
+    return arrays, "scikit-learn's digits (8 x 8 pixels), mixed once and split into 1,297 train / 500 test images"
+
+
+def _read_archive(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in KEYS}, str(archive["source"])
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a whole archive with {', '.join(KEYS)} and source ({error}); remove it and unpack it again"
+        ) from error
+
+
+def _download(name: str, archive: Path) -> tuple[dict[str, np.ndarray], str]:
+    from llfc_lib.data.torchvision import torchvision
+
+    sets = torchvision().datasets
+    kind: Callable = {"mnist": sets.MNIST, "cifar10": sets.CIFAR10}[name]
+    try:
+        train, test = (kind(str(archive.parent), train=t, download=True) for t in (True, False))
+    except Exception as error:  # torchvision raises what the network gave it: URLError, RuntimeError, OSError ...
+        raise FileNotFoundError(
+            f"{name} is not at {archive} and could not be downloaded ({error}). Either connect to the network, or put "
+            f"an archive there with the arrays {', '.join(KEYS)} (uint8) and a sentence `source`, or set LLFC_DATA to "
+            f"the folder that has it; profile 'smoke' needs no data at all"
+        ) from error
+    arrays = {f"{part}_{split}": np.asarray(value).astype(np.uint8)
+              for split, s in (("train", train), ("test", test)) for part, value in (("x", s.data), ("y", s.targets))}
+    return arrays, f"{name}, official {len(train):,} train / {len(test):,} test images, downloaded through torchvision"

@@ -1,0 +1,71 @@
+"""Checkpoints as safetensors: written atomically, refused when truncated, damaged or of another run."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from llfc_lib.places import atomic_write, writable
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be trusted; the message names the file and the way out."""
+
+
+@dataclass
+class Checkpoint:
+    """Everything a run needs to go on: weights, optimiser state, finished epochs, and its history.
+
+    ``optimiser`` maps "<parameter index>/<name>" to a tensor, as :meth:`torch.optim.Optimizer.state_dict` numbers
+    them. ``history`` has one entry an epoch: losses (nats), errors (fractions), seconds.
+    """
+
+    model: dict[str, Tensor]
+    optimiser: dict[str, Tensor] = field(default_factory=dict)
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def digest(self) -> str:
+        """SHA-256 of the weights, by name: what a record quotes."""
+        return _digest(self.model)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write(path: Path, checkpoint: Checkpoint, key: str) -> None:
+    """Write atomically. ``key`` names the run (see :func:`llfc_lib.training.loop.run_key`)."""
+    tensors = {f"model/{name}": t.detach().cpu().contiguous() for name, t in checkpoint.model.items()}
+    tensors |= {f"optimiser/{name}": t.detach().cpu().contiguous() for name, t in checkpoint.optimiser.items()}
+    meta = {"key": key, "digest": _digest(tensors), "epoch": str(checkpoint.epoch),
+            "history": json.dumps(checkpoint.history)}
+    writable(path.parent)
+    atomic_write(path, save(tensors, meta))
+
+
+def read(path: Path, key: str) -> Checkpoint:
+    """The checkpoint at ``path``. CheckpointError if it is not whole or not of the run ``key``."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or truncated ({error}); remove it and run again") from error
+    if meta.get("key") != key:
+        raise CheckpointError(f"{path} belongs to another run ({meta.get('key')}, not {key}); remove it and run again")
+    if meta.get("digest") != _digest(tensors):
+        raise CheckpointError(f"{path} does not match its own digest: it was altered; remove it and run again")
+    part = {kind: {name.removeprefix(f"{kind}/"): t for name, t in tensors.items() if name.startswith(f"{kind}/")}
+            for kind in ("model", "optimiser")}
+    return Checkpoint(part["model"], part["optimiser"], int(meta["epoch"]), json.loads(meta["history"]))

@@ -1,0 +1,198 @@
+"""The training loop, spawning, and the cache of finished runs.
+
+A run is (recipe, seed, branch): branch "trunk" ends at ``recipe.spawn_epoch``, children ("A", "B", ...) fork from
+its full checkpoint and draw from streams of their own. Runs are named by a hash of recipe, seed, branch and data,
+saved after every epoch, and go on after a kill to the same bits as an undisturbed run on that device.
+"""
+
+import hashlib
+import json
+import math
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llfc_lib.data import Dataset
+from llfc_lib.models import build
+from llfc_lib.places import cache_dir
+from llfc_lib.training import checkpoints
+from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
+from llfc_lib.training.progress import Progress
+from llfc_lib.training.recipes import Recipe
+from llfc_lib.training.streams import generator, seed_of
+
+SUPPORTED = {"augment": ((),), "init": ("PyTorch default",), "normalise": ("per-channel mean and std",)}
+
+
+def run_key(recipe: Recipe, seed: int, branch: str, data: Dataset) -> str:
+    """Sixteen hexadecimal digits that name the run: recipe, seed, branch and the digest of the data."""
+    text = json.dumps([recipe.hash, seed, branch, data.sha256])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_path(recipe: Recipe, seed: int, branch: str, data: Dataset, cache: Path | None = None) -> Path:
+    name = f"{recipe.name}-{seed}{branch}-{run_key(recipe, seed, branch, data)}"
+    return (cache or cache_dir()) / "runs" / f"{name}.safetensors"
+
+
+def new_network(recipe: Recipe, data: Dataset, seed: int = 0) -> nn.Module:
+    """The recipe's network as initialised by ``seed``; the global generator is left as it was."""
+    for name, allowed in SUPPORTED.items():
+        if getattr(recipe, name) not in allowed:
+            raise ValueError(f"recipe {recipe.name!r}: {name} = {getattr(recipe, name)!r} is not built yet")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "init"))
+        return build(recipe.model, data.image_shape, data.classes, **dict(recipe.model_args))
+
+
+def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The fused kernels of torch: one call a step instead of several a parameter."""
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum,
+                               weight_decay=recipe.weight_decay, fused=fused)
+    raise ValueError(f"unknown optimiser {recipe.optimiser!r}; choose 'adam' or 'sgd'")
+
+
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """The rate at ``epoch`` (a fraction counts steps): warm-up, then constant, steps or cosine."""
+    if epoch < recipe.warmup:
+        return 1e-6 + (recipe.lr - 1e-6) * epoch / recipe.warmup
+    if recipe.schedule == "steps":
+        return recipe.lr * 0.1 ** sum(epoch >= drop for drop in recipe.drops)
+    if recipe.schedule == "cosine":
+        share = (epoch - recipe.warmup) / max(recipe.epochs - recipe.warmup, 1)
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * share))
+    return recipe.lr
+
+
+def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
+    """One step on a batch; returns (summed loss, wrong answers) on the device, without waiting for it."""
+    logits = model(x)
+    loss = F.cross_entropy(logits, y)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    return torch.stack((loss.detach() * len(y), (logits.detach().argmax(1) != y).sum().to(loss.dtype)))
+
+
+def train_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, data: Dataset, recipe: Recipe, epoch: int,
+                stream: tuple[object, ...]) -> Tensor:
+    """One epoch over ``data`` in the order that ``stream`` draws; returns (mean loss, error) of the steps."""
+    device, n = data.x_train.device, len(data.y_train)
+    torch.manual_seed(seed_of(*stream, epoch, "dropout"))
+    order = torch.randperm(n, generator=generator(*stream, epoch, "order")).to(device)
+    model.train()
+    total = torch.zeros(2, device=device)
+    for start in range(0, n, recipe.batch):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, epoch + start / n)
+        index = order[start:start + recipe.batch]
+        x = data.normalise(data.x_train[index])
+        total += train_step(model, optimiser, x, data.y_train[index])
+    return total / n
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Dataset, split: str = "test") -> Tensor:
+    """(mean cross-entropy in nats, error as a fraction) on ``split``, in evaluation mode."""
+    model.eval()
+    total, n = 0, 0
+    for x, y in data.loader(split):
+        logits = model(x)
+        total = total + torch.stack((F.cross_entropy(logits, y, reduction="sum"), (logits.argmax(1) != y).sum()))
+        n += len(y)
+    return total / n
+
+
+def fit(start: Checkpoint, recipe: Recipe, data: Dataset, stream: tuple[object, ...], until: int,
+        device: torch.device | str = "cpu", save=lambda checkpoint: None, title: str = "") -> Checkpoint:
+    """Train from ``start`` to epoch ``until`` on draws of ``stream``; ``save`` is called after every epoch.
+
+    ``start`` is not changed. Continuing a checkpoint on the stream it was trained on gives the bits of a run that
+    was never interrupted.
+    """
+    data = data.to(device)
+    model = new_network(recipe, data).to(device)
+    model.load_state_dict(start.model)
+    optimiser = make_optimiser(recipe, model)
+    _restore(optimiser, start.optimiser)
+    history = list(start.history)
+    checkpoint = start
+    with Progress(title or recipe.name, until, done=start.epoch) as bar:
+        for epoch in range(start.epoch, until):
+            began = time.perf_counter()
+            train = train_epoch(model, optimiser, data, recipe, epoch, stream).tolist()
+            seconds = time.perf_counter() - began
+            test = evaluate(model, data).tolist()
+            if not math.isfinite(train[0]):
+                raise FloatingPointError(f"{title or recipe.name}: the loss is {train[0]} in epoch {epoch + 1}; "
+                                         f"lower the learning rate ({recipe.lr})")
+            history.append({"epoch": epoch + 1, "train_loss": train[0], "train_error": train[1],
+                            "test_loss": test[0], "test_error": test[1], "seconds": round(seconds, 3)})
+            checkpoint = Checkpoint({k: v.detach().cpu().clone() for k, v in model.state_dict().items()},
+                                    _flatten(optimiser), epoch + 1, list(history))
+            save(checkpoint)
+            bar.advance(f"training loss {train[0]:.4f}, test error {100 * test[1]:.2f} %")
+    return checkpoint
+
+
+def _flatten(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {f"{index}/{name}": value.detach().cpu().clone()
+            for index, state in optimiser.state_dict()["state"].items() for name, value in state.items()}
+
+
+def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split("/", 1)
+        state.setdefault(int(index), {})[key] = value.clone()
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def train(recipe: Recipe, seed: int, branch: str, data: Dataset, device: torch.device | str = "cpu",
+          cache: Path | None = None) -> Checkpoint:
+    """The finished run, from the cache or trained now (resumed where it was stopped).
+
+    ``branch`` "trunk" stops at the epoch of spawning and keeps its optimiser; a child starts from the trunk's full
+    checkpoint. A damaged or foreign checkpoint is named in a warning, set aside and never used.
+    """
+    path, key = run_path(recipe, seed, branch, data, cache), run_key(recipe, seed, branch, data)
+    until = recipe.spawn_epoch or 0 if branch == "trunk" else recipe.epochs
+    latest = path.with_suffix(".latest.safetensors")
+    for file in (path, latest):
+        found = _read_or_set_aside(file, key)
+        if found is not None:
+            break
+    if found is None:
+        if branch == "trunk" or not recipe.spawn_epoch:
+            found = Checkpoint({k: v.clone() for k, v in new_network(recipe, data, seed).state_dict().items()})
+        else:
+            found = train(recipe, seed, "trunk", data, device, cache)
+    if found.epoch < until:
+        found = fit(found, recipe, data, (seed, branch), until, device, title=f"{recipe.name} {seed}{branch}",
+                    save=lambda checkpoint: checkpoints.write(latest, checkpoint, key))
+    if not path.exists():
+        if branch != "trunk":
+            found.optimiser = {}
+        checkpoints.write(path, found, key)
+        latest.unlink(missing_ok=True)
+    return found
+
+
+def _read_or_set_aside(path: Path, key: str) -> Checkpoint | None:
+    if not path.exists():
+        return None
+    try:
+        return checkpoints.read(path, key)
+    except CheckpointError as error:
+        aside = path.with_suffix(".rejected")
+        path.rename(aside)
+        warnings.warn(f"{error}. It was moved to {aside.name} and is not used.", stacklevel=2)
+        return None

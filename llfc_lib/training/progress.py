@@ -1,0 +1,44 @@
+"""Long work says where it is: a bar on a terminal, lines in the file that ``$LLFC_PROGRESS`` names."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+
+from tqdm import tqdm
+
+MINIMUM_SECONDS = 5.0  # between two lines
+
+
+class Progress:
+    """``with Progress("mlp 0A", total=30) as p: p.advance("loss 0.1")``. Silent where nobody looks."""
+
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        self.title, self.total, self.done, self.first = title, total, done, done
+        self.bar = tqdm(total=total, initial=done, desc=title, disable=None, leave=False)
+        self.start = self.last = time.monotonic()
+
+    def advance(self, text: str) -> None:
+        self.done += 1
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update()
+        path, now = os.environ.get("LLFC_PROGRESS"), time.monotonic()
+        if path and (now - self.last >= MINIMUM_SECONDS or self.done == self.total):
+            self.last = now
+            left = (now - self.start) / (self.done - self.first) * (self.total - self.done)
+            with open(path, "a") as file:
+                file.write(f"{self.title}: {self.done} of {self.total}, {text}, {left:.0f} s left\n")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def progress(items: Iterable, title: str) -> Iterator:
+    """``items``, reported as they are finished."""
+    items = list(items)
+    with Progress(title, len(items)) as bar:
+        for item in items:
+            yield item
+            bar.advance("")
