@@ -1,0 +1,109 @@
+"""From the cache into the tracked tree: records and shipped endpoints. Nothing else changes them."""
+
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llfc_lib.data import Dataset
+from llfc_lib.experiments import pairs
+from llfc_lib.experiments.catalogue import EXPERIMENTS
+from llfc_lib.experiments.units import MEASURE_VERSION, PARTS, Unit, dataset, plan
+from llfc_lib.metrics.rows import Row
+from llfc_lib.report import records
+from llfc_lib.training.loop import run_path
+from llfc_lib.training.recipes import PAIRS, PROFILES, recipe, reductions
+
+METHOD = {"mlp_mnist_spawn": "spawning", "mlp_mnist_spawn_lr1.2e-3": "spawning"}
+
+
+def is_published(unit: Unit) -> bool:
+    """Whether every committed record that takes rows of the unit's pair has this part, from this recipe."""
+    found = _published_parts(unit.profile, unit.name, unit.index)
+    return unit.part in found
+
+
+def _published_parts(profile: str, name: str, index: int) -> set[str]:
+    parts: list[set[str]] = []
+    for experiment in EXPERIMENTS.values():
+        if name in experiment.recipes:
+            provenance = _provenances(profile, experiment.name).get(f"{name}/{index}", {})
+            current = (provenance.get("recipe_hash") == recipe(name, profile).hash
+                       and provenance.get("measure_version") == MEASURE_VERSION)
+            parts.append(set(provenance["parts"]) if current else set())
+    return set.intersection(*parts) if parts else set()
+
+
+@cache
+def _provenances(profile: str, experiment: str) -> dict[str, Any]:
+    try:
+        return records.load(experiment, profile).pairs
+    except records.RecordError:
+        return {}
+
+
+def publish(profile: str | None = None) -> str:
+    """Write what is finished in the cache into ``book/records`` and ``book/endpoints``; returns what was done."""
+    done = []
+    units = plan(profile)
+    for p in [profile] if profile else PROFILES:
+        for name, count in PAIRS[p].items():
+            for index in range(count):
+                parts = [u for u in units if (u.profile, u.name, u.index) == (p, name, index)
+                         and u.part in PARTS and u.path().exists()]
+                have = {u.part for u in parts}
+                if "pair" not in have or not have > _published_parts(p, name, index):
+                    continue
+                _publish_pair(p, name, index, parts)
+                done.append(f"{p} {name}/{index}: {', '.join(sorted(have))}")
+            done += _ship(p, name)
+    _provenances.cache_clear()
+    return "\n".join(done) or "nothing new to publish"
+
+
+def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> None:
+    r = recipe(name, profile)
+    data = dataset(r.data)
+    results = [u.result() for u in sorted(parts, key=lambda u: PARTS.index(u.part))]
+    rows: list[Row] = [row for result in results for row in result["rows"]]
+    runs = {who: pairs.endpoint(profile, name, seed, branch, data)
+            for who, (seed, branch) in pairs.members(index).items()}
+    provenance = {
+        "recipe": name, "recipe_hash": r.hash, "recipe_fields": r.identity(), "reductions": reductions(name, profile),
+        "measure_version": MEASURE_VERSION, "parts": [u.part for u in parts],
+        "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(index).items()},
+        "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},
+        "train_seconds": round(sum(e["seconds"] for run in runs.values() for e in run.history), 1),
+        "measure_seconds": round(sum(result["seconds"] for result in results), 1),
+        **results[-1]["environment"],
+    }
+    for experiment in EXPERIMENTS.values():
+        if name in experiment.recipes:
+            records.save_pair(experiment.name, profile, f"{name}/{index}", provenance,
+                              [row for row in rows if experiment.keeps(row)],
+                              model=r.model, data=r.data, method=METHOD[name])
+
+
+def describe(data: Dataset) -> dict[str, Any]:
+    return {"name": data.name, "source": data.source, "sha256": data.sha256,
+            "train": len(data.y_train), "test": len(data.y_test)}
+
+
+def _ship(profile: str, name: str) -> list[str]:
+    """Copy the networks of every smoke pair, and of the first pair at full scale, beside the records."""
+    if profile == "lite":  # a reader has the same networks at full scale
+        return []
+    data, r = dataset(recipe(name, profile).data), recipe(name, profile)
+    indices = range(PAIRS[profile][name]) if profile == "smoke" else [0]
+    done = []
+    for seed, branch in sorted({member for index in indices for member in pairs.members(index).values()}):
+        source, target = run_path(r, seed, branch, data), pairs.shipped_path(profile, name, seed, branch)
+        if source.exists() and not _same(source, target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            done.append(f"shipped {target.name}")
+    return done
+
+
+def _same(a: Path, b: Path) -> bool:
+    return b.exists() and a.read_bytes() == b.read_bytes()

@@ -1,0 +1,152 @@
+"""The queue of what is still missing: ``python -m llfc_lib.experiments.queue run | status | publish``.
+
+``run`` works on as many units at once as there are cores, one thread each: two threads of one training step wait for
+each other at every operation and fall far behind when anything else runs. Stopped at any moment, it loses at most the
+epoch in progress.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from llfc_lib.experiments import publish
+from llfc_lib.experiments.units import Busy, Unit, cores, plan
+from llfc_lib.training import checkpoints
+from llfc_lib.training.loop import run_key
+from llfc_lib.training.recipes import PROFILES
+
+BUSY = 75  # exit status of a unit that another queue works on
+DEFAULT_RATE = 2e10  # operations a second of one thread, until a finished unit tells better
+
+
+def missing(units: Sequence[Unit]) -> list[Unit]:
+    """Units neither finished here nor in a committed record; a network only where something still needs it."""
+    open_measures = [u for u in units if not u.trains and not u.available() and not publish.is_published(u)]
+    needed = {need for u in open_measures for need in u.needs()}
+    return [u for u in units if u in open_measures or (u in needed and not u.available())]
+
+
+def run(profile: str | None, jobs: int, device: str) -> int:
+    """Work through the queue; returns the number of units that failed."""
+    todo, running, failed = missing(plan(profile)), {}, []
+    total = len(todo)
+    print(f"{total} units to do, {jobs} at once, one thread each", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        while todo or running:
+            for unit in [u for u in todo if not any(n in todo or n in running for n in u.needs())]:
+                if len(running) >= jobs:
+                    break
+                todo.remove(unit)
+                if any(n in failed for n in unit.needs()):
+                    failed.append(unit)
+                    print(f"left out: {unit} (a network that it needs failed)", flush=True)
+                    continue
+                running[unit] = (_start(unit, device), time.monotonic())
+            time.sleep(0.3)
+            for unit, (process, began) in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[unit]
+                word = {0: "done", BUSY: "left to another queue"}.get(process.returncode, "FAILED")
+                if word == "FAILED":
+                    failed.append(unit)
+                count = total - len(todo) - len(running)
+                print(f"[{count}/{total}] {word}: {unit} ({time.monotonic() - began:.0f} s)", flush=True)
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+    return len(failed)
+
+
+def _start(unit: Unit, device: str) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "llfc_lib.experiments.queue", "unit", str(unit), "--device", device]
+    return subprocess.Popen(command, env=environment)
+
+
+def run_unit(text: str, device: str) -> int:
+    torch.set_num_threads(1)
+    try:
+        Unit.parse(text).run(device)
+    except Busy:
+        return BUSY
+    return 0
+
+
+def status(profile: str | None) -> str:
+    """A line a recipe and part, and the expected time of what is missing, from units finished on this machine."""
+    units = plan(profile)
+    open_units = missing(units)
+    rates = _rates(units)
+    lines, left = [], 0.0
+    for name in dict.fromkeys((u.profile, u.name) for u in units):
+        for part in dict.fromkeys("train" if u.trains else u.part for u in units):
+            group = [u for u in units if (u.profile, u.name) == name and part in ("train" if u.trains else u.part, )]
+            todo = [u for u in group if u in open_units]
+            seconds = sum(u.work() / rates.get(part, DEFAULT_RATE) for u in todo)
+            left += seconds
+            count = Counter("running" if _is_running(u) else "missing" for u in todo)
+            words = ", ".join(f"{n} {word}" for word, n in count.items())
+            lines.append(f"{name[0]:6} {name[1]:26} {part:18} {len(group) - len(todo):3} of {len(group):3} done"
+                         + (f", {words}, about {seconds / 60:.0f} min of one thread" if todo else ""))
+    lines.append(f"left: about {left / cores() / 60:.0f} min on {cores()} cores")
+    return "\n".join(lines)
+
+
+def _is_running(unit: Unit) -> bool:
+    try:
+        with unit._lock():
+            return False
+    except Busy:
+        return True
+
+
+def _rates(units: Sequence[Unit]) -> dict[str, float]:
+    """Operations a second by part, the median over what was finished on this machine."""
+    found: dict[str, list[float]] = {}
+    for unit in units:
+        if not unit.path().exists():
+            continue
+        if unit.trains:
+            history = checkpoints.read(unit.path(), run_key(unit.recipe(), unit.index, unit.branch, _data(unit))).history
+            seconds = sum(epoch["seconds"] for epoch in history)
+        else:
+            seconds = unit.result()["seconds"]
+        if seconds:
+            found.setdefault("train" if unit.trains else unit.part, []).append(unit.work() / seconds)
+    return {part: statistics.median(rates) for part, rates in found.items()}
+
+
+def _data(unit: Unit):
+    from llfc_lib.experiments.units import dataset
+
+    return dataset(unit.recipe().data)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("run", "status", "publish", "unit"))
+    parser.add_argument("unit", nargs="?", help="with `unit`: its name, as `run` prints it")
+    parser.add_argument("--profile", choices=PROFILES, help="all of them where none is named")
+    parser.add_argument("--jobs", type=int, default=cores(), help="units at once (default: the number of cores)")
+    parser.add_argument("--device", default="cpu", help="any torch device (default: cpu)")
+    options = parser.parse_args(arguments)
+    if options.action == "run":
+        return 1 if run(options.profile, options.jobs, options.device) else 0
+    if options.action == "unit":
+        return run_unit(options.unit, options.device)
+    print(status(options.profile) if options.action == "status" else publish.publish(options.profile))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Units of work: each a pure function of (recipe, seed, data set), done once and kept as one file.
+
+A unit trains one network or measures one part of one pair. Finished measurements lie in ``<cache>/units``.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from llfc_lib import ROOT, __version__
+from llfc_lib.data import Dataset, load
+from llfc_lib.experiments import pairs
+from llfc_lib.metrics.rows import Row
+from llfc_lib.places import atomic_write, cache_dir, writable
+from llfc_lib.training.loop import new_network, run_path, train
+from llfc_lib.training.recipes import PAIRS, Recipe, check_profile, recipe
+
+MEASURE_VERSION = 1  # raise it when a metric, null or control would give other numbers
+
+DISPLACED = {f"{kind} {'matched' if matched else 't=1'}": (kind, matched) for kind, matched in pairs.DISPLACEMENTS}
+PARTS = ("pair", *DISPLACED)
+
+
+class Busy(RuntimeError):
+    """Another process works on the unit."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """``part`` is "train A" (branch of seed ``index``), or a part of pair ``index``: "pair" or a displacement."""
+
+    profile: str
+    name: str
+    index: int
+    part: str
+
+    def __str__(self) -> str:
+        return f"{self.profile}/{self.name}/{self.index}/{self.part}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Unit":
+        profile, name, index, part = text.split("/")
+        return cls(check_profile(profile), name, int(index), part)
+
+    @property
+    def trains(self) -> bool:
+        return self.part.startswith("train ")
+
+    @property
+    def branch(self) -> str:
+        return self.part.removeprefix("train ")
+
+    def recipe(self) -> Recipe:
+        return recipe(self.name, self.profile)
+
+    def needs(self) -> list["Unit"]:
+        if self.trains:
+            return []
+        return [Unit(self.profile, self.name, seed, f"train {branch}")
+                for seed, branch in pairs.members(self.index).values()]
+
+    def path(self) -> Path:
+        """Where the result lies when it is finished."""
+        data = dataset(self.recipe().data)
+        if self.trains:
+            return run_path(self.recipe(), self.index, self.branch, data)
+        text = json.dumps([self.recipe().hash, data.sha256, self.index, self.part, MEASURE_VERSION])
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return cache_dir() / "units" / f"{self.name}-{self.index}-{self.part.replace(' ', '_')}-{key}.json"
+
+    def available(self) -> bool:
+        """Finished here: in the cache, or a network that is shipped."""
+        shipped = self.trains and pairs.shipped_path(self.profile, self.name, self.index, self.branch).exists()
+        return shipped or self.path().exists()
+
+    def work(self) -> float:
+        """Rough floating-point operations, to foretell the time: forward passes over images, three for a step."""
+        data, r = dataset(self.recipe().data), self.recipe()
+        if self.trains:
+            return flops_per_image(r) * 3 * len(data.y_train) * r.epochs
+        passes = 120 if self.part == "pair" else pairs.DRAWS * (20 if self.part.endswith("matched") else 15)
+        return flops_per_image(r) * len(data.y_test) * passes
+
+    def run(self, device: str = "cpu") -> None:
+        """Do the work unless it is done. Raises Busy when another process is at it."""
+        with self._lock():
+            if self.available():
+                return
+            if self.trains:
+                train(self.recipe(), self.index, self.branch, dataset(self.recipe().data), device)
+                return
+            began = time.perf_counter()
+            nets, data = pairs.networks(self.profile, self.name, self.index, device)
+            if self.part == "pair":
+                rows = pairs.measure_pair(self.profile, nets, data)
+                for who, (seed, branch) in pairs.members(self.index).items():
+                    if who != "independent":
+                        rows += pairs.curve_rows(who, pairs.endpoint(self.profile, self.name, seed, branch, data))
+            else:
+                kind, matched = DISPLACED[self.part]
+                rows = pairs.measure_displaced(self.profile, self.name, self.index, nets, data, kind, matched)
+            result = {"unit": str(self), "rows": [asdict(row) for row in rows],
+                      "seconds": round(time.perf_counter() - began, 2), "work": self.work(),
+                      "environment": environment(device)}
+            writable(self.path().parent)
+            atomic_write(self.path(), json.dumps(result).encode())
+
+    def result(self) -> dict[str, Any]:
+        """The finished measurement: ``rows`` as :class:`Row` and what is known of the run."""
+        found = json.loads(self.path().read_text())
+        found["rows"] = [Row(**row) for row in found["rows"]]
+        return found
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        folder = writable(cache_dir() / "locks")
+        with open(folder / f"{self.path().stem}.lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Busy(f"{self} is being worked on by another process") from error
+            yield
+
+
+def plan(profile: str | None = None) -> list[Unit]:
+    """Every unit, most valuable first: smoke, then the full scale, first pairs first; lite last."""
+    units: list[Unit] = []
+    for p in [check_profile(profile)] if profile else ("smoke", "paper", "lite"):
+        for index in range(max(PAIRS[p].values(), default=0)):
+            for name in (n for n, count in PAIRS[p].items() if index < count):
+                measures = [Unit(p, name, index, part) for part in PARTS]
+                units += [u for u in measures[0].needs() if u not in units] + measures
+    return units
+
+
+@cache
+def dataset(name: str) -> Dataset:
+    return load(name)
+
+
+@cache
+def flops_per_image(r: Recipe) -> float:
+    """Operations of one forward pass, counted on device ``meta``."""
+    data = dataset(r.data)
+    network = new_network(r, data).to("meta").eval()
+    with FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, *data.image_shape, device="meta"))
+    return counter.get_total_flops()
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Commit, versions and machine, for the provenance of a record."""
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
+    if git("status", "--porcelain", "--", "llfc_lib"):
+        commit += "-dirty"
+    return {"commit": commit, "device": device, "cpu": cpu_name(), "threads": torch.get_num_threads(),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "llfc_lib": __version__},
+            "finished": datetime.now(timezone.utc).date().isoformat()}
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

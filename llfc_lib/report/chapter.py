@@ -1,0 +1,141 @@
+"""What every chapter does: check its parameters, measure live, and hold the result against the committed record."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+import torch
+
+from llfc_lib.experiments import pairs
+from llfc_lib.experiments.catalogue import experiment
+from llfc_lib.experiments.units import environment
+from llfc_lib.metrics import LLFC, Barrier, Commutativity, Stitching, WeakAdditivity
+from llfc_lib.report import records
+from llfc_lib.report.tables import MyST, table
+from llfc_lib.training.checkpoints import Checkpoint
+from llfc_lib.training.loop import train
+from llfc_lib.training.recipes import PAIRS, check_profile, recipe
+
+PARAMETERS = {"profile", "retrain", "device"}
+IPYTHON = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+
+#: Only what a chapter is about is measured live.
+METRICS = {
+    "lmc_mlp": lambda grid, pre: [Barrier(grid)],
+    "fig08": lambda grid, pre: [LLFC(pairs.ALPHAS, pre=pre), Barrier(grid)],
+    "com_mlp": lambda grid, pre: [Commutativity(), WeakAdditivity(), Barrier(grid)],
+    "tab1": lambda grid, pre: [Stitching(), Barrier(grid)],
+}
+
+#: How far a live number may lie from the record of the same profile: absolute, or relative to the record where that is
+#: above 1. In float64 (smoke) only rounding differs between processors; in float32 an image may change sides.
+TOLERANCE = {"smoke": 1e-6, "lite": 5e-4, "paper": 5e-4}
+#: What a network trained now must reach on the test set.
+TRAINED = {"smoke": 0.06, "lite": 0.035, "paper": 0.025}
+
+
+def begin(namespace: Mapping[str, Any]) -> "Chapter":
+    """Check the notebook's parameters. papermill takes any name: a misspelt one would silently do nothing.
+
+    ``namespace`` is ``globals()`` of the notebook after its parameters cell. ValueError for an unknown parameter or
+    profile, or a device that torch does not have.
+    """
+    plain = (str, int, float, bool, list, dict, tuple, type(None))
+    given = {name: value for name, value in namespace.items()
+             if isinstance(value, plain) and not name.startswith("_") and name not in IPYTHON}
+    unknown = sorted(set(given) - PARAMETERS)
+    if unknown:
+        raise ValueError(f"unknown parameter {unknown[0]!r}; choose from {sorted(PARAMETERS)}")
+    try:
+        torch.empty(0, device=given["device"])
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {given['device']!r} is not available ({error}); use 'cpu'") from error
+    return Chapter(check_profile(given["profile"]), bool(given["retrain"]), given["device"])
+
+
+@dataclass(frozen=True)
+class Chapter:
+    profile: str
+    retrain: bool
+    device: str
+
+    def live(self, name: str, recipe_name: str = "mlp_mnist_spawn") -> pd.DataFrame:
+        """The rows of experiment ``name``, measured now: every pair in smoke, the first elsewhere.
+
+        The displacement null is measured whole in smoke; elsewhere the rotation with t = 1 alone.
+        """
+        chosen, found = experiment(name), {}
+        displaced = pairs.DISPLACEMENTS if self.profile == "smoke" else pairs.DISPLACEMENTS[:1]
+        for index in range(PAIRS[self.profile][recipe_name] if self.profile == "smoke" else 1):
+            nets, data = pairs.networks(self.profile, recipe_name, index, self.device, self.retrain)
+            rows = pairs.measure_pair(self.profile, nets, data, METRICS[name])
+            for kind, matched in displaced:
+                rows += pairs.measure_displaced(self.profile, recipe_name, index, nets, data, kind, matched,
+                                                METRICS[name])
+            found[f"{recipe_name}/{index}"] = [row for row in rows if chosen.keeps(row)]
+        r = recipe(recipe_name, self.profile)
+        provenance = {"recipe": recipe_name, "recipe_hash": r.hash, "data": {"name": data.name, "source": data.source},
+                      **environment(self.device)}
+        return records.live_record(name, self.profile, {pair: provenance for pair in found}, found, model=r.model,
+                                   data=r.data, method="spawning").frame()
+
+    def published(self, name: str) -> "records.Record":
+        """The best committed record of the experiment; figures drawn from it name its profile."""
+        return records.best(name)
+
+    def check(self, name: str, live: pd.DataFrame) -> MyST:
+        """Live against the committed record of this profile: the largest difference per quantity.
+
+        AssertionError if one exceeds its tolerance (not with ``retrain``: other bits, other numbers).
+        """
+        try:
+            record = records.load(name, self.profile)
+        except records.RecordError:
+            return MyST(f"There is no record of profile *{self.profile}* to hold this against.")
+        compared = records.compare(live, record.frame(), TOLERANCE[self.profile])
+        within = compared["difference"] <= compared["tolerance"]
+        if not self.retrain:
+            assert within.all(), f"live numbers differ from the record:\n{compared[~within]}"
+        rows = [(f"`{c.quantity}`", c.compared, f"{c.tolerance:g}", "yes" if ok else "no")
+                for c, ok in zip(compared.itertuples(), within)]
+        return table(pd.DataFrame(rows, columns=["quantity", "numbers compared", "tolerance", "all within"]),
+                     f"Live against the committed record of profile {self.profile}.", f"tbl-check-{name.replace('_', '-')}")
+
+    def tolerance(self, quantity: str, recipe_name: str) -> float:
+        """The bound that a network trained now must keep."""
+        return {"test_error": TRAINED}[quantity][self.profile]
+
+    def train_pair(self, recipe_name: str) -> "LivePair":
+        """Train the first pair now in smoke or with ``retrain``; elsewhere read the shipped networks."""
+        r = recipe(recipe_name, self.profile)
+        data = pairs.load(r.data)
+        new = self.profile == "smoke" or self.retrain
+        runs = {branch: train(r, 0, branch, data, self.device) if new else
+                pairs.endpoint(self.profile, recipe_name, 0, branch, data, self.device) for branch in "AB"}
+        starts = {branch: train(replace(r, epochs=0), 0, branch, data, self.device) for branch in "AB"}
+        return LivePair(new, runs, starts, data.source, r.epochs)
+
+
+@dataclass(frozen=True)
+class LivePair:
+    """Two children of one start, with what they began from."""
+
+    trained_now: bool
+    runs: dict[str, Checkpoint]
+    starts: dict[str, Checkpoint]
+    source: str
+    epochs: int
+
+    def summary(self) -> MyST:
+        how = "trained just now" if self.trained_now else "read from the files that the project ships"
+        return MyST(f"Children A and B were {how}, {self.epochs} epochs each. Data: {self.source}.")
+
+    def children_start_from_the_same_bits(self) -> bool:
+        return self.starts["A"].digest() == self.starts["B"].digest()
+
+    def children_end_at_the_same_bits(self) -> bool:
+        return self.runs["A"].digest() == self.runs["B"].digest()
+
+    def worst_test_error(self) -> float:
+        return max(run.history[-1]["test_error"] for run in self.runs.values())

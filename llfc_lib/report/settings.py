@@ -1,0 +1,59 @@
+"""The settings of B.1 as tables, generated from the recipes."""
+
+import pandas as pd
+
+from llfc_lib.report.tables import MyST, table
+from llfc_lib.training.recipes import PAIRS, PROFILES, RECIPES, SCALE, Recipe, reductions
+
+ROWS = {
+    "network": ("model", "model_args"), "data set": ("data",), "initialisation": ("init",), "input": ("normalise",),
+    "augmentation": ("augment",), "optimiser": ("optimiser", "momentum"), "learning rate": ("lr",),
+    "schedule": ("schedule", "drops", "warmup"), "weight decay": ("weight_decay",), "batch": ("batch",),
+    "epochs": ("epochs",), "spawned after epoch": ("spawn_epoch",),
+}
+
+
+def _value(r: Recipe, names: tuple[str, ...]) -> str:
+    parts = []
+    for name in names:
+        value = getattr(r, name)
+        if name == "model_args":
+            parts += [f"{key} {v}" for key, v in value]
+        elif name == "drops" and value:
+            parts.append("x 0.1 at epochs " + ", ".join(map(str, value)))
+        elif name == "warmup" and value:
+            parts.append(f"warm-up of {value} epoch" + "s" * (value > 1))
+        elif name == "momentum" and value:
+            parts.append(f"momentum {value:g}")
+        elif name == "augment":
+            parts.append(", ".join(value) or "none")
+        elif name == "spawn_epoch":
+            parts.append("not spawned" if value is None else str(value))
+        elif name not in ("drops", "warmup", "momentum"):
+            parts.append(f"{value:g}" if isinstance(value, float) else str(value))
+    dagger = " †" if any(name in r.choices for name in names) else ""
+    return ", ".join(parts) + dagger
+
+
+def table_of(section: str) -> MyST:
+    """The settings of ``section`` ("B.1.1" or "B.1.2"), a column a setting; † marks what the appendix leaves out."""
+    chosen = [r for r in RECIPES.values() if r.section == section]
+    frame = pd.DataFrame({"": list(ROWS), **{r.title: [_value(r, names) for names in ROWS.values()] for r in chosen}})
+    return table(frame, f"Settings of {section}. † our choice: the appendix does not say.",
+                 f"tbl-settings-{section.replace('.', '').lower()}")
+
+
+def choices() -> MyST:
+    """Every value that the appendix leaves out, and where ours comes from."""
+    rows = [(r.title, name.replace("_", " "), why.removeprefix("our choice: ").removeprefix("our variant: "))
+            for r in RECIPES.values() for name, why in r.choices.items()]
+    return table(pd.DataFrame(rows, columns=["setting", "value", "where ours comes from"]),
+                 "Choices that the appendix leaves to the reader.", "tbl-choices")
+
+
+def reductions_table() -> MyST:
+    """What each profile changes in each recipe, and how many pairs it has."""
+    rows = [(profile, RECIPES[name].title, PAIRS[profile].get(name, 0), reductions(name, profile) or "nothing")
+            for profile in PROFILES for name in SCALE[profile]]
+    return table(pd.DataFrame(rows, columns=["profile", "setting", "pairs", "what it changes"]),
+                 "What the profiles scale down.", "tbl-profiles")

@@ -1,0 +1,184 @@
+"""Units, the queue, and publishing, on the smoke profile: everything from training to a committed record."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from llfc_lib import ROOT
+from llfc_lib.experiments import pairs, publish, queue, units
+from llfc_lib.experiments.catalogue import EXPERIMENTS, experiment
+from llfc_lib.experiments.units import PARTS, Busy, Unit, plan
+from llfc_lib.metrics.rows import Row
+from llfc_lib.report import records
+from llfc_lib.training.checkpoints import CheckpointError
+from llfc_lib.training.recipes import PAIRS
+
+NAME = "mlp_mnist_spawn"
+
+
+@pytest.fixture
+def empty_tree(tmp_path, monkeypatch):
+    """No committed record and no shipped network: what a change of a recipe would leave."""
+    monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path / "endpoints")
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "records")
+    publish._provenances.cache_clear()
+    yield tmp_path
+    publish._provenances.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A cache in which the first smoke pair is trained, and measured in two of its parts."""
+    cache = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLFC_CACHE", str(cache))
+        patch.setattr(pairs, "ENDPOINTS", cache / "no endpoints")
+        patch.setattr(pairs, "DRAWS", 2)
+        unit = Unit("smoke", NAME, 0, "pair")
+        for need in unit.needs():
+            need.run()
+        unit.run()
+        Unit("smoke", NAME, 0, "rotation t=1").run()
+    return cache
+
+
+def test_the_plan_holds_every_pair_once_with_what_it_needs_first():
+    everything = plan()
+    assert len(everything) == len(set(everything))
+    for profile, recipes in PAIRS.items():
+        for name, count in recipes.items():
+            for index in range(count):
+                for part in PARTS:
+                    unit = Unit(profile, name, index, part)
+                    assert all(everything.index(need) < everything.index(unit) for need in unit.needs())
+    # n pairs with a control each need 2 n + 1 networks
+    assert sum(u.trains for u in plan("smoke")) == 2 * PAIRS["smoke"][NAME] + 1
+    with pytest.raises(ValueError, match="unknown profile 'smok'"):
+        plan("smok")
+
+
+def test_every_unit_has_a_file_of_its_own_and_a_name_that_parses():
+    everything = plan("smoke")
+    assert len({u.path() for u in everything}) == len(everything)
+    assert [Unit.parse(str(u)) for u in everything] == everything
+
+
+def test_unknown_experiment():
+    with pytest.raises(ValueError, match="unknown experiment 'fig8'; choose one of .*fig08"):
+        experiment("fig8")
+
+
+def test_a_finished_pair_has_every_role(finished, monkeypatch):
+    monkeypatch.setenv("LLFC_CACHE", str(finished))
+    result = Unit("smoke", NAME, 0, "pair").result()
+    rows = result["rows"]
+    assert {row.role for row in rows} == {"value", "null", "control"}
+    kinds = {row.kind for row in rows if row.role == "control"}
+    assert {"independent", "itself", "independent: nearest endpoint", "independent: formula"} <= kinds
+    itself = [row for row in rows if row.kind == "itself" and row.quantity in ("1-cos_alpha", "1-coef_alpha", "dist_com")]
+    assert itself and all(row.mean == 0 for row in itself)
+    assert {row.epoch for row in rows if row.quantity == "test_error"} == set(range(1, 21))
+    displaced = Unit("smoke", NAME, 0, "rotation t=1").result()["rows"]
+    assert {row.n for row in displaced if row.quantity == "1-cos_alpha"} == {2}
+    assert all(row.role == "null" and row.kind == "rotation t=1" for row in displaced)
+    # every experiment finds its rows
+    for e in EXPERIMENTS.values():
+        assert any(e.keeps(row) for row in rows), e.name
+
+
+def test_what_is_finished_is_not_done_again(finished, monkeypatch):
+    monkeypatch.setenv("LLFC_CACHE", str(finished))
+    monkeypatch.setattr(units, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(pairs, "measure_pair", lambda *_: pytest.fail("measured again"))
+    Unit("smoke", NAME, 0, "pair").run()
+    Unit("smoke", NAME, 0, "train A").run()
+
+
+def test_a_unit_that_another_process_holds_is_left_alone():
+    unit = Unit("smoke", NAME, 0, "train A")
+    with unit._lock(), pytest.raises(Busy, match="smoke/mlp_mnist_spawn/0/train A"):
+        unit.run()
+
+
+def test_missing_asks_only_for_networks_that_something_needs(finished, monkeypatch, empty_tree):
+    everything = plan("smoke")
+    assert queue.missing(everything) == everything  # an empty cache and no record
+    monkeypatch.setenv("LLFC_CACHE", str(finished))
+    left = queue.missing(everything)
+    assert Unit("smoke", NAME, 0, "pair") not in left and Unit("smoke", NAME, 0, "train A") not in left
+    assert Unit("smoke", NAME, 0, "gaussian t=1") in left and Unit("smoke", NAME, 1, "train B") in left
+
+
+def test_publishing_writes_records_and_networks_that_then_count_as_done(finished, monkeypatch, empty_tree):
+    monkeypatch.setenv("LLFC_CACHE", str(finished))
+    assert "smoke mlp_mnist_spawn/0: pair, rotation t=1" in publish.publish("smoke")
+    for e in EXPERIMENTS.values():
+        record = records.load(e.name, "smoke")
+        provenance = record.pairs[f"{NAME}/0"]
+        assert provenance["data"]["name"] == "digits" and len(provenance["endpoints"]["A"]) == 64
+        assert provenance["reductions"] and provenance["seeds"] == {"A": "0A", "B": "0B", "independent": "1A"}
+    shipped = pairs.shipped_path("smoke", NAME, 0, "A")
+    assert shipped.exists()
+    monkeypatch.setenv("LLFC_CACHE", str(empty_tree / "empty"))
+    left = queue.missing(plan("smoke"))
+    assert Unit("smoke", NAME, 0, "pair") not in left and Unit("smoke", NAME, 0, "entries t=1") in left
+    # the shipped network is what was trained, and a damaged one is refused
+    data = pairs.load("digits")
+    assert pairs.endpoint("smoke", NAME, 0, "A", data).digest() == provenance["endpoints"]["A"]
+    shipped.write_bytes(shipped.read_bytes()[:-7])
+    with pytest.raises(CheckpointError, match="0A.safetensors is damaged"):
+        pairs.endpoint("smoke", NAME, 0, "A", data)
+
+
+def test_publishing_twice_changes_nothing(finished, monkeypatch, empty_tree):
+    monkeypatch.setenv("LLFC_CACHE", str(finished))
+    publish.publish("smoke")
+    before = {p: p.read_bytes() for p in empty_tree.rglob("*") if p.is_file()}
+    assert publish.publish("smoke") == "nothing new to publish"
+    assert before == {p: p.read_bytes() for p in empty_tree.rglob("*") if p.is_file()}
+
+
+def test_a_record_of_another_recipe_does_not_count(finished, monkeypatch, empty_tree):
+    monkeypatch.setenv("LLFC_CACHE", str(finished))
+    publish.publish("smoke")
+    monkeypatch.setattr(publish, "MEASURE_VERSION", publish.MEASURE_VERSION + 1)
+    assert not publish.is_published(Unit("smoke", NAME, 0, "pair"))
+
+
+def test_a_failing_unit_is_named_and_the_others_go_on(monkeypatch, capsys, empty_tree):
+    def start(unit, device):
+        code = 1 if str(unit).endswith("0/train B") else 0
+        return subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({code})"])
+
+    monkeypatch.setattr(queue, "_start", start)
+    assert queue.run("smoke", jobs=2, device="cpu") == 1 + len(PARTS)  # the network, and what needs it
+    printed = capsys.readouterr().out
+    assert f"FAILED: smoke/{NAME}/0/train B" in printed and f"left out: smoke/{NAME}/0/pair" in printed
+    assert f"done: smoke/{NAME}/1/pair" in printed
+
+
+def test_status_counts_and_foretells(finished, monkeypatch, empty_tree):
+    monkeypatch.setenv("LLFC_CACHE", str(finished))
+    text = queue.status("smoke")
+    assert "3 of   5 done, 2 missing, about" in text and "1 of   2 done" in text and "left: about" in text
+
+
+def test_a_killed_unit_goes_on_where_it_was(tmp_path):
+    environment = {**os.environ, "LLFC_CACHE": str(tmp_path / "queue")}
+    command = [sys.executable, "-m", "llfc_lib.experiments.queue", "unit", f"smoke/{NAME}/7/train A"]
+    runs = tmp_path / "queue" / "runs"
+
+    def finished():
+        return [path for path in runs.glob("*.safetensors") if ".latest" not in path.name]
+
+    process = subprocess.Popen(command, env=environment, cwd=ROOT)
+    while process.poll() is None and not list(runs.glob("*.latest.safetensors")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and not finished()
+    assert subprocess.run(command, env=environment, cwd=ROOT).returncode == 0
+    assert len(finished()) == 1
