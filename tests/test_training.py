@@ -10,7 +10,7 @@ from llfc_lib.data import load
 from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
 from llfc_lib.training.recipes import PAIRS, PROFILES, RECIPES, Recipe, recipe, reductions
-from llfc_lib.training.streams import generator, seed_of
+from llfc_lib.streams import generator, seed_of
 
 
 @pytest.fixture(scope="module")

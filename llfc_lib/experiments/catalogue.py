@@ -23,7 +23,7 @@ class Experiment:
 
     def keeps(self, row: Row) -> bool:
         # A displaced partner's own error and its size belong beside every number that it gives.
-        partner = row.role == "null" and row.quantity in ("t", "error") and row.kind.endswith(("t=1", "matched"))
+        partner = row.role == "null" and (row.quantity == "t" or row.quantity == "error" and row.alpha == 0) and row.kind.endswith(("t=1", "matched"))
         return row.quantity in self.quantities or partner
 
 

@@ -23,7 +23,7 @@ from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
 from llfc_lib.training.progress import Progress
 from llfc_lib.training.recipes import Recipe
-from llfc_lib.training.streams import generator, seed_of
+from llfc_lib.streams import generator, seed_of
 
 SUPPORTED = {"augment": ((),), "init": ("PyTorch default",), "normalise": ("per-channel mean and std",)}
 

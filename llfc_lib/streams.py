@@ -7,6 +7,7 @@ two children never see each other's order shifted by one, as they do where seeds
 
 import hashlib
 
+import numpy as np
 import torch
 
 
@@ -19,3 +20,8 @@ def seed_of(*name: object) -> int:
 def generator(*name: object) -> torch.Generator:
     """A CPU generator; what is drawn from it is then moved, so that every device sees the same draws."""
     return torch.Generator().manual_seed(seed_of(*name))
+
+
+def numpy_generator(*name: object) -> np.random.Generator:
+    """The same for numpy, whose normal draws are equal on every processor: for nulls."""
+    return np.random.Generator(np.random.Philox(seed_of(*name)))

@@ -1,0 +1,16 @@
+"""What is measured on a pair of networks: plain functions of two networks and a loader, or all in one pass.
+
+Features are computed in the networks' precision, sums and dot products in float64, streamed over batches.
+"""
+
+from llfc_lib.metrics.additivity import WeakAdditivity, weak_additivity
+from llfc_lib.metrics.barrier import Barrier, barrier
+from llfc_lib.metrics.commutativity import Commutativity, commutativity
+from llfc_lib.metrics.displacement import displace, displacement_null, matched_scale
+from llfc_lib.metrics.llfc import LLFC, llfc
+from llfc_lib.metrics.measure import measure
+from llfc_lib.metrics.rows import Row
+from llfc_lib.metrics.stitching import Stitching, stitching
+
+__all__ = ["LLFC", "Barrier", "Commutativity", "Row", "Stitching", "WeakAdditivity", "barrier", "commutativity",
+           "displace", "displacement_null", "llfc", "matched_scale", "measure", "stitching", "weak_additivity"]

@@ -1,0 +1,62 @@
+"""Weak additivity of the ReLU (Definition 3), with the null of unrelated images."""
+
+import torch
+from torch import Tensor
+
+from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, dot, measure, ratio
+from llfc_lib.metrics.rows import Row
+from llfc_lib.streams import numpy_generator
+
+
+class WeakAdditivity:
+    """dist(relu(x + y), relu(x) + relu(y)) over the whole set at every ReLU, x and y the pre-activations of A and B.
+
+    Null "shuffled images": every unit (feature; channel of a convolution) pairs image i of A with image i + s of B, with
+    a shift s of its own, around the batch: each unit keeps its values, their correspondence is lost.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def start(self, pair: Pair) -> None:
+        self.sites = {site.name: site.pre for site in pair.a.sites if site.relu}
+        pair.want(*self.sites.values())
+        self.sums = {name: {"value": Sums(), "null": Sums()} for name in self.sites}
+        self.batches = 0
+
+    def update(self, batch: Batch) -> None:
+        for name, node in self.sites.items():
+            x, y = batch.a[node], batch.b[node]
+            self._add(self.sums[name]["value"], x, y)
+            if len(y) > 1:
+                self._add(self.sums[name]["null"], x, self._shifted(y, name))
+        self.batches += 1
+
+    def rows(self) -> list[Row]:
+        rows = []
+        for name, sums in self.sums.items():
+            rows.append(Row("dist_add", self._dist(sums["value"]), site=name))
+            if sums["null"].total:
+                rows.append(Row("dist_add", self._dist(sums["null"]), site=name, role="null", kind="shuffled images"))
+        return rows
+
+    @staticmethod
+    def _add(sums: Sums, x: Tensor, y: Tensor) -> None:
+        together, apart = torch.relu(x + y), torch.relu(x) + torch.relu(y)
+        sums.add(tt=dot(together, together), aa=dot(apart, apart), dd=dot(together - apart, together - apart))
+
+    @staticmethod
+    def _dist(s: Sums) -> float:
+        return ratio(s["dd"], (s["tt"] * s["aa"]) ** 0.5)
+
+    def _shifted(self, y: Tensor, name: str) -> Tensor:
+        n, units = y.shape[:2]
+        drawn = numpy_generator("shuffled images", name, self.batches, self.seed).integers(1, n, units)
+        shift = torch.from_numpy(drawn).to(y.device)
+        index = (torch.arange(n, device=y.device)[:, None] + shift) % n
+        return y.gather(0, index.view(n, units, *[1] * (y.ndim - 2)).expand_as(y))
+
+
+def weak_additivity(a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None) -> list[Row]:
+    """:class:`WeakAdditivity` of two networks over a loader."""
+    return measure(a, b, loader, [WeakAdditivity(seed)], dtype)

@@ -1,0 +1,60 @@
+"""Linear mode connectivity (Definition 1): error and loss on the line between two networks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, measure
+from llfc_lib.metrics.rows import Row
+from llfc_lib.models.weights import check_alpha, weight_distance
+
+NEEDED = (0.0, 0.25, 0.5, 0.75, 1.0)
+GRID = tuple(round(k / 20, 2) for k in range(21))
+
+
+class Barrier:
+    """"error" and "loss" (mean cross-entropy, nats) at every alpha of an odd ``grid`` that holds 0, .25, .5, .75, 1.
+
+    "*_barrier" is the maximum over alpha minus the mean of both ends; "*_barrier_chord" subtracts
+    alpha A + (1 - alpha) B instead, so that a straight line has none. "disagreement" is the share of images that A and B
+    classify differently, "weight_distance" |A - B| over the mean norm. ValueError for another grid.
+    """
+
+    def __init__(self, grid: Sequence[float] = GRID) -> None:
+        self.grid = [check_alpha(alpha) for alpha in grid]
+        if len(self.grid) % 2 == 0 or not set(NEEDED) <= set(self.grid):
+            raise ValueError(f"the grid of alpha has {len(self.grid)} points; it must be odd and hold {NEEDED}")
+
+    def start(self, pair: Pair) -> None:
+        for alpha in self.grid:
+            if alpha not in (0.0, 1.0):
+                pair.want_between(alpha)
+        self.distance = None if pair.a.state().popitem()[1].is_meta else weight_distance(pair.state_a, pair.state_b)
+        self.sums, self.n, self.output = Sums(), 0, pair.a.output
+
+    def update(self, batch: Batch) -> None:
+        for alpha in self.grid:
+            logits = batch.at(alpha)[self.output]
+            loss = F.cross_entropy(logits.double(), batch.y, reduction="sum")
+            self.sums.add(**{f"error/{alpha}": (logits.argmax(1) != batch.y).double().sum(), f"loss/{alpha}": loss})
+        differ = batch.a[self.output].argmax(1) != batch.b[self.output].argmax(1)
+        self.sums.add(disagreement=differ.double().sum())
+        self.n += len(batch.y)
+
+    def rows(self) -> list[Row]:
+        rows = [Row("weight_distance", self.distance), Row("disagreement", self.sums["disagreement"] / self.n, n=self.n)]
+        for quantity in ("error", "loss"):
+            curve = {alpha: self.sums[f"{quantity}/{alpha}"] / self.n for alpha in self.grid}
+            rows += [Row(quantity, value, n=self.n, alpha=alpha) for alpha, value in curve.items()]
+            a, b = curve[1.0], curve[0.0]
+            rows.append(Row(f"{quantity}_barrier", max(curve.values()) - 0.5 * (a + b), n=self.n))
+            over = max(value - (b + alpha * (a - b)) for alpha, value in curve.items())
+            rows.append(Row(f"{quantity}_barrier_chord", over, n=self.n))
+        return rows
+
+
+def barrier(a: Network, b: Network, loader: Loader, grid: Sequence[float] = GRID,
+            dtype: torch.dtype | None = None) -> list[Row]:
+    """:class:`Barrier` of two networks over a loader."""
+    return measure(a, b, loader, [Barrier(grid)], dtype)

@@ -1,0 +1,91 @@
+"""Commutativity (Definition 4): Dist_com, Dist_W and Dist_H of B.3, with two nulls."""
+
+import torch
+from torch import Tensor
+
+from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, dot, measure, ratio
+from llfc_lib.metrics.rows import Row
+from llfc_lib.models.view import LinearMap
+from llfc_lib.streams import numpy_generator
+
+
+class Commutativity:
+    """dist(W_A H_A + W_B H_B, W_A H_B + W_B H_A) over the whole set, for every map but the first; biases left out.
+
+    dist(x, y) = |x - y|^2 / (|x| |y|); ``cosine`` adds the variant 1 - cos(x, y). With P = (W_A + W_B)(H_A + H_B) and
+    Q = (W_A - W_B)(H_A - H_B), the two sides are (P + Q)/2 and (P - Q)/2: two products instead of four, and the
+    difference is never a difference of large numbers.
+
+    Nulls of "dist_com": "formula" 4r/(1+r), r = |dW|^2 |dH|^2 / (|sW|^2 |sH|^2), assumes differences (d) as generic
+    towards each other as sums (s); "shuffled units" puts the units of dH in another order against dW, which keeps both
+    spectra and loses their alignment.
+    """
+
+    def __init__(self, cosine: bool = False, seed: int = 0) -> None:
+        self.cosine, self.seed = cosine, seed
+
+    def start(self, pair: Pair) -> None:
+        self.maps = [m for m in pair.a.maps if not m.first]
+        pair.want(*(m.input for m in self.maps))
+        self.weights = {m.name: (pair.state_a[m.weight], pair.state_b[m.weight]) for m in self.maps}
+        self.order: dict[str, Tensor] = {}
+        self.sums = {m.name: Sums() for m in self.maps}
+
+    def update(self, batch: Batch) -> None:
+        for m in self.maps:
+            w_a, w_b = self.weights[m.name]
+            h_a, h_b = batch.a[m.input], batch.b[m.input]
+            d_w, d_h = w_a - w_b, h_a - h_b
+            p, q = m.apply(w_a + w_b, h_a + h_b), m.apply(d_w, d_h)
+            shuffled = m.apply(d_w, d_h.index_select(m.unit_axis % d_h.ndim, self._order(m, d_h)))
+            self.sums[m.name].add(pp=dot(p, p), qq=dot(q, q), pq=dot(p, q), ss=dot(shuffled, shuffled),
+                                  ps=dot(p, shuffled), aa=dot(h_a, h_a), bb=dot(h_b, h_b), dd=dot(d_h, d_h))
+
+    def rows(self) -> list[Row]:
+        rows = []
+        for m in self.maps:
+            s, (w_a, w_b) = self.sums[m.name], self.weights[m.name]
+            w_aa, w_bb, w_dd = (float(dot(w, w)) for w in (w_a, w_b, w_a - w_b))
+            w_sum, h_sum = 2 * (w_aa + w_bb) - w_dd, 2 * (s["aa"] + s["bb"]) - s["dd"]  # |x+y|^2 by the parallelogram
+            r = ratio(w_dd * s["dd"], w_sum * h_sum)
+            null = {"site": m.name, "role": "null"}
+            rows += [
+                Row("dist_com", _two_sides(s["pp"], s["qq"], s["pq"]), site=m.name),
+                Row("dist_com", 4 * r / (1 + r), **null, kind="formula"),
+                Row("dist_com", _two_sides(s["pp"], s["ss"], s["ps"]), **null, kind="shuffled units"),
+                Row("dist_W", ratio(w_dd, (w_aa * w_bb) ** 0.5), site=m.name),
+                Row("dist_H", ratio(s["dd"], (s["aa"] * s["bb"]) ** 0.5), site=m.name),
+            ]
+            if self.cosine:
+                sides = _sides(s["pp"], s["qq"], s["pq"])
+                rows += [
+                    Row("dist_com_cosine", 1 - ratio(0.25 * (s["pp"] - s["qq"]), sides), site=m.name),
+                    Row("dist_W_cosine", 1 - ratio(0.5 * (w_aa + w_bb - w_dd), (w_aa * w_bb) ** 0.5), site=m.name),
+                    Row("dist_H_cosine", 1 - ratio(0.5 * (s["aa"] + s["bb"] - s["dd"]), (s["aa"] * s["bb"]) ** 0.5),
+                        site=m.name),
+                ]
+        return rows
+
+    def _order(self, m: LinearMap, h: Tensor) -> Tensor:
+        """One permutation of the units that enter the map, the same for every batch."""
+        if m.name not in self.order:
+            units = h.shape[m.unit_axis]
+            drawn = numpy_generator("shuffled units", m.name, self.seed).permutation(units)
+            self.order[m.name] = torch.from_numpy(drawn).to(h.device)
+        return self.order[m.name]
+
+
+def _sides(pp: float, qq: float, pq: float) -> float:
+    """|S1| |S2| for S1 = (P + Q)/2, S2 = (P - Q)/2."""
+    return 0.25 * ((pp + 2 * pq + qq) * (pp - 2 * pq + qq)) ** 0.5
+
+
+def _two_sides(pp: float, qq: float, pq: float) -> float:
+    """|S1 - S2|^2 / (|S1| |S2|); S1 - S2 = Q."""
+    return ratio(qq, _sides(pp, qq, pq))
+
+
+def commutativity(a: Network, b: Network, loader: Loader, cosine: bool = False, seed: int = 0,
+                  dtype: torch.dtype | None = None) -> list[Row]:
+    """:class:`Commutativity` of two networks over a loader."""
+    return measure(a, b, loader, [Commutativity(cosine, seed)], dtype)

@@ -1,0 +1,157 @@
+"""One pass over the data for any number of metrics of a pair of networks."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from llfc_lib.metrics.rows import Row
+from llfc_lib.models.view import View
+from llfc_lib.models.weights import check_finite, check_same_shapes, interpolate
+
+Network = nn.Module | View
+Loader = Iterable[tuple[Tensor, Tensor]]
+
+
+class Metric(Protocol):
+    """What :func:`measure` asks of a metric. ``update`` must not wait for the device (no ``.item()``)."""
+
+    def start(self, pair: "Pair") -> None: ...
+
+    def update(self, batch: "Batch") -> None: ...
+
+    def rows(self) -> list[Row]: ...
+
+
+class Pair:
+    """Two networks of one architecture, seen through the same graph, and every network between them."""
+
+    def __init__(self, a: Network, b: Network, dtype: torch.dtype | None = None) -> None:
+        self.a, self.b = (n if isinstance(n, View) else View(n) for n in (a, b))
+        if dtype is not None:
+            self.a, self.b = self.a.to(dtype), self.b.to(dtype)
+        self.state_a, self.state_b = self.a.state(), self.b.state()
+        check_same_shapes(self.state_a, self.state_b)
+        if [n for n in self.a._names] != [n for n in self.b._names]:
+            raise ValueError("the networks differ: their forward passes are not the same; they must be of one architecture")
+        check_finite(self.state_a, "A")
+        check_finite(self.state_b, "B")
+        self._between: dict[float, View] = {1.0: self.a, 0.0: self.b}
+        self.wanted: set[str] = {self.a.output}  # nodes that metrics read, of A and B
+        self.wanted_between: dict[float, set[str]] = {}
+
+    def want(self, *nodes: str) -> None:
+        """Ask for node values of A and B; what nobody asks for is not kept."""
+        self.wanted |= set(nodes)
+
+    def want_between(self, alpha: float, *nodes: str) -> None:
+        if alpha not in self._between:
+            self._between[alpha] = self.a.with_state(interpolate(self.state_a, self.state_b, alpha))
+        self.wanted_between.setdefault(alpha, {self.a.output}).update(nodes)
+
+
+class Batch:
+    """What one batch offers to every metric; nothing is computed twice, and nothing that nobody asks for."""
+
+    def __init__(self, pair: Pair, x: Tensor, y: Tensor) -> None:
+        self.pair, self.x, self.y = pair, x, y
+        self._between: dict[float, dict[str, Tensor]] = {}
+
+    @cached_property
+    def a(self) -> dict[str, Tensor]:
+        return self.pair.a.run(self.x, self.pair.wanted)
+
+    @cached_property
+    def b(self) -> dict[str, Tensor]:
+        return self.pair.b.run(self.x, self.pair.wanted)
+
+    def at(self, alpha: float) -> dict[str, Tensor]:
+        """Node values of alpha A + (1 - alpha) B."""
+        if alpha in (0.0, 1.0):
+            return self.a if alpha else self.b
+        if alpha not in self._between:
+            wanted = self.pair.wanted_between[alpha]
+            self._between[alpha] = self.pair._between[alpha].run(self.x, wanted)
+        return self._between[alpha]
+
+
+def measure(a: Network, b: Network, loader: Loader, metrics: Sequence[Metric], dtype: torch.dtype | None = None
+            ) -> list[Row]:
+    """Rows of all ``metrics`` for networks A and B, in one pass over ``loader``'s (images, labels).
+
+    ``dtype`` converts networks and images first (None: as they are). ValueError for networks of different
+    architecture, NaN or infinite weights, an empty loader, labels out of range; UntraceableError from torch.fx.
+    """
+    pair = Pair(a, b, dtype)
+    for metric in metrics:
+        metric.start(pair)
+    n, lowest, highest, classes = 0, [], [], 0
+    for x, y in loader:
+        batch = Batch(pair, x if dtype is None else x.to(dtype), y)
+        for metric in metrics:
+            metric.update(batch)
+        n += len(y)
+        lowest.append(y.amin())
+        highest.append(y.amax())
+        classes = batch.a[pair.a.output].shape[-1]
+    if n == 0:
+        raise ValueError("the loader gave no images; is the data set empty, or an iterator already used up?")
+    # Looked at once, after the pass: asking in the loop would wait for the device at every batch.
+    if y.device.type != "meta":
+        low, high = int(torch.stack(lowest).min()), int(torch.stack(highest).max())
+        if low < 0 or high >= classes:
+            raise ValueError(f"labels run from {low} to {high}, outside 0..{classes - 1}, the networks' classes")
+    return [row for metric in metrics for row in metric.rows()]
+
+
+class Moments:
+    """Streamed mean and unbiased standard deviation of per-image values, merged by Chan's update in float64."""
+
+    def __init__(self) -> None:
+        self.n, self.mean, self.m2 = 0, None, None
+
+    def add(self, values: Tensor) -> None:
+        """``values``: one number an image (N, float64)."""
+        n, mean = len(values), values.mean()
+        m2 = (values - mean).square().sum()
+        if self.mean is None:
+            self.n, self.mean, self.m2 = n, mean, m2
+            return
+        total, delta = self.n + n, mean - self.mean
+        self.mean = self.mean + delta * (n / total)
+        self.m2 = self.m2 + m2 + delta.square() * (self.n * n / total)
+        self.n = total
+
+    def row(self, quantity: str, **where: object) -> Row:
+        std = float((self.m2 / (self.n - 1)).sqrt()) if self.n > 1 else None
+        return Row(quantity, float(self.mean), std, self.n, **where)
+
+
+class Sums:
+    """Named float64 sums on the device."""
+
+    def __init__(self) -> None:
+        self.total: dict[str, Tensor] = {}
+
+    def add(self, **values: Tensor) -> None:
+        for name, value in values.items():
+            self.total[name] = self.total[name] + value if name in self.total else value
+
+    def __getitem__(self, name: str) -> float:
+        return float(self.total[name])
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """<x, y> over all entries, in float64."""
+    return (x.double() * y.double()).sum()
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """numerator / denominator, 0 / 0 = 0: two equal zero tensors are at distance 0."""
+    return numerator / denominator if denominator else (0.0 if numerator == 0 else float("inf"))
+
+
+def select_sites(view: View, names: Sequence[str] | None) -> list:
+    return view.sites if names is None else [view.site(name) for name in names]

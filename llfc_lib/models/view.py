@@ -1,0 +1,266 @@
+"""One view of any network: torch.fx gives its sites, its linear maps with what enters them, and stitching.
+
+The graph is a list of nodes in order of execution. A *site* is a node whose value we call f^(l): the output of every
+activation function, and the logits. A *map* is a linear or convolutional layer together with the node that enters it.
+Nothing here depends on whose network it is; our own only give their sites the paper's names.
+"""
+
+import copy
+import operator
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Hardswish)
+ACTIVATION_FUNCTIONS = {F.relu, torch.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, torch.tanh, torch.sigmoid,
+                        F.hardswish}
+ACTIVATION_METHODS = {"relu", "tanh", "sigmoid"}
+RELU_FUNCTIONS = {F.relu, torch.relu}
+MAP_MODULES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+MAP_FUNCTIONS = {F.linear, F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d}
+IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub,
+            operator.itruediv: operator.truediv, torch.relu_: torch.relu, F.relu_: F.relu}
+
+
+class UntraceableError(TypeError):
+    """torch.fx could not follow the network's forward pass."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """f^(l): ``node`` after the activation, ``pre`` before it (None for the logits of a network without one).
+
+    ``cut``: all information passes through it, so that two networks can be stitched here.
+    """
+
+    name: str
+    node: str
+    pre: str | None
+    cut: bool
+    relu: bool
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """W^(l): the ``weight`` (a key of the state dict), the node that enters it, and the node it gives (bias included).
+
+    ``first``: no other map comes before it, so that the same H enters it in every network.
+    """
+
+    name: str
+    weight: str
+    input: str
+    node: str
+    first: bool
+    apply: Callable[[Tensor, Tensor], Tensor]  # (weight, h) -> W h, without bias
+    unit_axis: int  # the axis of h that counts its units: channels of a convolution, features of a linear map
+
+
+class View:
+    """Sites, maps and stitching of ``module``, which is copied, put in evaluation mode and never changed.
+
+    UntraceableError where torch.fx cannot follow the forward pass, with the operation and what to do.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.graph = _trace(module)
+        self._names = {n.name: n for n in self.graph.graph.nodes}
+        self._modules = dict(self.graph.named_modules())
+        nodes = list(self.graph.graph.nodes)
+        inputs = [n for n in nodes if n.op == "placeholder"]
+        self.input = inputs[0].name
+        self.output = nodes[-1].args[0].name
+        self._rank = {n.name: i for i, n in enumerate(nodes)}
+        self._live = self._depend_on_input(nodes)
+        self._users: dict[str, int] = {}  # rank of the last node that reads it
+        for n in nodes:
+            for source in n.all_input_nodes:
+                self._users[source.name] = self._rank[n.name]
+        self.sites = self._find_sites(nodes, getattr(module, "paper_names", {}))
+        self.maps = self._find_maps(nodes, getattr(module, "paper_maps", {}))
+
+    # -- weights ------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        return dict(self.graph.state_dict())
+
+    def with_state(self, state: Mapping[str, Tensor]) -> "View":
+        """The same network with other weights."""
+        other = copy.copy(self)
+        other.graph = copy.deepcopy(self.graph)
+        other.graph.load_state_dict(state)
+        other._modules = dict(other.graph.named_modules())
+        return other
+
+    def to(self, *args: Any) -> "View":
+        """As ``nn.Module.to``, on a copy."""
+        other = copy.copy(self)
+        other.graph = copy.deepcopy(self.graph).to(*args)
+        other._modules = dict(other.graph.named_modules())
+        return other
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def site(self, name: str) -> Site:
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise ValueError(f"unknown site {name!r}; this network has {[s.name for s in self.sites]}")
+
+    @torch.no_grad()
+    def run(self, x: Tensor, nodes: Collection[str]) -> dict[str, Tensor]:
+        """The values of ``nodes`` (names) on the batch ``x``."""
+        return self._execute({self.input: x}, -1, set(nodes))
+
+    @torch.no_grad()
+    def run_from(self, node: str, value: Tensor) -> Tensor:
+        """The logits when ``node``, a cut site's or the input, has this value: the network's upper part."""
+        if node == self.output:
+            return value
+        return self._execute({node: value}, self._rank[node], {self.output})[self.output]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.run(x, {self.output})[self.output]
+
+    def _execute(self, values: dict[str, Tensor], after: int, wanted: set[str]) -> dict[str, Tensor]:
+        kept = {name: values[name] for name in wanted if name in values}
+        last = max((self._rank[name] for name in wanted), default=-1)
+        for rank, node in enumerate(self.graph.graph.nodes):
+            if rank > last:
+                break
+            if node.op in ("placeholder", "output") or (rank <= after and node.name in self._live):
+                continue
+            args = fx.node.map_arg(node.args, lambda n: values[n.name])
+            kwargs = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
+            if node.op == "call_module":
+                value = self._modules[node.target](*args, **kwargs)
+            elif node.op == "call_function":
+                value = node.target(*args, **kwargs)
+            elif node.op == "call_method":
+                value = getattr(args[0], node.target)(*args[1:], **kwargs)
+            else:  # get_attr
+                value = operator.attrgetter(node.target)(self.graph)
+            values[node.name] = value
+            if node.name in wanted:
+                kept[node.name] = value
+            for source in node.all_input_nodes:  # nobody reads it any more: let it go
+                if self._users[source.name] == rank:
+                    values.pop(source.name, None)
+        return kept
+
+    # -- reading the graph --------------------------------------------------------------------------------------------
+
+    def _depend_on_input(self, nodes: list[fx.Node]) -> set[str]:
+        live = {self.input}
+        for n in nodes:
+            if any(source.name in live for source in n.all_input_nodes):
+                live.add(n.name)
+        return live
+
+    def is_cut(self, node: str) -> bool:
+        """No node after it reads one before it, constants aside."""
+        rank = self._rank[node]
+        return node in self._live and all(
+            self._rank[source.name] >= rank or source.name not in self._live
+            for n in self.graph.graph.nodes if self._rank[n.name] > rank for source in n.all_input_nodes)
+
+    def _find_sites(self, nodes: list[fx.Node], names: Mapping[str, str]) -> list[Site]:
+        sites, seen = [], {}
+        for n in nodes:
+            module = self._modules.get(n.target) if n.op == "call_module" else None
+            if not (isinstance(module, ACTIVATIONS) or n.op == "call_function" and n.target in ACTIVATION_FUNCTIONS
+                    or n.op == "call_method" and n.target in ACTIVATION_METHODS):
+                continue
+            relu = (isinstance(module, nn.ReLU) or n.op == "call_function" and n.target in RELU_FUNCTIONS
+                    or n.op == "call_method" and n.target == "relu")
+            name = names.get(str(n.target), n.target) if n.op == "call_module" else n.name
+            seen[name] = seen.get(name, 0) + 1
+            name = name if seen[name] == 1 else f"{name}#{seen[name]}"
+            sites.append(Site(name, n.name, n.all_input_nodes[0].name, self.is_cut(n.name), relu))
+        if not sites or sites[-1].node != self.output:
+            sites.append(Site("logits", self.output, None, True, False))
+        return sites
+
+    def _find_maps(self, nodes: list[fx.Node], names: Mapping[str, str]) -> list[LinearMap]:
+        maps: list[LinearMap] = []
+        behind: set[str] = set()  # nodes that a map's output has reached
+        for n in nodes:
+            if any(source.name in behind for source in n.all_input_nodes):
+                behind.add(n.name)
+            module = self._modules.get(n.target) if n.op == "call_module" else None
+            if isinstance(module, MAP_MODULES):
+                weight, name = f"{n.target}.weight", names.get(str(n.target), str(n.target))
+                apply = _apply_module(module)
+                linear = isinstance(module, nn.Linear)
+            elif n.op == "call_function" and n.target in MAP_FUNCTIONS and getattr(n.args[1], "op", "") == "get_attr":
+                weight, name = str(n.args[1].target), n.name
+                apply = _apply_function(n)
+                linear = n.target is F.linear
+            else:
+                continue
+            source = n.all_input_nodes[0].name
+            count = sum(m.name.split("#")[0] == name for m in maps)
+            maps.append(LinearMap(name if not count else f"{name}#{count + 1}", weight, source, n.name,
+                                  source not in behind, apply, -1 if linear else 1))
+            behind.add(n.name)
+        return maps
+
+
+def _apply_module(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    if isinstance(module, nn.Linear):
+        return lambda weight, h: F.linear(h, weight)
+    return lambda weight, h: module._conv_forward(h, weight, None)
+
+
+def _apply_function(node: fx.Node) -> Callable[[Tensor, Tensor], Tensor]:
+    rest = node.args[3:]  # (input, weight, bias, *rest)
+    kwargs = {k: v for k, v in node.kwargs.items() if k not in ("input", "weight", "bias")}
+    return lambda weight, h: node.target(h, weight, None, *rest, **kwargs)
+
+
+def _trace(module: nn.Module) -> fx.GraphModule:
+    """The module's graph on a copy of its weights, with every in-place operation replaced.
+
+    In place, a later operation would overwrite a value that a metric has kept.
+    """
+    try:
+        graph = fx.symbolic_trace(copy.deepcopy(module).eval())
+    except Exception as error:  # torch.fx raises what the network's own Python raised on a symbolic value
+        raise UntraceableError(
+            f"torch.fx cannot follow the forward pass of {type(module).__name__}: {error}. Usual causes are branches or "
+            f"loops over values of a tensor; put such code in a function marked with torch.fx.wrap, or rewrite it"
+        ) from error
+    placeholders = [n for n in graph.graph.nodes if n.op == "placeholder"]
+    required = [n for n in placeholders if not n.args]
+    result = next(n for n in graph.graph.nodes if n.op == "output").args[0]
+    if len(required) != 1 or not isinstance(result, fx.Node):
+        raise UntraceableError(f"{type(module).__name__} must take one tensor and give one tensor "
+                               f"(it takes {len(required)}); wrap it in a module that does")
+    for n in placeholders[1:]:
+        n.replace_all_uses_with(n.args[0]) if isinstance(n.args[0], fx.Node) else _fill_default(n)
+        graph.graph.erase_node(n)
+    for submodule in graph.modules():
+        if getattr(submodule, "inplace", False):
+            submodule.inplace = False
+    for n in graph.graph.nodes:
+        if n.op == "call_function":
+            n.target = IN_PLACE.get(n.target, n.target)
+        elif n.op == "call_method" and n.target.endswith("_") and not n.target.endswith("__"):
+            n.target = n.target[:-1]
+        if n.target in ACTIVATION_FUNCTIONS and len(n.args) > 1 and n.args[1] is True:  # F.relu(x, True)
+            n.args = (n.args[0],)
+        if n.kwargs.get("inplace"):
+            n.kwargs = {**n.kwargs, "inplace": False}
+    graph.recompile()
+    return graph
+
+
+def _fill_default(node: fx.Node) -> None:
+    """An optional argument of forward takes its default."""
+    for user in list(node.users):
+        user.args = fx.node.map_arg(user.args, lambda n: node.args[0] if n is node else n)
+        user.kwargs = fx.node.map_arg(user.kwargs, lambda n: node.args[0] if n is node else n)

@@ -1,0 +1,52 @@
+"""What chapters rely on: parameters that are checked, live numbers that are held against the record."""
+
+import pytest
+
+from llfc_lib.report import chapter, records
+from llfc_lib.report.chapter import Chapter
+
+GOOD = {"profile": "smoke", "retrain": False, "device": "cpu", "In": [""], "Out": {}, "_ih": [""], "__name__": "__main__"}
+
+
+def test_parameters_are_taken():
+    assert chapter.begin(GOOD) == Chapter("smoke", False, "cpu")
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"profil": "paper"}, "unknown parameter 'profil'; choose from .*'profile'"),
+    ({"seed": 3}, "unknown parameter 'seed'"),
+    ({"profile": "smok"}, "unknown profile 'smok'; choose one of"),
+    ({"device": "cpux"}, "device 'cpux' is not available"),
+])
+def test_bad_parameters_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        chapter.begin({**GOOD, **change})
+
+
+def test_live_smoke_numbers_agree_with_the_committed_record():
+    here = Chapter("smoke", False, "cpu")
+    live = here.live("tab1")
+    assert {"value", "null", "control"} == set(live["role"])
+    assert "all within" in here.check("tab1", live).text
+
+
+@pytest.mark.parametrize("quantity", ["stitched_error", "error"])
+def test_a_live_number_that_differs_is_an_error(quantity):
+    here = Chapter("smoke", False, "cpu")
+    live = records.load("tab1", "smoke").frame()
+    here.check("tab1", live)
+    live.loc[live.index[live["quantity"] == quantity][3], "mean"] += 2e-6
+    with pytest.raises(AssertionError, match=quantity):
+        here.check("tab1", live)
+
+
+def test_without_a_record_of_the_profile_the_page_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    assert "no record of profile *smoke*" in Chapter("smoke", False, "cpu").check("tab1", None).text
+
+
+def test_a_pair_trained_now(monkeypatch):
+    pair = Chapter("smoke", False, "cpu").train_pair("mlp_mnist_spawn")
+    assert pair.trained_now and "trained just now" in pair.summary().text
+    assert pair.children_start_from_the_same_bits() and not pair.children_end_at_the_same_bits()
+    assert 0 < pair.worst_test_error() < chapter.TRAINED["smoke"]
