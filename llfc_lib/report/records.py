@@ -1,0 +1,151 @@
+"""Records: every measured number of an experiment with where it came from, one JSON file an experiment and profile.
+
+A file holds provenance by pair and one tidy row a line, sorted, so that publishing one pair changes only its lines.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from llfc_lib.metrics.rows import Row
+from llfc_lib.places import RECORDS, atomic_write
+from llfc_lib.training.recipes import PROFILES, check_profile
+
+FORMAT = 1
+ROW_FIELDS = [f.name for f in fields(Row)]
+COLUMNS = ["pair", "model", "data", "method", *ROW_FIELDS]
+KEYS = ["pair", "quantity", "site", "alpha", "direction", "statistics", "role", "kind", "epoch"]
+
+
+class RecordError(ValueError):
+    """A record that is missing, damaged, or of another recipe; the message says which and what to do."""
+
+
+@dataclass
+class Record:
+    """``pairs`` maps a pair id ("<recipe>/<k>") to its provenance; ``table`` has the columns of ``COLUMNS``."""
+
+    experiment: str
+    profile: str
+    pairs: dict[str, dict[str, Any]]
+    table: pd.DataFrame
+
+    def frame(self) -> pd.DataFrame:
+        """All rows, with the profile and the data set's source as attributes for figures."""
+        frame = self.table.copy()
+        sources = {p["data"]["source"] for p in self.pairs.values()}
+        frame.attrs = {"experiment": self.experiment, "profile": self.profile, "source": "; ".join(sorted(sources)),
+                       "reductions": next(iter(self.pairs.values())).get("reductions", "")}
+        return frame
+
+
+def _tabulate(pair: str, rows: Sequence[Row], model: str, data: str, method: str) -> pd.DataFrame:
+    lines = [[pair, model, data, method, *(getattr(row, name) for name in ROW_FIELDS)] for row in rows]
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def live_record(experiment: str, profile: str, pairs: Mapping[str, dict], rows: Mapping[str, Sequence[Row]], model: str,
+                data: str, method: str) -> Record:
+    """What was just measured in the form of a record, not written anywhere."""
+    tables = [_tabulate(pair, found, model, data, method) for pair, found in rows.items()]
+    return Record(experiment, profile, dict(pairs), pd.concat(tables, ignore_index=True))
+
+
+def path_of(experiment: str, profile: str, folder: Path | None = None) -> Path:
+    return (folder or RECORDS) / check_profile(profile) / f"{experiment}.json"
+
+
+def save_pair(experiment: str, profile: str, pair: str, provenance: Mapping[str, Any], rows: Sequence[Row], model: str,
+              data: str, method: str, folder: Path | None = None) -> None:
+    """Put the rows of ``pair`` into the record in place of older ones; the file is written atomically."""
+    path = path_of(experiment, profile, folder)
+    old = load(experiment, profile, folder) if path.exists() else None
+    table = _tabulate(pair, rows, model, data, method)
+    pairs = {pair: dict(provenance)}
+    if old is not None:
+        table = pd.concat([old.table[old.table["pair"] != pair], table], ignore_index=True)
+        pairs = {**old.pairs, **pairs}
+    _write(path, Record(experiment, profile, pairs, table))
+
+
+def _write(path: Path, record: Record) -> None:
+    table = record.table.sort_values(KEYS, na_position="first", kind="stable", key=_by_text)
+    lines = [json.dumps([_plain(value) for value in line]) for line in table[COLUMNS].itertuples(index=False)]
+    head = {"experiment": record.experiment, "profile": record.profile, "format": FORMAT,
+            "pairs": dict(sorted(record.pairs.items())), "columns": COLUMNS}
+    text = json.dumps(head, indent=1).removesuffix("\n}") + ',\n "rows": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, text.encode())
+
+
+def _by_text(column: pd.Series) -> pd.Series:
+    return column.map(str) if column.dtype == object else column
+
+
+def _plain(value: Any) -> Any:
+    """JSON's types: floats at eight significant digits, whole numbers as such, missing values null."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, str):
+        return value
+    return int(value) if float(value).is_integer() and abs(value) < 2**53 else float(f"{value:.8g}")
+
+
+def load(experiment: str, profile: str, folder: Path | None = None, recipe_hashes: Mapping[str, str] | None = None
+         ) -> Record:
+    """The committed record. ``recipe_hashes`` (recipe name to hash) refuses a record made from another recipe.
+
+    RecordError if there is none, if it is damaged, or if a pair's recipe is not the one given.
+    """
+    path = path_of(experiment, profile, folder)
+    if not path.exists():
+        raise RecordError(f"there is no record of {experiment!r} in profile {profile!r} ({path.name} in "
+                          f"{path.parent.name}/); `make runs PROFILE={profile}` and `make publish` make one")
+    try:
+        found = json.loads(path.read_text())
+        table = pd.DataFrame(found["rows"], columns=found["columns"])
+    except (ValueError, KeyError) as error:
+        raise RecordError(f"{path.parent.name}/{path.name} is damaged ({error}); restore it with git, or remove it and "
+                          f"run `make publish`") from error
+    if found.get("format") != FORMAT or list(table.columns) != COLUMNS:
+        raise RecordError(f"{path.parent.name}/{path.name} is of another format (columns {list(table.columns)})")
+    for pair, provenance in found["pairs"].items():
+        expected = (recipe_hashes or {}).get(provenance["recipe"], provenance["recipe_hash"])
+        if provenance["recipe_hash"] != expected:
+            raise RecordError(f"{path.parent.name}/{path.name}: pair {pair} was made from another recipe "
+                              f"({provenance['recipe_hash']}, now {expected}); run `make runs` and `make publish` again")
+    for name in ("mean", "std", "alpha"):
+        table[name] = table[name].astype(float)
+    return Record(experiment, profile, found["pairs"], table)
+
+
+def best(experiment: str, folder: Path | None = None, recipe_hashes: Mapping[str, str] | None = None) -> Record:
+    """The record of the highest profile that there is."""
+    for profile in reversed(PROFILES):
+        if path_of(experiment, profile, folder).exists():
+            return load(experiment, profile, folder, recipe_hashes)
+    raise RecordError(f"there is no record of {experiment!r} yet; `make runs` and `make publish` make one")
+
+
+def compare(live: pd.DataFrame, record: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+    """The largest difference of means per quantity, between rows that both have.
+
+    Differences are absolute, relative to the record where that exceeds 1. Columns: quantity, compared (how many
+    numbers), difference, tolerance. RecordError if the two have no row in common.
+    """
+    def index(frame: pd.DataFrame) -> pd.DataFrame:
+        frame = frame[frame["epoch"].isna()]
+        return frame.assign(alpha=frame["alpha"].fillna(-1.0))
+
+    keys = [key for key in KEYS if key != "epoch"]
+    both = index(live).merge(index(record), on=keys, suffixes=("", "_record"))
+    if both.empty:
+        raise RecordError("nothing that was measured now is in the record")
+    scale = both["mean_record"].abs().clip(lower=1.0)
+    both["difference"] = ((both["mean"] - both["mean_record"]).abs() / scale).astype(float)
+    grouped = both.groupby("quantity", sort=False)["difference"]
+    return pd.DataFrame({"compared": grouped.size(), "difference": grouped.max(), "tolerance": tolerance}).reset_index()

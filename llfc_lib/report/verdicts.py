@@ -1,0 +1,276 @@
+"""Verdicts on the appendix's claims, by rules that were written before the runs.
+
+Two separate questions. *Agreement*: is our number or pattern the paper's? *Evidence*: does it exceed every null, that
+is, does it say anything about trained networks that no structure at all, a displacement at random, or an unconnected
+pair would not show as well? A claim can agree and carry no evidence.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import pandas as pd
+
+from llfc_lib.report import records
+from llfc_lib.report.claims import CLAIMS, Claim
+from llfc_lib.training.recipes import RECIPES, recipe
+
+CONNECTED_SE = 2.0  # a barrier within two binomial standard errors of the endpoint error is none
+NEGLIGIBLE = 0.1  # "negligible", "close to 0 compared with": at most a tenth
+CLOSE_TO_ONE = 0.1  # "close to 1": within a tenth
+SUPPORTED = 0.5  # below half of each null: twice as good, not a little better
+RESEMBLES = 0.5  # stitched error above the endpoints' mean by at most half of it (the paper's Table 1: 0.47 at FC 1)
+INTERVAL_SD = 2.0  # the paper has one pair: its number agrees if it lies within two standard deviations of our pairs
+
+DISPLACED = [f"{kind} {size}" for size in ("t=1", "matched") for kind in ("rotation", "entries", "gaussian")]
+MATCHED = [kind for kind in DISPLACED if kind.endswith("matched")]
+KEYS = ["pair", "site", "alpha", "direction"]
+
+REPRODUCED, PARTLY, NOT, NOT_HERE = "reproduced", "partly", "not reproduced", "not seen at this scale"
+EXCEEDS, EXCEEDS_NOT, NO_NULL = "exceeds every null", "no more than a null", "no null applies"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``agreement`` and ``evidence`` with the numbers behind them, as text for a table."""
+
+    claim: Claim
+    profile: str
+    agreement: str
+    evidence: str
+    ours: str
+    null: str
+    pairs: int
+
+
+def judge(section: str | None = None) -> list[Verdict]:
+    """Verdicts on all claims, or those of one section ("B.2"), from the best committed record of each."""
+    return [judge_claim(claim, _best(claim.experiment)) for claim in CLAIMS if section in (None, claim.section)]
+
+
+@cache
+def _best(experiment: str) -> records.Record:
+    # a record of an older recipe must not be judged as if it were of this one
+    for profile in reversed(records.PROFILES):
+        if records.path_of(experiment, profile).exists():
+            hashes = {name: recipe(name, profile).hash for name in RECIPES if _has(name, profile)}
+            return records.load(experiment, profile, recipe_hashes=hashes)
+    return records.best(experiment)  # raises, saying what to do
+
+
+def _has(name: str, profile: str) -> bool:
+    from llfc_lib.training.recipes import SCALE
+
+    return name in SCALE[profile]
+
+
+def judge_claim(claim: Claim, record: records.Record) -> Verdict:
+    """The verdict that ``claim``'s rule gives on a record; a reduced profile never earns "not reproduced"."""
+    frame = record.frame()
+    own = frame[frame["pair"].str.rsplit("/", n=1).str[0] == claim.recipe]
+    agreement, evidence, ours, null = RULES[claim.rule](claim, own, frame)
+    if agreement == NOT and record.profile != "paper":
+        agreement = NOT_HERE
+    return Verdict(claim, record.profile, agreement, evidence, ours, null, own["pair"].nunique())
+
+
+# -- selecting and comparing ------------------------------------------------------------------------------------------
+
+def numbers(frame: pd.DataFrame, quantity: str, role: str = "value", kind: str = "", pre: bool = False) -> pd.Series:
+    """Means of ``quantity``, indexed by pair, site, alpha, direction; pre-activations only where asked."""
+    chosen = frame[(frame["quantity"] == quantity) & (frame["role"] == role) & (frame["kind"] == kind)
+                   & (frame["site"].str.endswith("(pre)") == pre)]
+    return chosen.assign(alpha=chosen["alpha"].fillna(-1.0)).set_index(KEYS)["mean"].astype(float).sort_index()
+
+
+def agreement_of(holds: pd.Series) -> str:
+    return REPRODUCED if holds.all() else PARTLY if holds.any() else NOT
+
+
+def evidence_of(value: pd.Series, nulls: Mapping[str, pd.Series], control: pd.Series | None = None) -> tuple[str, str]:
+    """Whether |value| is below half of every null and below the control, everywhere; and which nulls hold it up.
+
+    Nulls without numbers in the record are passed over; without any, no null applies.
+    """
+    value, failed, seen = value.abs(), [], 0
+    for kind, null in nulls.items():
+        both = pd.concat([value, null.abs()], axis=1, keys=["value", "null"]).dropna()
+        if len(both):
+            seen += 1
+            bad = both[both["value"] >= SUPPORTED * both["null"]]
+            if len(bad):
+                failed.append(f"{kind} ({len(bad)} of {len(both)})")
+    if control is not None and len(control):
+        both = pd.concat([value, control.abs()], axis=1, keys=["value", "null"]).dropna()
+        bad = both[both["value"] >= both["null"]]
+        if len(bad):
+            failed.append(f"control ({len(bad)} of {len(both)})")
+    if not seen:
+        return NO_NULL, "-"
+    if failed:
+        return EXCEEDS_NOT, "not below half of: " + ", ".join(failed)
+    return EXCEEDS, "below half of each, everywhere"
+
+
+def by_site(values: pd.Series, scale: float = 1.0, unit: str = "") -> str:
+    """"FC 1 0.054 ± 0.002, ...": mean and standard deviation over pairs, alphas and directions pooled per site."""
+    groups = values.mul(scale).groupby("site")
+    return ", ".join(f"{site} {spread(group)}{unit}".strip() for site, group in groups)
+
+
+def spread(values: pd.Series) -> str:
+    if len(values) < 2:
+        return f"{values.iloc[0]:.3g}"
+    return f"{values.mean():.3g} ± {values.std():.1g}"
+
+
+# -- rules: each returns agreement, evidence, our numbers, the nulls' word --------------------------------------------
+
+def connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    barrier = numbers(own, "error_barrier_chord").groupby("pair").mean()
+    error = numbers(own, "error")
+    ends = error[error.index.get_level_values("alpha").isin([0.0, 1.0])].groupby("pair").mean()
+    n = own.loc[own["quantity"] == "error_barrier_chord", "n"].iloc[0]
+    allowed = CONNECTED_SE * (ends * (1 - ends) / n) ** 0.5
+    nulls = {kind: numbers(own, "error_barrier_chord", "null", kind) for kind in DISPLACED}
+    control = numbers(own, "error_barrier_chord", "control", "independent")
+    evidence, word = evidence_of(numbers(own, "error_barrier_chord"), nulls, control)
+    ours = f"largest excess over the chord {100 * barrier.max():.2f} points, allowed {100 * allowed.min():.2f}; control " \
+           f"{100 * control.mean():.1f}"
+    return agreement_of(barrier <= allowed), evidence, ours, word
+
+
+def cosine(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    ratio = numbers(own, "cos_ratio")
+    nulls = {kind: numbers(own, "cos_ratio", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
+    evidence, word = evidence_of(ratio, nulls, numbers(own, "cos_ratio", "control", "independent"))
+    return agreement_of(ratio <= NEGLIGIBLE), evidence, by_site(ratio), word
+
+
+def coefficient(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    off = numbers(own, "1-coef_alpha")
+    nulls = {kind: numbers(own, "1-coef_alpha", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
+    evidence, word = evidence_of(off, nulls, numbers(own, "1-coef_alpha", "control", "independent"))
+    return agreement_of(off.abs() <= CLOSE_TO_ONE), evidence, "1 - coef: " + by_site(off), word
+
+
+def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    com, w, h = (numbers(own, q) for q in ("dist_com", "dist_W", "dist_H"))
+    worst = com / pd.concat([w, h], axis=1).min(axis=1)
+
+    def per_product(role: str, kind: str) -> pd.Series:
+        # Dist_com is of second order, Dist_W and Dist_H of first: this does not change with the size of the difference
+        c, w, h = (numbers(own, q, role, kind) for q in ("dist_com", "dist_W", "dist_H"))
+        return c / (w * h)
+
+    first, word = evidence_of(com, {kind: numbers(own, "dist_com", "null", kind) for kind in ("formula", "shuffled units")},
+                              numbers(own, "dist_com", "control", "independent"))
+    second, more = evidence_of(com / (w * h), {kind: per_product("null", kind) for kind in DISPLACED})
+    evidence = EXCEEDS_NOT if EXCEEDS_NOT in (first, second) else first
+    return (agreement_of(worst <= NEGLIGIBLE), evidence, "Dist_com / smaller of Dist_W, Dist_H: " + by_site(worst),
+            "; ".join(dict.fromkeys(w for w in (word, more) if w != "-")))
+
+
+def additivity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    dist = numbers(own, "dist_add")
+    # only displaced partners at the same distance: this quantity grows with the distance of the pair
+    nulls = {kind: numbers(own, "dist_add", "null", kind) for kind in ["shuffled images", *MATCHED]}
+    evidence, word = evidence_of(dist, nulls, numbers(own, "dist_add", "control", "independent"))
+    return agreement_of(dist <= NEGLIGIBLE), evidence, by_site(dist), word
+
+
+def _ends(own: pd.DataFrame) -> pd.Series:
+    error = numbers(own, "error")
+    return error[error.index.get_level_values("alpha").isin([0.0, 1.0])]
+
+
+def endpoints(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    ends = 100 * _ends(own)
+    inside = pd.Series([_inside(value, ends) for value in claim.numbers])
+    return agreement_of(inside), NO_NULL, f"{spread(ends)} % over {len(ends)} networks", "-"
+
+
+def _inside(value: float, ours: pd.Series) -> bool:
+    return len(ours) > 1 and abs(value - ours.mean()) <= INTERVAL_SD * ours.std()
+
+
+def stitched_numbers(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    stitched = 100 * numbers(own, "stitched_error")
+    sites = sorted(stitched.index.get_level_values("site").unique())
+    inside = pd.Series([_inside(value, stitched.xs(site, level="site")) for value, site in zip(claim.numbers, sites)])
+    return agreement_of(inside), NO_NULL, by_site(stitched, unit=" %"), "-"
+
+
+def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    stitched, ends = numbers(own, "stitched_error"), _ends(own).groupby("pair").mean()
+    excess = (stitched - ends.reindex(stitched.index.get_level_values("pair")).values)
+    relative = excess / ends.reindex(excess.index.get_level_values("pair")).values
+    means = stitched.groupby("site").mean()  # FC 1, FC 2, FC 3: in order of depth
+    falls = pd.Series([bool(means.is_monotonic_decreasing)])
+
+    own_error = _ends(own).xs(1.0, level="alpha").groupby("pair").mean()
+
+    def displaced_excess(kind: str) -> pd.Series:
+        found, partner = numbers(own, "stitched_error", "null", kind), numbers(own, "error", "null", kind)
+        partner = partner[partner.index.get_level_values("alpha") == 0].groupby("pair").mean()
+        mean = (0.5 * (partner + own_error)).reindex(found.index.get_level_values("pair"))
+        return found - mean.values
+
+    nulls = {kind: displaced_excess(kind) for kind in DISPLACED}
+    control = numbers(own, "stitched_error", "control", "independent")
+    evidence, word = evidence_of(excess.clip(lower=0), nulls)
+    if not (stitched < SUPPORTED * control.reindex(stitched.index)).all():
+        evidence, word = EXCEEDS_NOT, word + "; not below half of the independent pair"
+    holds = pd.concat([relative <= RESEMBLES, falls])
+    ours = f"excess over the endpoints' mean, relative to it: {by_site(relative)}; independent pair {100 * control.mean():.0f} %"
+    return agreement_of(holds), evidence, ours, "excess " + word
+
+
+def learning_rate(claim: Claim, own: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
+    other = frame[frame["pair"].str.startswith("mlp_mnist_spawn_lr1.2e-3/")]
+    printed = sum(claim.numbers) / len(claim.numbers)
+    ours = {"1.2e-4": 100 * _ends(own)} | ({"1.2e-3": 100 * _ends(other)} if len(other) else {})
+    off = {rate: abs(ends.mean() - printed) for rate, ends in ours.items()}
+    text = ", ".join(f"{rate}: {spread(ends)} %" for rate, ends in ours.items())
+    nearest = min(off, key=off.get)
+    holds = pd.Series([_inside(printed, ours["1.2e-4"]), nearest == "1.2e-4"])
+    return agreement_of(holds), NO_NULL, f"{text}; nearer to the printed mean of {printed:.2f} %: {nearest}", "-"
+
+
+RULES = {rule.__name__: rule for rule in (connected, cosine, coefficient, commutativity, additivity, endpoints,
+                                          stitched_numbers, resembles, learning_rate)}
+
+
+def rules() -> "object":
+    """The rules in words, with the constants that the code uses."""
+    from llfc_lib.report.tables import MyST
+
+    lines = [
+        f"- *Connected*: in every pair the error barrier above the chord is at most {CONNECTED_SE:g} binomial standard "
+        "errors of the endpoint error.",
+        f"- *Negligible*, *close to 0 compared with*: at most {NEGLIGIBLE:g} of what it is compared with, in every pair and "
+        f"site. *Close to 1*: within {CLOSE_TO_ONE:g}.",
+        f"- *Resembles* (stitching): above the mean endpoint error by at most {RESEMBLES:g} of it in every pair, site and "
+        "direction, and falling with depth.",
+        f"- A printed number agrees if it lies within {INTERVAL_SD:g} standard deviations of our independent pairs.",
+        f"- *{REPRODUCED}*: the rule holds in every case; *{PARTLY}*: in some; *{NOT}*: in none. A reduced profile never "
+        f"earns the last, only *{NOT_HERE}*.",
+        f"- *{EXCEEDS}*: in every pair and site below {SUPPORTED:g} of each null and better than the control; otherwise "
+        f"*{EXCEEDS_NOT}*, and the table says which and in how many cases.",
+        "- Displaced partners are held against the pair on quantities that do not change with the size of the "
+        "difference: the ratio of 1-cos to its baseline; Dist_com divided by the product of Dist_W and Dist_H. Weak "
+        "additivity has none, so only partners at the same distance count there.",
+    ]
+    return MyST("\n".join(lines))
+
+
+def paper_text(claim: Claim) -> str:
+    return claim.paper
+
+
+def badge(word: str) -> str:
+    """The word as a coloured badge (sphinx-design)."""
+    colours: Mapping[str, Sequence[str]] = {"success": (REPRODUCED, EXCEEDS), "warning": (PARTLY, NOT_HERE),
+                                            "danger": (NOT, EXCEEDS_NOT)}
+    colour = next((c for c, words in colours.items() if word in words), "secondary")
+    return f"{{bdg-{colour}}}`{word}`"
