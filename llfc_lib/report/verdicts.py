@@ -7,7 +7,6 @@ pair would not show as well? A claim can agree and carry no evidence.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import pandas as pd
 
@@ -48,7 +47,6 @@ def judge(section: str | None = None) -> list[Verdict]:
     return [judge_claim(claim, _best(claim.experiment)) for claim in CLAIMS if section in (None, claim.section)]
 
 
-@cache
 def _best(experiment: str) -> records.Record:
     # a record of an older recipe must not be judged as if it were of this one
     for profile in reversed(records.PROFILES):
