@@ -5,6 +5,7 @@ is, does it say anything about trained networks that no structure at all, a disp
 pair would not show as well? A claim can agree and carry no evidence.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import pandas as pd
 
 from llfc_lib.report import records
 from llfc_lib.report.claims import CLAIMS, Claim
-from llfc_lib.training.recipes import RECIPES, recipe
+from llfc_lib.training.recipes import SCALE, recipe
 
 CONNECTED_SE = 2.0  # a barrier within two binomial standard errors of the endpoint error is none
 NEGLIGIBLE = 0.1  # "negligible", "close to 0 compared with": at most a tenth
@@ -51,15 +52,9 @@ def _best(experiment: str) -> records.Record:
     # a record of an older recipe must not be judged as if it were of this one
     for profile in reversed(records.PROFILES):
         if records.path_of(experiment, profile).exists():
-            hashes = {name: recipe(name, profile).hash for name in RECIPES if _has(name, profile)}
+            hashes = {name: recipe(name, profile).hash for name in SCALE[profile]}
             return records.load(experiment, profile, recipe_hashes=hashes)
     return records.best(experiment)  # raises, saying what to do
-
-
-def _has(name: str, profile: str) -> bool:
-    from llfc_lib.training.recipes import SCALE
-
-    return name in SCALE[profile]
 
 
 def judge_claim(claim: Claim, record: records.Record) -> Verdict:
@@ -117,9 +112,12 @@ def by_site(values: pd.Series, scale: float = 1.0, unit: str = "") -> str:
 
 
 def spread(values: pd.Series) -> str:
-    if len(values) < 2:
-        return f"{values.iloc[0]:.3g}"
-    return f"{values.mean():.3g} ± {values.std():.1g}"
+    """Mean ± standard deviation, the latter to two digits and the mean to as many decimals."""
+    mean, std = values.mean(), values.std() if len(values) > 1 else 0.0
+    if std < 1e-9 * max(abs(mean), 1e-9):
+        return f"{mean:.3g}"
+    decimals = max(0, 1 - math.floor(math.log10(std)))
+    return f"{mean:.{decimals}f} ± {std:.{decimals}f}"
 
 
 # -- rules: each returns agreement, evidence, our numbers, the nulls' word --------------------------------------------
@@ -260,10 +258,6 @@ def rules() -> "object":
         "additivity has none, so only partners at the same distance count there.",
     ]
     return MyST("\n".join(lines))
-
-
-def paper_text(claim: Claim) -> str:
-    return claim.paper
 
 
 def badge(word: str) -> str:
