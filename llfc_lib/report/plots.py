@@ -78,14 +78,17 @@ def _pairwise(values: pd.Series, sites: Sequence[str], alpha: float | None = Non
     return [values[values.index.get_level_values("site") == site].to_numpy() for site in sites]
 
 
-def _band(axis: Axes, groups: Sequence[np.ndarray], colour: str, label: str, hatch: str | None = None) -> None:
-    """A null: from its smallest to its largest value over pairs, at each site."""
+def _band(axis: Axes, groups: Sequence[np.ndarray], colour: str, label: str, place: int | None = None) -> None:
+    """A null: from its smallest to its largest value over pairs, with its mean, at each site.
+
+    ``place`` 0, 1 or 2 puts it in that third of the site's width, so that nulls of one kind stand side by side.
+    """
+    left, right = (-0.42, 0.42) if place is None else (-0.42 + 0.28 * place, -0.16 + 0.28 * place)
     for k, group in enumerate(groups):
         if len(group):
-            low, high = group.min(), group.max()
-            axis.fill_between([k - 0.42, k + 0.42], low, high, color=colour, alpha=0.30, linewidth=0, zorder=1)
-            axis.plot([k - 0.42, k + 0.42], [group.mean()] * 2, color=colour, linewidth=1.4, zorder=2,
-                      label=label if k == 0 else None, linestyle="--" if hatch else "-")
+            span = [k + left, k + right]
+            axis.fill_between(span, group.min(), group.max(), color=colour, alpha=0.30, linewidth=0, zorder=1)
+            axis.plot(span, [group.mean()] * 2, color=colour, linewidth=1.6, zorder=2, label=label if k == 0 else None)
 
 
 def _points(axis: Axes, groups: Sequence[np.ndarray], colour: str, label: str, shift: float = 0.0, marker: str = "o") -> None:
@@ -128,9 +131,9 @@ def llfc(frame: pd.DataFrame) -> Shown:
                      fmt="none", ecolor=RED, elinewidth=0.8, capsize=1.5)
     _band(axes[1], _pairwise(numbers(own, "1-coef_alpha", "null", "nearest endpoint"), sites, 0.5), "#b8860b",
           "null: nearest endpoint, α = 0.5")
-    axes[0].set_ylabel("1 - cosine (mean, sd over images)")
-    axes[0].set_title("cosine: interpolated features against their baseline", loc="left", fontsize=8)
-    axes[1].set_ylabel("1 - coefficient (mean, sd over images)")
+    axes[0].set_ylabel("1 - cosine, sd over images")
+    axes[0].set_title("cosine, and its baseline", loc="left", fontsize=8)
+    axes[1].set_ylabel("1 - coefficient, sd over images")
     axes[1].set_title("coefficient", loc="left", fontsize=8)
     axes[1].axhline(0, color="black", linewidth=0.6)
     ratio = numbers(own, "cos_ratio")
@@ -138,9 +141,9 @@ def llfc(frame: pd.DataFrame) -> Shown:
         _points(axis, _pairwise(ratio, sites, 0.5), BLUE, "α = 0.5")
         _band(axis, _pairwise(numbers(own, "cos_ratio", "null", "nearest endpoint"), sites, 0.5), "#b8860b",
               "null: nearest endpoint, α = 0.5")
-        for kind, colour in NULL_COLOURS.items():
+        for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
             _band(axis, _pairwise(numbers(own, "cos_ratio", "null", f"{kind} {size}"), sites, 0.5), colour,
-                  f"null: displaced, {kind}", hatch="--")
+                  f"null: displaced, {kind}", place)
         _site_axis(axis, sites)
         axis.set_ylabel(r"$(1-\cos_\alpha)\,/\,(1-\cos_{AB})$, ratio")
         axis.set_title("displaced partners, t = 1" if size == "t=1" else "displaced partners at the pair's distance",
@@ -170,7 +173,7 @@ def commutativity(frame: pd.DataFrame) -> Shown:
     _band(axes[1], _pairwise(numbers(own, "dist_com", "null", "formula"), sites), "#b8860b", "null: formula 4r/(1+r)")
     _band(axes[1], _pairwise(numbers(own, "dist_com", "null", "shuffled units"), sites), GREY, "null: shuffled units")
     _band(axes[1], _pairwise(numbers(own, "dist_com", "null", "rotation matched"), sites), ORANGE,
-          "null: displaced, rotation, same distance", hatch="--")
+          "null: displaced, rotation, same distance")
     control = _pairwise(numbers(own, "dist_com", "control", "independent"), sites)
     _points(axes[1], control, RED, "control: independent pair", 0.3, "x")
     for axis, title in zip(axes, ("beside the distances of weights and features", "beside its nulls and control")):
@@ -194,9 +197,9 @@ def additivity(frame: pd.DataFrame) -> Shown:
     shuffled = numbers(own, "dist_add", "null", "shuffled images")
     _points(axis, _pairwise(values, sites), BLUE, "spawned pair")
     _band(axis, _pairwise(shuffled, sites), "#b8860b", "null: shuffled images")
-    for kind, colour in NULL_COLOURS.items():
+    for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
         _band(axis, _pairwise(numbers(own, "dist_add", "null", f"{kind} matched"), sites), colour,
-              f"null: displaced, {kind}, same distance", hatch="--")
+              f"null: displaced, {kind}, same distance", place)
     _points(axis, _pairwise(numbers(own, "dist_add", "control", "independent"), sites), RED, "control: independent pair",
             0.3, "x")
     axis.set_yscale("log")
@@ -232,9 +235,9 @@ def stitching(frame: pd.DataFrame) -> Shown:
         axes[0].plot(range(len(sites)), [TABLE_1[site] for site in sites], "*", color="black", markersize=8,
                      label="the paper's Table 1", zorder=5)
     _points(axes[1], _pairwise(stitched, sites), BLUE, "stitched, both directions")
-    for kind, colour in NULL_COLOURS.items():
+    for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
         _band(axes[1], _pairwise(100 * numbers(own, "stitched_error", "null", f"{kind} matched"), sites), colour,
-              f"null: displaced, {kind}, same distance", hatch="--")
+              f"null: displaced, {kind}, same distance", place)
     control = 100 * numbers(own, "stitched_error", "control", "independent")
     _points(axes[1], _pairwise(control, sites), RED, "null and control: independent", 0.3, "x")
     axes[1].set_yscale("log")

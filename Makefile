@@ -1,0 +1,53 @@
+# The LLFC book. `make help` lists what there is.
+PROFILE ?= smoke
+CHAPTERS ?=
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+# `make runs` without a profile works through all of them
+RUNS_PROFILE := $(if $(filter command line environment,$(origin PROFILE)),--profile $(PROFILE),)
+.DEFAULT_GOAL := help
+.PHONY: help setup book site test refresh runs runs-status publish bench clean
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup: $(STAMP) ## make the virtual environment (PIP_FLAGS=... goes to pip)
+
+$(STAMP): requirements.txt pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q $(PIP_FLAGS) -r requirements.txt
+	touch $(STAMP)
+
+book: $(STAMP) ## execute every chapter and render (PROFILE=smoke|lite|paper, CHAPTERS="B2_llfc ...")
+	$(PY) book/_tools/execute.py $(CHAPTERS) --profile $(PROFILE)
+	$(PY) book/_tools/site.py --profile $(PROFILE)
+
+site: $(STAMP) ## render the tracked chapters without executing them
+	$(PY) book/_tools/site.py --tracked
+
+test: $(STAMP) ## everything: unit and property tests, nbval, a strict build (an empty cache each time)
+	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; export LLFC_CACHE="$$cache" OMP_NUM_THREADS=1; \
+	$(PY) -m pytest -n 2 --dist loadfile tests; \
+	$(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks; \
+	$(PY) book/_tools/site.py --tracked
+
+refresh: $(STAMP) ## execute the tracked pairs notebooks/NAME.ipynb again (profile smoke)
+	$(PY) book/_tools/execute.py $(CHAPTERS) --refresh
+
+runs: $(STAMP) ## train and measure everything still missing, resumable (PROFILE=... for one profile)
+	nice -n 19 $(PY) -m llfc_lib.experiments.queue run $(RUNS_PROFILE)
+
+runs-status: $(STAMP) ## what is done, running and missing, and how long it will take here
+	@$(PY) -m llfc_lib.experiments.queue status $(RUNS_PROFILE)
+
+publish: $(STAMP) ## take finished records and networks into book/
+	$(PY) -m llfc_lib.experiments.queue publish $(RUNS_PROFILE)
+
+bench: $(STAMP) ## speed of training and measuring, as ratios from one interleaved run
+	$(PY) tests/bench.py
+
+clean: ## remove what was built (not the cache)
+	rm -rf _build
