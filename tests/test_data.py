@@ -100,7 +100,11 @@ def test_download_through_torchvision(tmp_path, monkeypatch):
 
     class Fake:
         def __init__(self, root, train, download):
-            self.data, self.targets = torch.full((5 if train else 3, 28, 28), 7, dtype=torch.uint8), [1, 2, 3, 4, 5][: 5 if train else 3]
+            self.targets = [1, 2, 3, 4, 5][: 5 if train else 3]
+            self.data = torch.full((len(self.targets), 28, 28), 7, dtype=torch.uint8)
+
+        def __len__(self):
+            return len(self.targets)
 
     monkeypatch.setattr(torchvision().datasets, "MNIST", Fake)
     mnist = data.load("mnist", tmp_path)

@@ -94,11 +94,11 @@ def measure_pair(profile: str, nets: dict[str, nn.Module], data: Dataset,
 
 def measure_displaced(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset, kind: str,
                       matched: bool, metrics: Callable[[Sequence[float], bool], list] = standard_metrics,
-                      draws: int = DRAWS) -> list[Row]:
+                      draws: int | None = None) -> list[Row]:
     """The displacement null of one kind: every quantity, with partners that training did not make."""
     loader = data.loader("test", BATCH, DTYPE[profile])
     return displacement_null(nets["A"], nets["B"], loader, lambda: metrics(COARSE_GRID, False), kind=kind,
-                             matched=matched, draws=draws, seed=f"{name}/{pair}", dtype=DTYPE[profile])
+                             matched=matched, draws=draws or DRAWS, seed=f"{name}/{pair}", dtype=DTYPE[profile])
 
 
 def curve_rows(name: str, checkpoint: Checkpoint) -> list[Row]:

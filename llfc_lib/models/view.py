@@ -243,20 +243,32 @@ def _trace(module: nn.Module) -> fx.GraphModule:
     for n in placeholders[1:]:
         n.replace_all_uses_with(n.args[0]) if isinstance(n.args[0], fx.Node) else _fill_default(n)
         graph.graph.erase_node(n)
+    rank = {n: i for i, n in enumerate(graph.graph.nodes)}
+    for n in graph.graph.nodes:
+        if _out_of_place(n, dict(graph.named_modules())):
+            # what is read under the old name afterwards is, in place, the new value
+            n.args[0].replace_all_uses_with(n, delete_user_cb=lambda user, n=n: rank[user] > rank[n])
     for submodule in graph.modules():
         if getattr(submodule, "inplace", False):
             submodule.inplace = False
-    for n in graph.graph.nodes:
-        if n.op == "call_function":
-            n.target = IN_PLACE.get(n.target, n.target)
-        elif n.op == "call_method" and n.target.endswith("_") and not n.target.endswith("__"):
-            n.target = n.target[:-1]
-        if n.target in ACTIVATION_FUNCTIONS and len(n.args) > 1 and n.args[1] is True:  # F.relu(x, True)
-            n.args = (n.args[0],)
-        if n.kwargs.get("inplace"):
-            n.kwargs = {**n.kwargs, "inplace": False}
     graph.recompile()
     return graph
+
+
+def _out_of_place(n: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Make the node's operation leave its input alone; whether it did not before."""
+    before = (n.target, n.args, n.kwargs)
+    if n.op == "call_module":
+        return bool(getattr(modules[str(n.target)], "inplace", False))
+    if n.op == "call_function":
+        n.target = IN_PLACE.get(n.target, n.target)
+        if n.target in ACTIVATION_FUNCTIONS and len(n.args) > 1 and n.args[1] is True:  # F.relu(x, True)
+            n.args = (n.args[0],)
+    elif n.op == "call_method" and n.target.endswith("_") and not n.target.endswith("__"):
+        n.target = n.target[:-1]
+    if n.kwargs.get("inplace"):
+        n.kwargs = {**n.kwargs, "inplace": False}
+    return before != (n.target, n.args, n.kwargs)
 
 
 def _fill_default(node: fx.Node) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from llfc_lib.report import records
 from llfc_lib.report.claims import TABLE_1
-from llfc_lib.report.verdicts import DISPLACED, Verdict, badge, numbers, spread
+from llfc_lib.report.verdicts import DISPLACED, NOTHING, Verdict, badge, numbers, spread
 from llfc_lib.training.recipes import PROFILES
 
 
@@ -89,14 +89,14 @@ def displaced(frame: pd.DataFrame, quantity: str = "cos_ratio", alpha: float = 0
         values = values[values.index.get_level_values("alpha") == alpha]
         rows.append((label, t, error, *(spread(group) for _, group in values.groupby("site"))))
 
-    line("the pair", "value", "", "1", "-")
+    line("the pair", "value", "", "1", NOTHING)
     for kind in DISPLACED:
         if (own["kind"] == kind).any():
             partner = numbers(own, "error", "null", kind)
             line(kind, "null", kind, spread(numbers(own, "t", "null", kind)),
                  spread(100 * partner[partner.index.get_level_values("alpha") == 0]))
-    line("nearest endpoint", "null", "nearest endpoint", "-", "-")
-    line("independent pair", "control", "independent", "-", "-")
+    line("nearest endpoint", "null", "nearest endpoint", NOTHING, NOTHING)
+    line("independent pair", "control", "independent", NOTHING, NOTHING)
     sites = sorted(numbers(own, quantity).index.get_level_values("site").unique())
     return table(pd.DataFrame(rows, columns=["partner of A", "t", "its test error (%)", *sites]),
                  f"(1 - cos_α) / (1 - cos_AB) at α = {alpha:g} for B and for partners that training did not make: mean ± "
@@ -112,7 +112,7 @@ def commutativity(frame: pd.DataFrame) -> MyST:
                "independent pair": ("dist_com", "control", "independent")}
     values = {label: numbers(own, *which) for label, which in columns.items()}
     sites = sorted(values["Dist_com"].index.get_level_values("site").unique())
-    rows = [(site, *(spread(v.xs(site, level="site")) if len(v) else "-" for v in values.values())) for site in sites]
+    rows = [(site, *(spread(v.xs(site, level="site")) if len(v) else NOTHING for v in values.values())) for site in sites]
     return table(pd.DataFrame(rows, columns=["map", *columns]), "Commutativity of the spawned MLP, with nulls and "
                  f"control: mean ± standard deviation over pairs. {_made_by(own)}", "tbl-commutativity")
 
@@ -128,14 +128,14 @@ def stitching(frame: pd.DataFrame) -> MyST:
     rows = []
     for name, alpha, printed in (("A", 1.0, TABLE_1["A"]), ("B", 0.0, TABLE_1["B"])):
         values = error[error.index.get_level_values("alpha") == alpha]
-        rows.append((f"{name} alone", printed, interval(values.xs(first, level="pair").iloc[0], n), spread(100 * values), "-", "-", "-"))
+        rows.append((f"{name} alone", printed, interval(values.xs(first, level="pair").iloc[0], n), spread(100 * values), NOTHING, NOTHING, NOTHING))
     for site in sorted(stitched.index.get_level_values("site").unique()):
         def cell(values: pd.Series, direction: str) -> str:
             chosen = values[(values.index.get_level_values("site") == site)
                             & (values.index.get_level_values("direction") == direction)]
-            return spread(100 * chosen) if len(chosen) else "-"
+            return spread(100 * chosen) if len(chosen) else NOTHING
 
-        rows.append((site, TABLE_1.get(site, "-"), interval(stitched[first, site, -1.0, "A to B"], n), cell(stitched, "A to B"),
+        rows.append((site, TABLE_1.get(site, NOTHING), interval(stitched[first, site, -1.0, "A to B"], n), cell(stitched, "A to B"),
                      cell(stitched, "B to A"), cell(turned, "A to B"), cell(control, "A to B")))
     columns = ["stitched at", "paper", "first pair, A to B (95 %)", "A to B", "B to A", "null: rotation matched",
                "control: independent"]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from llfc_lib.report import records
 from llfc_lib.report.claims import CLAIMS, Claim
-from llfc_lib.training.recipes import SCALE, recipe
+from llfc_lib.training.recipes import RECIPES, SCALE, recipe
 
 CONNECTED_SE = 2.0  # a barrier within two binomial standard errors of the endpoint error is none
 NEGLIGIBLE = 0.1  # "negligible", "close to 0 compared with": at most a tenth
@@ -27,7 +27,9 @@ MATCHED = [kind for kind in DISPLACED if kind.endswith("matched")]
 KEYS = ["pair", "site", "alpha", "direction"]
 
 REPRODUCED, PARTLY, NOT, NOT_HERE = "reproduced", "partly", "not reproduced", "not seen at this scale"
+NOT_COMPARABLE = "another data set"
 EXCEEDS, EXCEEDS_NOT, NO_NULL = "exceeds every null", "no more than a null", "no null applies"
+NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def judge_claim(claim: Claim, record: records.Record) -> Verdict:
     agreement, evidence, ours, null = RULES[claim.rule](claim, own, frame)
     if agreement == NOT and record.profile != "paper":
         agreement = NOT_HERE
+    if claim.numbers and set(own["data"]) != {RECIPES[claim.recipe].data}:
+        agreement = NOT_COMPARABLE  # the paper's figures say nothing about digits
     return Verdict(claim, record.profile, agreement, evidence, ours, null, own["pair"].nunique())
 
 
@@ -85,24 +89,23 @@ def evidence_of(value: pd.Series, nulls: Mapping[str, pd.Series], control: pd.Se
 
     Nulls without numbers in the record are passed over; without any, no null applies.
     """
-    value, failed, seen = value.abs(), [], 0
+    failed: dict[str, list[int]] = {}
+    seen = 0
     for kind, null in nulls.items():
-        both = pd.concat([value, null.abs()], axis=1, keys=["value", "null"]).dropna()
-        if len(both):
-            seen += 1
-            bad = both[both["value"] >= SUPPORTED * both["null"]]
-            if len(bad):
-                failed.append(f"{kind} ({len(bad)} of {len(both)})")
-    if control is not None and len(control):
-        both = pd.concat([value, control.abs()], axis=1, keys=["value", "null"]).dropna()
-        bad = both[both["value"] >= both["null"]]
-        if len(bad):
-            failed.append(f"control ({len(bad)} of {len(both)})")
-    if not seen:
-        return NO_NULL, "-"
+        both = pd.concat([value.abs(), null.abs()], axis=1, keys=["value", "null"]).dropna()
+        seen += len(both)
+        bad = int((both["value"] >= SUPPORTED * both["null"]).sum())
+        if bad:
+            failed.setdefault("displaced partners" if kind in DISPLACED else kind, []).extend((bad, len(both)))
+    if control is not None:
+        both = pd.concat([value.abs(), control.abs()], axis=1, keys=["value", "null"]).dropna()
+        bad = int((both["value"] >= both["null"]).sum())
+        if bad:
+            failed["control"] = [bad, len(both)]
     if failed:
-        return EXCEEDS_NOT, "not below half of: " + ", ".join(failed)
-    return EXCEEDS, "below half of each, everywhere"
+        return EXCEEDS_NOT, "not below " + "; ".join(f"{kind} in {sum(counts[::2])} of {sum(counts[1::2])} cases"
+                                                     for kind, counts in failed.items())
+    return (EXCEEDS, "below half of each, everywhere") if seen else (NO_NULL, NOTHING)
 
 
 def by_site(values: pd.Series, scale: float = 1.0, unit: str = "") -> str:
@@ -112,12 +115,17 @@ def by_site(values: pd.Series, scale: float = 1.0, unit: str = "") -> str:
 
 
 def spread(values: pd.Series) -> str:
-    """Mean ± standard deviation, the latter to two digits and the mean to as many decimals."""
+    """Mean ± standard deviation, the latter to two digits and the mean to as many decimals; "(2.1 ± 0.3)e-4" if small."""
     mean, std = values.mean(), values.std() if len(values) > 1 else 0.0
-    if std < 1e-9 * max(abs(mean), 1e-9):
+    largest = max(abs(mean), std)
+    if largest < 1e-12:  # rounding of float64
+        return "0"
+    if std < 1e-9 * largest:
         return f"{mean:.3g}"
-    decimals = max(0, 1 - math.floor(math.log10(std)))
-    return f"{mean:.{decimals}f} ± {std:.{decimals}f}"
+    power = math.floor(math.log10(largest)) if largest < 1e-3 else 0
+    decimals = max(0, 1 - math.floor(math.log10(std / 10**power)))
+    text = f"{mean / 10**power:.{decimals}f} ± {std / 10**power:.{decimals}f}"
+    return f"({text})e{power}" if power else text
 
 
 # -- rules: each returns agreement, evidence, our numbers, the nulls' word --------------------------------------------
@@ -164,7 +172,7 @@ def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str
     second, more = evidence_of(com / (w * h), {kind: per_product("null", kind) for kind in DISPLACED})
     evidence = EXCEEDS_NOT if EXCEEDS_NOT in (first, second) else first
     return (agreement_of(worst <= NEGLIGIBLE), evidence, "Dist_com / smaller of Dist_W, Dist_H: " + by_site(worst),
-            "; ".join(dict.fromkeys(w for w in (word, more) if w != "-")))
+            "; ".join(dict.fromkeys(w for w in (word, more) if w != NOTHING)))
 
 
 def additivity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
@@ -183,7 +191,7 @@ def _ends(own: pd.DataFrame) -> pd.Series:
 def endpoints(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
     ends = 100 * _ends(own)
     inside = pd.Series([_inside(value, ends) for value in claim.numbers])
-    return agreement_of(inside), NO_NULL, f"{spread(ends)} % over {len(ends)} networks", "-"
+    return agreement_of(inside), NO_NULL, f"{spread(ends)} % over {len(ends)} networks", NOTHING
 
 
 def _inside(value: float, ours: pd.Series) -> bool:
@@ -194,7 +202,7 @@ def stitched_numbers(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[
     stitched = 100 * numbers(own, "stitched_error")
     sites = sorted(stitched.index.get_level_values("site").unique())
     inside = pd.Series([_inside(value, stitched.xs(site, level="site")) for value, site in zip(claim.numbers, sites)])
-    return agreement_of(inside), NO_NULL, by_site(stitched, unit=" %"), "-"
+    return agreement_of(inside), NO_NULL, by_site(stitched, unit=" %"), NOTHING
 
 
 def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
@@ -219,7 +227,7 @@ def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
         evidence, word = EXCEEDS_NOT, word + "; not below half of the independent pair"
     holds = pd.concat([relative <= RESEMBLES, falls])
     ours = f"excess over the endpoints' mean, relative to it: {by_site(relative)}; independent pair {100 * control.mean():.0f} %"
-    return agreement_of(holds), evidence, ours, "excess " + word
+    return agreement_of(holds), evidence, ours, word
 
 
 def learning_rate(claim: Claim, own: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
@@ -230,7 +238,7 @@ def learning_rate(claim: Claim, own: pd.DataFrame, frame: pd.DataFrame) -> tuple
     text = ", ".join(f"{rate}: {spread(ends)} %" for rate, ends in ours.items())
     nearest = min(off, key=off.get)
     holds = pd.Series([_inside(printed, ours["1.2e-4"]), nearest == "1.2e-4"])
-    return agreement_of(holds), NO_NULL, f"{text}; nearer to the printed mean of {printed:.2f} %: {nearest}", "-"
+    return agreement_of(holds), NO_NULL, f"{text}; nearer to the printed mean of {printed:.2f} %: {nearest}", NOTHING
 
 
 RULES = {rule.__name__: rule for rule in (connected, cosine, coefficient, commutativity, additivity, endpoints,
