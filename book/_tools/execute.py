@@ -5,10 +5,12 @@
     python book/_tools/execute.py --refresh                    the tracked pairs notebooks/NAME.ipynb (smoke)
 
 A chapter that fails names its cell; what it got to is kept in _build/failed, the last good product stays as it is, the
-other chapters still run, and the exit status is not 0. Networks that were trained stay in the cache for the next run.
+other chapters still run, and the exit status is 1. An unknown chapter, profile or parameter is refused with status 2
+before anything runs. Networks that were trained stay in the cache for the next run.
 """
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -25,7 +27,6 @@ import jupytext
 import nbformat
 import papermill
 from nbformat import NotebookNode
-from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ("smoke", "lite", "paper")
@@ -46,11 +47,18 @@ def load(root: Path, name: str) -> NotebookNode:
     return notebook
 
 
-def declared(notebook: NotebookNode) -> dict[str, str]:
+def declared(notebook: NotebookNode) -> dict[str, Any]:
     """Names and defaults in the cell tagged `parameters`."""
-    lines = [line.split("#")[0] for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
-             for line in cell.source.splitlines() if "=" in line]
-    return {line.split("=")[0].strip(): line.split("=", 1)[1].strip() for line in lines}
+    return {target.id: ast.literal_eval(statement.value)
+            for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
+            for statement in ast.parse(cell.source).body if isinstance(statement, ast.Assign)
+            for target in statement.targets if isinstance(target, ast.Name)}
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """The cells that execute: not those without code, nor the one that papermill injects."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()
+            and "injected-parameters" not in cell.metadata.get("tags", [])]
 
 
 def commit(root: Path) -> str:
@@ -61,118 +69,134 @@ def commit(root: Path) -> str:
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("-dirty" if dirty else "")
 
 
+def provenance(root: Path, parameters: dict[str, Any], tracked: bool) -> dict[str, Any]:
+    """What ``metadata.run`` says. A tracked pair leaves out what changes from run to run and from clone to clone."""
+    import torch
+
+    run = {"profile": parameters["profile"], "python": platform.python_version(), "torch": torch.__version__}
+    if tracked:
+        return run
+    from llfc_lib.experiments.units import cpu_name
+
+    return {**run, "commit": commit(root), "cpu": cpu_name(), "threads": 1, "parameters": parameters}
+
+
 def clean(notebook: NotebookNode, run: dict[str, Any]) -> NotebookNode:
-    """Strip papermill's timings and paths; keep one block, ``metadata.run``."""
+    """Strip papermill's timings and paths; keep one block, ``metadata.run``.
+
+    An output displayed with metadata ``{"run": {...}}`` adds to that block: so a chapter can name its data set.
+    """
+    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
-    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
-    for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code" and c.source.strip()), 1):
+    for count, cell in enumerate(code_cells(notebook), 1):
         cell.execution_count = count
         for output in cell.outputs:
+            run = {**run, **output.get("metadata", {}).pop("run", {})}
             if "execution_count" in output:
                 output.execution_count = count
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "run": run})
     return notebook
 
 
-def provenance(root: Path, parameters: dict[str, Any], seconds: float | None) -> dict[str, Any]:
-    """What ``metadata.run`` says. A tracked pair (``seconds`` None) leaves out what changes from run to run."""
-    import torch
-
-    run = {"profile": parameters["profile"], "python": platform.python_version(), "torch": torch.__version__}
-    if seconds is None:
-        return run
-    from llfc_lib.experiments.units import cpu_name
-
-    return {**run, "commit": commit(root), "cpu": cpu_name(), "threads": 1, "seconds": round(seconds, 1),
-            "parameters": parameters}
+def check_complete(notebook: NotebookNode) -> None:
+    """papermill takes sys.exit() in a cell for success; here every cell must have run, and without an error."""
+    for number, cell in enumerate(code_cells(notebook), 1):
+        if cell.execution_count is None or any(output.output_type == "error" for output in cell.outputs):
+            raise RuntimeError(f"cell {number} did not run to its end")
 
 
 def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, tracked: bool) -> None:
-    """Run one chapter in this process; raises PapermillExecutionError after keeping what there is."""
+    """Run one chapter in this process and put it at ``target``. Ends the process with a message if the chapter fails."""
+    chapter, where = load(root, name), "before its first cell"
+    number_of = {cell["id"]: number for number, cell in enumerate(code_cells(chapter), 1)}
+
+    def on_cell_start(cell: NotebookNode, cell_index: int) -> None:
+        nonlocal where
+        if number := number_of.get(cell.get("id")):
+            where = f"cell {number} of {len(number_of)}"
+            with open(os.environ["LLFC_PROGRESS"], "a") as file:  # the library writes there too, from the kernel
+                file.write(f"{where}\n")
+            where += f" ({next(line for line in cell.source.splitlines() if line.strip()).strip()!r})"
+
+    run = provenance(root, parameters, tracked)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         source, product = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
-        nbformat.write(load(root, name), source)
+        nbformat.write(chapter, source)
         began = time.monotonic()
         try:
             papermill.execute_notebook(str(source), str(product), parameters=parameters, cwd=str(root),
-                                       progress_bar=False, kernel_name="python3", log_output=False)
-        except PapermillExecutionError:
+                                       progress_bar=False, kernel_name="python3", on_cell_start=on_cell_start)
+            notebook = nbformat.read(product, as_version=4)
+            check_complete(notebook)
+            notebook = clean(notebook, run if tracked else {**run, "seconds": round(time.monotonic() - began, 1)})
+            nbformat.validate(notebook)
+        except Exception as error:  # the cell's own, a dead kernel, an invalid notebook: all the same to the reader
             kept = root / "_build" / "failed" / f"{name}.ipynb"
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_bytes(product.read_bytes())
-            raise
-        run = provenance(root, parameters, None if tracked else time.monotonic() - began)
-        notebook = clean(nbformat.read(product, as_version=4), run)
-        nbformat.validate(notebook)
+            kept.write_bytes((product if product.exists() else source).read_bytes())
+            what = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
+            sys.exit(f"{where}: {what}\nwhat it got to is in {kept.relative_to(root)}; the last good product stays")
         partial = target.with_name(f".{target.name}.partial")
         nbformat.write(notebook, partial)
         os.replace(partial, target)
-
-
-def run_child(root: Path, options: argparse.Namespace) -> int:
-    """One chapter, in a process of its own: what `execute_all` starts. Prints one line on failure."""
-    parameters = json.loads(options.child)
-    try:
-        execute(root, options.names[0], parameters, Path(options.target), options.refresh)
-    except PapermillExecutionError as error:
-        first = next((line for line in error.source.splitlines() if line.strip()), "")
-        print(f"cell {error.cell_index} ({first.strip()!r}): {error.ename}: {error.evalue}\n"
-              f"what it got to is in _build/failed/{options.names[0]}.ipynb; the last good product was left as it was")
-        return 1
-    return 0
 
 
 def say(text: str) -> None:
     print(text, flush=True)
 
 
-def execute_all(root: Path, names: list[str], options: argparse.Namespace, parameters: dict[str, Any]) -> int:
-    """Run chapters side by side, one thread each, and report; returns the number of those that failed."""
-    folder = Path(options.out) if options.out else root / "_build" / "chapters" / parameters["profile"]
-
+def execute_all(root: Path, targets: dict[str, Path], parameters: dict[str, Any], tracked: bool, jobs: int) -> int:
+    """Run chapters (name: where the product goes), each in a process of its own; returns how many failed."""
     def one(number: int, name: str) -> bool:
-        target = root / "notebooks" / f"{name}.ipynb" if options.refresh else folder / f"{name}.ipynb"
-        say(f"chapter {number} of {len(names)}: {name} ...")
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory() as scratch:
-            lines, log = Path(scratch) / "progress", Path(scratch) / "log"
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LLFC_PROGRESS": str(lines)}
-            command = [sys.executable, __file__, name, "--root", str(root), "--target", str(target), "--child",
-                       json.dumps(parameters), *(["--refresh"] if options.refresh else [])]
-            with open(log, "w") as output:
-                process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-                seen = 0
-                while process.poll() is None:
+        title, began = f"chapter {number} of {len(targets)}: {name}", time.monotonic()
+        say(f"{title} ...")
+        with tempfile.TemporaryDirectory() as folder:
+            progress, log = Path(folder) / "progress", Path(folder) / "log"
+            progress.touch()
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LLFC_PROGRESS": str(progress)}
+            arguments = json.dumps([name, parameters, str(targets[name]), tracked])
+            with open(log, "w") as output, open(progress) as lines:
+                process = subprocess.Popen([sys.executable, __file__, "--root", str(root), "--one", arguments],
+                                           env=environment, stdout=output, stderr=subprocess.STDOUT)
+                running = True
+                while running:
+                    running = process.poll() is None
+                    for line in lines:
+                        say(f"  {name}: {line.rstrip()}")
                     time.sleep(0.2)
-                    if lines.exists():
-                        new = lines.read_text()[seen:]
-                        seen += len(new)
-                        for line in new.splitlines():
-                            say(f"  {name}: {line}")
-            seconds = time.monotonic() - began
-            if process.returncode:
-                say(f"chapter {number} of {len(names)}: {name} FAILED after {seconds:.0f} s\n" + log.read_text())
-                return False
-        say(f"chapter {number} of {len(names)}: {name} done in {seconds:.0f} s")
-        return True
+            seconds = f"{time.monotonic() - began:.0f} s"
+            say(f"{title} FAILED after {seconds}\n{log.read_text()}" if process.returncode else f"{title} done in {seconds}")
+        return process.returncode == 0
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        good = list(pool.map(one, range(1, len(names) + 1), names))
-    return good.count(False)
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        return list(pool.map(one, range(1, len(targets) + 1), targets)).count(False)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C no further chapter starts
 
 
-def parse_parameters(given: list[list[str]], known: dict[str, str]) -> dict[str, Any]:
-    """`-p name value` pairs; papermill takes any name, and a misspelt one would do nothing."""
-    parameters = {}
-    for name, value in given:
-        if name not in known:
-            raise SystemExit(f"unknown parameter {name!r}; the chapters have {sorted(known)}")
-        parameters[name] = {"True": True, "False": False}.get(value, value)
+def check_parameters(root: Path, names: list[str], profile: str, given: list[list[str]]) -> dict[str, Any]:
+    """`-p name value` pairs, typed as the chapters' defaults; ValueError for one that a chapter does not have, since
+    papermill takes any name and a misspelt one does nothing.
+    """
+    parameters: dict[str, Any] = {"profile": profile}
+    for name in names:
+        known = declared(load(root, name))
+        for key, text in given:
+            if key not in known:
+                raise ValueError(f"unknown parameter {key!r}; chapter {name} has {sorted(known)}")
+            default = known[key]
+            try:
+                parameters[key] = text if isinstance(default, str) else type(default)(ast.literal_eval(text))
+            except (ValueError, SyntaxError) as error:
+                raise ValueError(f"parameter {key} takes a value like {default!r}, not {text!r}") from error
+    if parameters["profile"] not in PROFILES:
+        raise ValueError(f"unknown profile {parameters['profile']!r}; choose from {list(PROFILES)}")
     return parameters
 
 
@@ -181,29 +205,31 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="chapters (default: all)")
     parser.add_argument("--profile", default="smoke")
     parser.add_argument("--refresh", action="store_true", help="write the tracked pairs, in profile smoke")
-    parser.add_argument("--jobs", type=int, default=2, help="chapters at a time")
-    parser.add_argument("--out", help="folder for the products (default: _build/chapters/<profile>)")
+    parser.add_argument("--jobs", type=int, choices=range(1, 65), default=2, metavar="N", help="chapters at a time")
+    parser.add_argument("--out", type=Path, help="folder for the products (default: _build/chapters/<profile>)")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--target", help=argparse.SUPPRESS)
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)  # one chapter, in this process
     options = parser.parse_args()
     root = options.root.resolve()
-    if options.child:
-        return run_child(root, options)
+    if options.one:
+        name, parameters, target, tracked = options.one
+        execute(root, name, parameters, Path(target), tracked)
+        return 0
     known = chapters(root)
-    for name in options.names:
-        if name not in known:
-            print(f"unknown chapter {name!r}; choose from {known}", file=sys.stderr)
-            return 2
-    if options.profile not in PROFILES or options.refresh and options.profile != "smoke":
-        print(f"unknown profile {options.profile!r}; choose from {list(PROFILES)} (--refresh is always smoke)", file=sys.stderr)
-        return 2
-    names = options.names or known
-    known_parameters = {key: value for name in names for key, value in declared(load(root, name)).items()}
-    parameters = {"profile": options.profile, **parse_parameters(options.parameters, known_parameters)}
-    failed = execute_all(root, names, options, parameters)
-    say(f"{len(names) - failed} of {len(names)} chapters executed in profile {parameters['profile']}")
+    names = list(dict.fromkeys(options.names)) or known
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"unknown chapter {unknown[0]!r}; choose from {known}")
+    try:
+        parameters = check_parameters(root, names, options.profile, options.parameters)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.refresh and (options.out or parameters != {"profile": "smoke"}):
+        parser.error("--refresh writes the tracked pairs: profile smoke, no parameters, no --out")
+    folder = root / "notebooks" if options.refresh else options.out or root / "_build" / "chapters" / parameters["profile"]
+    targets = {name: folder.resolve() / f"{name}.ipynb" for name in names}
+    failed = execute_all(root, targets, parameters, options.refresh, options.jobs)
+    say(f"{len(targets) - failed} of {len(targets)} chapters executed in profile {parameters['profile']}")
     return 1 if failed else 0
 
 

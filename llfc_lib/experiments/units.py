@@ -29,10 +29,15 @@ from llfc_lib.places import atomic_write, cache_dir, writable
 from llfc_lib.training.loop import new_network, run_path, train
 from llfc_lib.training.recipes import PAIRS, Recipe, check_profile, recipe
 
-MEASURE_VERSION = 1  # raise it when a metric, null or control would give other numbers
+#: Raise a part's when a metric, null or control in it would give other numbers.
+MEASURE_VERSION = {"pair": 2, "t=1": 1, "matched": 2}
 
 DISPLACED = {f"{kind} {'matched' if matched else 't=1'}": (kind, matched) for kind, matched in pairs.DISPLACEMENTS}
 PARTS = ("pair", *DISPLACED)
+
+
+def measure_version(part: str) -> int:
+    return MEASURE_VERSION[part.split(" ")[-1]]
 
 
 class Busy(RuntimeError):
@@ -78,7 +83,7 @@ class Unit:
         data = dataset(self.recipe().data)
         if self.trains:
             return run_path(self.recipe(), self.index, self.branch, data)
-        text = json.dumps([self.recipe().hash, data.sha256, self.index, self.part, MEASURE_VERSION])
+        text = json.dumps([self.recipe().hash, data.sha256, self.index, self.part, measure_version(self.part)])
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         return cache_dir() / "units" / f"{self.name}-{self.index}-{self.part.replace(' ', '_')}-{key}.json"
 

@@ -77,26 +77,26 @@ def matched_scale(view: View, moved: State, images: Tensor, target: float) -> fl
         partner = view.with_state(displace(state, moved, t))
         return float(one_minus_cos(own, partner.run(images, {node})[node].flatten(1).double()).mean())
 
-    low = high = 1.0
-    value = distance(1.0)
-    while value > target and low > 2**-12:
-        high, low = low, low / 2
-        value = distance(low)
-    if high == 1.0:
-        while value < target and high < 2**12:
-            low, high = high, high * 2
-            value = distance(high)
-        if value < target:
-            return math.nan
-    elif value > target:
+    if target <= 0:  # the pair does not differ there
         return math.nan
-    for _ in range(40):
+    low = high = 1.0  # then a bracket: distance(low) < target <= distance(high)
+    if distance(1.0) < target:
+        while distance(high := 2 * high) < target:
+            low = high
+            if high > 2**12:
+                return math.nan
+    else:
+        while distance(low := low / 2) >= target:
+            high = low
+            if low < 2**-12:
+                return math.nan
+    for _ in range(60):
         t = math.sqrt(low * high)
         value = distance(t)
-        if abs(value / target - 1) <= MATCH_TOLERANCE or high / low < 1 + 1e-9:
+        if abs(value / target - 1) <= MATCH_TOLERANCE:
             return t
         low, high = (t, high) if value < target else (low, t)
-    return t
+    return math.nan
 
 
 def last_hidden(view: View) -> str:

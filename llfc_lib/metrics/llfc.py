@@ -50,8 +50,8 @@ class LLFC:
                 self._moments("1-coef_alpha", name, alpha).add(one_minus_coef(f, m))
                 ends = torch.stack((one_minus_cos(a, m), one_minus_cos(b, m)))
                 self._moments("1-cos_alpha", name, alpha, "null").add(ends.amin(0))
-                ends = torch.stack((one_minus_coef(a, m), one_minus_coef(b, m)))
-                nearest = torch.where(ends[0].abs() <= ends[1].abs(), ends[0], ends[1])
+                # alpha (1 - coef of f_A) + (1 - alpha)(1 - coef of f_B) = 0: for every image the same end is nearer to 1
+                nearest = one_minus_coef(a if alpha >= 0.5 else b, m)
                 self._moments("1-coef_alpha", name, alpha, "null").add(nearest)
                 # |f/|f| - m/|m||^2 of the whole set from three sums would cancel; the residual is summed instead
                 self._sums("set", name, alpha).add(ff=dot(f, f), fm=dot(f, m), mm=dot(m, m), dd=dot(f - m, f - m))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from llfc_lib.metrics.rows import Row
-from llfc_lib.models.view import View
+from llfc_lib.models.view import UntraceableError, View
 from llfc_lib.models.weights import check_finite, check_same_shapes, interpolate
 
 Network = nn.Module | View
@@ -30,6 +30,7 @@ class Pair:
 
     def __init__(self, a: Network, b: Network, dtype: torch.dtype | None = None) -> None:
         self.a, self.b = (n if isinstance(n, View) else View(n) for n in (a, b))
+        self._given = [(given, view) for given, view in ((a, self.a), (b, self.b)) if not isinstance(given, View)]
         if dtype is not None:
             self.a, self.b = self.a.to(dtype), self.b.to(dtype)
         self.state_a, self.state_b = self.a.state(), self.b.state()
@@ -41,6 +42,18 @@ class Pair:
         self._between: dict[float, View] = {1.0: self.a, 0.0: self.b}
         self.wanted: set[str] = {self.a.output}  # nodes that metrics read, of A and B
         self.wanted_between: dict[float, set[str]] = {}
+
+    @torch.no_grad()
+    def check_traced(self, x: Tensor) -> None:
+        """UntraceableError unless the traced graph computes what the module does: torch.fx takes ``h += 1`` for
+        ``h = h + 1``, which is something else where the old tensor is read again."""
+        for module, view in self._given:
+            training = module.training
+            same = torch.equal(module.eval()(x), view(x))
+            module.train(training)
+            if not same:
+                raise UntraceableError(f"the traced graph of {type(module).__name__} gives other outputs than the network "
+                                       f"itself; does it change a tensor in place and read it again under another name?")
 
     def want(self, *nodes: str) -> None:
         """Ask for node values of A and B; what nobody asks for is not kept."""
@@ -89,6 +102,8 @@ def measure(a: Network, b: Network, loader: Loader, metrics: Sequence[Metric], d
         metric.start(pair)
     n, lowest, highest, classes = 0, [], [], 0
     for x, y in loader:
+        if n == 0 and x.device.type != "meta":
+            pair.check_traced(x)
         batch = Batch(pair, x if dtype is None else x.to(dtype), y)
         for metric in metrics:
             metric.update(batch)
