@@ -288,6 +288,7 @@ def test_streamed_in_float32_as_in_float64():
     again = measure(a, b, loader(dtype=torch.float32), everything(), dtype=torch.float64)
     worst = max(abs(o.mean - d.mean) for o, d in zip(again, double, strict=True))
     assert 0 < worst < 1e-5
+    assert measure(a, b, loader(), everything(), dtype=torch.float64)  # images already in it, networks not yet
 
 
 def test_zero_features_are_counted_and_do_not_poison_the_mean():

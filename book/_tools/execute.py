@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,8 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ("smoke", "lite", "paper")
+say = partial(print, flush=True)
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-
-
-def chapters(root: Path) -> list[str]:
-    return sorted(path.stem for path in (root / "notebooks").glob("*.md"))
 
 
 def load(root: Path, name: str) -> NotebookNode:
@@ -62,11 +60,10 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def commit(root: Path) -> str:
-    def git(*args: str) -> str:
-        return subprocess.run(["git", *args], cwd=root, capture_output=True, text=True).stdout.strip()
-
-    dirty = git("status", "--porcelain", "--", "llfc_lib", "notebooks/*.md", "book/records", "book/endpoints")
-    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("-dirty" if dirty else "")
+    git = partial(subprocess.run, cwd=root, capture_output=True, text=True)
+    head = git("git rev-parse --short=12 HEAD".split()).stdout.strip()
+    dirty = git("git status --porcelain -- llfc_lib notebooks/*.md book/records book/endpoints".split()).stdout
+    return (head or "unknown") + ("-dirty" if dirty else "")
 
 
 def provenance(root: Path, parameters: dict[str, Any], tracked: bool) -> dict[str, Any]:
@@ -96,8 +93,7 @@ def clean(notebook: NotebookNode, run: dict[str, Any]) -> NotebookNode:
         cell.execution_count = count
         for output in cell.outputs:
             run = {**run, **output.get("metadata", {}).pop("run", {})}
-            if "execution_count" in output:
-                output.execution_count = count
+            output.update({"execution_count": count} if "execution_count" in output else {})
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "run": run})
     return notebook
 
@@ -110,7 +106,7 @@ def check_complete(notebook: NotebookNode) -> None:
 
 
 def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, tracked: bool) -> None:
-    """Run one chapter in this process and put it at ``target``. Ends the process with a message if the chapter fails."""
+    """Run one chapter in this process, to ``target``. If it fails the process ends with a message."""
     chapter, where = load(root, name), "before its first cell"
     number_of = {cell["id"]: number for number, cell in enumerate(code_cells(chapter), 1)}
 
@@ -146,10 +142,6 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, tra
         os.replace(partial, target)
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 def execute_all(root: Path, targets: dict[str, Path], parameters: dict[str, Any], tracked: bool, jobs: int) -> int:
     """Run chapters (name: where the product goes), each in a process of its own; returns how many failed."""
     def one(number: int, name: str) -> bool:
@@ -170,12 +162,13 @@ def execute_all(root: Path, targets: dict[str, Path], parameters: dict[str, Any]
                         say(f"  {name}: {line.rstrip()}")
                     time.sleep(0.2)
             seconds = f"{time.monotonic() - began:.0f} s"
-            say(f"{title} FAILED after {seconds}\n{log.read_text()}" if process.returncode else f"{title} done in {seconds}")
-        return process.returncode == 0
+            how = f"FAILED after {seconds}\n{log.read_text()}" if process.returncode else f"done in {seconds}"
+            say(f"{title} {how}")
+        return process.returncode != 0
 
     pool = ThreadPoolExecutor(jobs)
     try:
-        return list(pool.map(one, range(1, len(targets) + 1), targets)).count(False)
+        return list(pool.map(one, range(1, len(targets) + 1), targets)).count(True)
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C no further chapter starts
 
@@ -205,7 +198,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="chapters (default: all)")
     parser.add_argument("--profile", default="smoke")
     parser.add_argument("--refresh", action="store_true", help="write the tracked pairs, in profile smoke")
-    parser.add_argument("--jobs", type=int, choices=range(1, 65), default=2, metavar="N", help="chapters at a time")
+    parser.add_argument("--jobs", type=int, choices=range(1, 9), default=2, metavar="N", help="chapters at a time")
     parser.add_argument("--out", type=Path, help="folder for the products (default: _build/chapters/<profile>)")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
@@ -216,7 +209,7 @@ def main() -> int:
         name, parameters, target, tracked = options.one
         execute(root, name, parameters, Path(target), tracked)
         return 0
-    known = chapters(root)
+    known = sorted(path.stem for path in (root / "notebooks").glob("*.md"))
     names = list(dict.fromkeys(options.names)) or known
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown chapter {unknown[0]!r}; choose from {known}")
@@ -226,7 +219,7 @@ def main() -> int:
         parser.error(str(error))
     if options.refresh and (options.out or parameters != {"profile": "smoke"}):
         parser.error("--refresh writes the tracked pairs: profile smoke, no parameters, no --out")
-    folder = root / "notebooks" if options.refresh else options.out or root / "_build" / "chapters" / parameters["profile"]
+    folder = options.out or root / ("notebooks" if options.refresh else f"_build/chapters/{parameters['profile']}")
     targets = {name: folder.resolve() / f"{name}.ipynb" for name in names}
     failed = execute_all(root, targets, parameters, options.refresh, options.jobs)
     say(f"{len(targets) - failed} of {len(targets)} chapters executed in profile {parameters['profile']}")

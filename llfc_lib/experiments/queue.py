@@ -90,9 +90,9 @@ def status(profile: str | None) -> str:
     lines, left = [], 0.0
     for name in dict.fromkeys((u.profile, u.name) for u in units):
         for part in dict.fromkeys("train" if u.trains else u.part for u in units):
-            group = [u for u in units if (u.profile, u.name) == name and part in ("train" if u.trains else u.part, )]
+            group = [u for u in units if (u.profile, u.name) == name and part == ("train" if u.trains else u.part)]
             todo = [u for u in group if u in open_units]
-            seconds = sum(u.work() / rates.get(part, DEFAULT_RATE) for u in todo)
+            seconds = sum(u.work() / rates.get((u.profile, part), DEFAULT_RATE) for u in todo)
             left += seconds
             count = Counter("running" if _is_running(u) else "missing" for u in todo)
             words = ", ".join(f"{n} {word}" for word, n in count.items())
@@ -110,9 +110,9 @@ def _is_running(unit: Unit) -> bool:
         return True
 
 
-def _rates(units: Sequence[Unit]) -> dict[str, float]:
-    """Operations a second by part, the median over what was finished on this machine."""
-    found: dict[str, list[float]] = {}
+def _rates(units: Sequence[Unit]) -> dict[tuple[str, str], float]:
+    """Operations a second by profile and part, the median over what was finished on this machine."""
+    found: dict[tuple[str, str], list[float]] = {}
     for unit in units:
         if not unit.path().exists():
             continue
@@ -122,8 +122,8 @@ def _rates(units: Sequence[Unit]) -> dict[str, float]:
         else:
             seconds = unit.result()["seconds"]
         if seconds:
-            found.setdefault("train" if unit.trains else unit.part, []).append(unit.work() / seconds)
-    return {part: statistics.median(rates) for part, rates in found.items()}
+            found.setdefault((unit.profile, "train" if unit.trains else unit.part), []).append(unit.work() / seconds)
+    return {key: statistics.median(rates) for key, rates in found.items()}
 
 
 def _data(unit: Unit):

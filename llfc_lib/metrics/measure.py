@@ -48,8 +48,9 @@ class Pair:
         """UntraceableError unless the traced graph computes what the module does: torch.fx takes ``h += 1`` for
         ``h = h + 1``, which is something else where the old tensor is read again."""
         for module, view in self._given:
+            own = next((p.dtype for p in module.parameters()), x.dtype)
             training = module.training
-            same = torch.equal(module.eval()(x), view(x))
+            same = torch.equal(module.eval()(x.to(own)), view(x.to(own)))
             module.train(training)
             if not same:
                 raise UntraceableError(f"the traced graph of {type(module).__name__} gives other outputs than the network "
