@@ -45,7 +45,12 @@ class Record:
 
 def _tabulate(pair: str, rows: Sequence[Row], model: str, data: str, method: str) -> pd.DataFrame:
     lines = [[pair, model, data, method, *(getattr(row, name) for name in ROW_FIELDS)] for row in rows]
-    return pd.DataFrame(lines, columns=COLUMNS)
+    return _typed(pd.DataFrame(lines, columns=COLUMNS))
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers as floats, a missing one as NaN, whatever the rows at hand lack."""
+    return table.astype({name: float for name in ("mean", "std", "n", "alpha", "epoch")})
 
 
 def live_record(experiment: str, profile: str, pairs: Mapping[str, dict], rows: Mapping[str, Sequence[Row]], model: str,
@@ -118,9 +123,7 @@ def load(experiment: str, profile: str, folder: Path | None = None, recipe_hashe
         if provenance["recipe_hash"] != expected:
             raise RecordError(f"{path.parent.name}/{path.name}: pair {pair} was made from another recipe "
                               f"({provenance['recipe_hash']}, now {expected}); run `make runs` and `make publish` again")
-    for name in ("mean", "std", "alpha"):
-        table[name] = table[name].astype(float)
-    return Record(experiment, profile, found["pairs"], table)
+    return Record(experiment, profile, found["pairs"], _typed(table))
 
 
 def best(experiment: str, folder: Path | None = None, recipe_hashes: Mapping[str, str] | None = None) -> Record:

@@ -77,7 +77,7 @@ def numbers(frame: pd.DataFrame, quantity: str, role: str = "value", kind: str =
     """Means of ``quantity``, indexed by pair, site, alpha, direction; pre-activations only where asked."""
     chosen = frame[(frame["quantity"] == quantity) & (frame["role"] == role) & (frame["kind"] == kind)
                    & (frame["site"].str.endswith("(pre)") == pre)]
-    return chosen.assign(alpha=chosen["alpha"].fillna(-1.0)).set_index(KEYS)["mean"].astype(float).sort_index()
+    return chosen.assign(alpha=chosen["alpha"].fillna(-1.0)).set_index(KEYS)["mean"].sort_index()
 
 
 def agreement_of(holds: pd.Series) -> str:
