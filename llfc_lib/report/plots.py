@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from llfc_lib.report.claims import TABLE_1
 from llfc_lib.report.verdicts import numbers
@@ -18,6 +19,7 @@ WIDTH, DPI, SHOWN = 6.4, 200, 640  # inches, dots an inch, pixels on the page
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = "#0072B2", "#D55E00", "#007a5a", "#9c4f80", "#3a8fc0", "#a1352f", "#6b6b6b"
 ALPHA_COLOURS = {0.25: SKY, 0.5: BLUE, 0.75: PURPLE}
 NULL_COLOURS = {"rotation": ORANGE, "entries": GREEN, "gaussian": GREY}
+NULL_LABELS = {"rotation": "null: difference rotated", "entries": "null: its entries shuffled", "gaussian": "null: Gaussian"}
 STYLE = {"font.size": 8.5, "axes.titlesize": 9, "axes.labelsize": 8.5, "legend.fontsize": 7.5, "axes.spines.top": False,
          "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.frameon": False}
 
@@ -100,6 +102,22 @@ def _points(axis: Axes, groups: Sequence[np.ndarray], colour: str, label: str, s
                       label=label if k == 0 else None)
 
 
+def _log(axis: Axes) -> None:
+    """A logarithmic axis with plain numbers where they are short."""
+    axis.set_yscale("log")
+
+    def plain(value: float, _: int) -> str:
+        return f"{value:g}" if 1e-3 <= value < 1e4 else f"1e{round(np.log10(value))}"
+
+    axis.yaxis.set_major_formatter(plain)
+    low, high = axis.get_ylim()
+    if high / low < 100:  # fewer than two decades: the powers of ten alone would say too little
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axis.yaxis.set_minor_formatter(plain)
+    else:
+        axis.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _site_axis(axis: Axes, sites: Sequence[str]) -> None:
     axis.set_xticks(range(len(sites)), sites)
     axis.set_xlim(-0.6, len(sites) - 0.4)
@@ -130,7 +148,7 @@ def llfc(frame: pd.DataFrame) -> Shown:
     axes[0].errorbar([k + 0.36 for k in range(len(sites))], [g.mean() for g in groups], yerr=image_std("1-cos_AB", None),
                      fmt="none", ecolor=RED, elinewidth=0.8, capsize=1.5)
     _band(axes[1], _pairwise(numbers(own, "1-coef_alpha", "null", "nearest endpoint"), sites, 0.5), "#b8860b",
-          "null: nearest endpoint, α = 0.5")
+          "null: nearest endpoint")
     axes[0].set_ylabel("1 - cosine, sd over images")
     axes[0].set_title("cosine, and its baseline", loc="left", fontsize=8)
     axes[1].set_ylabel("1 - coefficient, sd over images")
@@ -140,10 +158,10 @@ def llfc(frame: pd.DataFrame) -> Shown:
     for axis, size in ((axes[2], "t=1"), (axes[3], "matched")):
         _points(axis, _pairwise(ratio, sites, 0.5), BLUE, "α = 0.5")
         _band(axis, _pairwise(numbers(own, "cos_ratio", "null", "nearest endpoint"), sites, 0.5), "#b8860b",
-              "null: nearest endpoint, α = 0.5")
+              "null: nearest endpoint")
         for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
             _band(axis, _pairwise(numbers(own, "cos_ratio", "null", f"{kind} {size}"), sites, 0.5), colour,
-                  f"null: displaced, {kind}", place)
+                  NULL_LABELS[kind], place)
         _site_axis(axis, sites)
         axis.set_ylabel(r"$(1-\cos_\alpha)\,/\,(1-\cos_{AB})$, ratio")
         axis.set_title("displaced partners, t = 1" if size == "t=1" else "displaced partners at the pair's distance",
@@ -170,18 +188,18 @@ def commutativity(frame: pd.DataFrame) -> Shown:
         _points(axis, _pairwise(com, sites), BLUE, "Dist$_{com}$")
     _points(axes[0], _pairwise(w, sites), GREEN, "Dist$_W$", -0.18, "s")
     _points(axes[0], _pairwise(h, sites), PURPLE, "Dist$_H$", 0.18, "^")
-    _band(axes[1], _pairwise(numbers(own, "dist_com", "null", "formula"), sites), "#b8860b", "null: formula 4r/(1+r)")
-    _band(axes[1], _pairwise(numbers(own, "dist_com", "null", "shuffled units"), sites), GREY, "null: shuffled units")
+    _band(axes[1], _pairwise(numbers(own, "dist_com", "null", "formula"), sites), "#b8860b", "null: formula 4r/(1+r)", 1)
+    _band(axes[1], _pairwise(numbers(own, "dist_com", "null", "shuffled units"), sites), GREY, "null: shuffled units", 0)
     _band(axes[1], _pairwise(numbers(own, "dist_com", "null", "rotation matched"), sites), ORANGE,
-          "null: displaced, rotation, same distance")
+          NULL_LABELS["rotation"], 2)
     control = _pairwise(numbers(own, "dist_com", "control", "independent"), sites)
     _points(axes[1], control, RED, "control: independent pair", 0.3, "x")
-    for axis, title in zip(axes, ("beside the distances of weights and features", "beside its nulls and control")):
-        axis.set_yscale("log")
+    for axis, title in zip(axes, ("beside the distances of weights and features", "its nulls and control")):
+        _log(axis)
         axis.set_ylabel("dist (no unit, log scale)")
         axis.set_title(title, loc="left", fontsize=8)
         _site_axis(axis, sites)
-    _legend(figure, axes)
+    _legend(figure, axes, columns=3)
     formula, shuffled = (numbers(own, "dist_com", "null", kind) for kind in ("formula", "shuffled units"))
     alt = (f"Commutativity of spawned pairs ({made_by}). Dist_com is {(com / w).min():.3f} to {(com / w).max():.3f} of Dist_W; "
            f"it is {(com / formula).min():.2f} to {(com / formula).max():.2f} times what the formula gives without "
@@ -199,12 +217,13 @@ def additivity(frame: pd.DataFrame) -> Shown:
     _band(axis, _pairwise(shuffled, sites), "#b8860b", "null: shuffled images")
     for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
         _band(axis, _pairwise(numbers(own, "dist_add", "null", f"{kind} matched"), sites), colour,
-              f"null: displaced, {kind}, same distance", place)
+              NULL_LABELS[kind], place)
     _points(axis, _pairwise(numbers(own, "dist_add", "control", "independent"), sites), RED, "control: independent pair",
             0.3, "x")
-    axis.set_yscale("log")
-    axis.set_ylabel("dist of σ(x + y) and σ(x) + σ(y), log scale")
+    _log(axis)
+    axis.set_ylabel("dist (no unit, log scale)")
     _site_axis(axis, sites)
+    axis.set_title("σ(x + y) against σ(x) + σ(y); displaced partners at the pair's distance", loc="left", fontsize=8)
     _legend(figure, axes, columns=3)
     alt = (f"Weak additivity of the ReLU ({made_by}): dist is {values.min():.4f} to {values.max():.4f}, with unrelated "
            f"images {shuffled.min():.3f} to {shuffled.max():.3f}.")
@@ -237,11 +256,11 @@ def stitching(frame: pd.DataFrame) -> Shown:
     _points(axes[1], _pairwise(stitched, sites), BLUE, "stitched, both directions")
     for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
         _band(axes[1], _pairwise(100 * numbers(own, "stitched_error", "null", f"{kind} matched"), sites), colour,
-              f"null: displaced, {kind}, same distance", place)
+              NULL_LABELS[kind], place)
     control = 100 * numbers(own, "stitched_error", "control", "independent")
-    _points(axes[1], _pairwise(control, sites), RED, "null and control: independent", 0.3, "x")
-    axes[1].set_yscale("log")
-    for axis, title in zip(axes, ("mean with 95 % interval of one test set", "beside nulls and control")):
+    _points(axes[1], _pairwise(control, sites), RED, "control: independent pair", 0.3, "x")
+    _log(axes[1])
+    for axis, title in zip(axes, ("mean with 95 % interval of one test set", "nulls (at the pair's distance) and control")):
         axis.set_ylabel("test error (%)" + (", log scale" if axis is axes[1] else ""))
         axis.set_title(title, loc="left", fontsize=8)
         _site_axis(axis, sites)
@@ -264,7 +283,7 @@ def barrier(frame: pd.DataFrame) -> Shown:
                 axis.plot(one.index.get_level_values("alpha"), one.to_numpy(), color=colour, alpha=0.25, linewidth=0.7)
             mean = values.groupby("alpha").mean()
             axis.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.8, label=f"{label} (mean)")
-        axis.set_yscale("log")
+        _log(axis)
         axis.set_xlabel("α, the share of A")
         axis.set_ylabel(f"test {quantity} ({unit}), log scale")
     _legend(figure, axes)
@@ -288,7 +307,7 @@ def training(frame: pd.DataFrame) -> Shown:
             mean = factor * rows.groupby("epoch")["mean"].mean()
             axis.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.8, label=f"{recipe} (mean)")
             last[recipe] = f"{recipe} {mean.iloc[-1]:.2f}" + (" %" if quantity == "test_error" else "")
-        axis.set_yscale("log")
+        _log(axis)
         axis.set_xlabel("epoch")
         axis.set_ylabel(f"{quantity.replace('train', 'training').replace('_', ' ')} ({unit}), log scale")
     _legend(figure, axes, columns=2)
