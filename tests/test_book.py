@@ -1,0 +1,263 @@
+"""How chapters are executed and what the build refuses, on small chapters of their own."""
+
+import base64
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ROOT / "book" / "_tools"
+HEADER = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+"""
+PARAMETERS = """```{code-cell}
+:tags: [parameters, remove-cell]
+
+profile = "smoke"  # smoke | lite | paper
+repeat = 1  # how often
+```"""
+
+
+def chapter(title: str, *cells: str) -> str:
+    """The source of a chapter: its title, the parameters cell and ``cells``."""
+    return HEADER + "\n\n".join([f"# {title}", PARAMETERS, *(f"```{{code-cell}}\n{cell}\n```" for cell in cells)]) + "\n"
+
+
+GOOD = chapter(
+    "Good",
+    "import os\nwith open(os.environ['LLFC_PROGRESS'], 'a') as file:\n    file.write('trunk: 1 of 2, loss 0.5, 3 s left\\n')",
+    "from IPython.display import display\ndisplay({'text/plain': 'digits'}, raw=True, metadata={'run': {'data': 'digits'}})",
+    "profile * repeat",
+)
+CHAPTERS = {"good": GOOD, "bad": chapter("Bad", "print('so far')", "# divide\n1 / 0", "print('never')"),
+            "quits": chapter("Quits", "import sys\nsys.exit()", "print('never')")}
+
+
+def execute(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(TOOLS / "execute.py"), *arguments, "--root", str(root)],
+                          capture_output=True, text=True, env={**os.environ, "LLFC_CACHE": str(root / "cache")})
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """A project of three chapters, two of which fail, after one run over earlier products."""
+    root = tmp_path_factory.mktemp("project")
+    for name, text in CHAPTERS.items():
+        for folder in ("notebooks", "_build/chapters/smoke"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            (root / folder / f"{name}.ipynb").write_text("of before")
+        (root / "notebooks" / f"{name}.md").write_text(text)
+    return root, execute(root)
+
+
+def test_failed_chapters_are_named_and_the_others_still_run(executed):
+    root, done = executed
+    assert done.returncode == 1
+    assert re.search(r"chapter 1 of 3: bad FAILED after \d+ s\ncell 3 of 4 \('# divide'\): ZeroDivisionError: division by zero",
+                     done.stdout)
+    assert re.search(r"chapter 3 of 3: quits FAILED after \d+ s\ncell \d of 3 .*cell 2 did not run to its end", done.stdout)
+    assert re.search(r"chapter 2 of 3: good done in \d+ s", done.stdout)
+    assert done.stdout.endswith("1 of 3 chapters executed in profile smoke\n")
+
+
+def test_failed_chapters_keep_what_they_got_to_and_leave_the_good_product(executed):
+    root, _ = executed
+    for name in ("bad", "quits"):
+        assert (root / "_build/chapters/smoke" / f"{name}.ipynb").read_text() == "of before"
+    outputs = [output for cell in read(root / "_build/failed/bad.ipynb").cells for output in cell.get("outputs", [])]
+    assert outputs[0].text == "so far\n" and outputs[-1].ename == "ZeroDivisionError"
+    assert not (root / "_build/failed/good.ipynb").exists()
+
+
+def test_tracked_pairs_are_not_touched(executed):
+    root, _ = executed
+    assert {path.read_text() for path in (root / "notebooks").glob("*.ipynb")} == {"of before"}
+
+
+def test_progress_shows_cells_and_what_the_library_says(executed):
+    _, done = executed
+    assert "chapter 2 of 3: good ...\n" in done.stdout
+    assert "  good: cell 2 of 4\n  good: trunk: 1 of 2, loss 0.5, 3 s left\n  good: cell 3 of 4\n" in done.stdout
+
+
+def test_products_hold_the_run_and_nothing_of_papermill(executed):
+    root, _ = executed
+    product = read(root / "_build/chapters/smoke/good.ipynb")
+    run = product.metadata.run
+    assert {"profile", "commit", "cpu", "threads", "python", "torch", "seconds", "parameters", "data"} == set(run)
+    assert (run.profile, run.data, run.parameters) == ("smoke", "digits", {"profile": "smoke"})
+    assert "papermill" not in json.dumps(product) and "injected-parameters" not in json.dumps(product)
+    assert [cell.execution_count for cell in product.cells if cell.cell_type == "code"] == [1, 2, 3, 4]
+
+
+def test_parameters_reach_the_chapter_with_their_type(executed):
+    root, _ = executed
+    done = execute(root, "good", "--profile", "lite", "-p", "repeat", "2", "--out", str(root / "elsewhere"))
+    assert done.returncode == 0
+    product = read(root / "elsewhere/good.ipynb")
+    assert product.cells[-1].outputs[0].data["text/plain"] == "'litelite'"
+    assert product.metadata.run.parameters == {"profile": "lite", "repeat": 2}
+
+
+def test_refreshing_twice_writes_the_same_bytes(executed, tmp_path):
+    root, _ = executed
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/good.md").write_text(GOOD)
+    written = []
+    for _ in range(2):
+        assert execute(tmp_path, "--refresh").returncode == 0
+        written.append((tmp_path / "notebooks/good.ipynb").read_bytes())
+    assert written[0] == written[1]
+    assert not (tmp_path / "_build").exists()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["nope"], "unknown chapter 'nope'; choose from ['bad', 'good', 'quits']"),
+    (["--profile", "smok"], "unknown profile 'smok'; choose from ['smoke', 'lite', 'paper']"),
+    (["-p", "profile", "smok"], "unknown profile 'smok'"),
+    (["-p", "profil", "smoke"], "unknown parameter 'profil'; chapter bad has ['profile', 'repeat']"),
+    (["-p", "repeat", "often"], "parameter repeat takes a value like 1, not 'often'"),
+    (["--refresh", "--profile", "lite"], "--refresh writes the tracked pairs"),
+])
+def test_unknown_names_are_refused_before_anything_runs(executed, arguments, message):
+    done = execute(executed[0], *arguments)
+    assert done.returncode == 2 and message in done.stderr and not done.stdout
+
+
+# --- the build --------------------------------------------------------------------------------------------------------
+
+PIXEL = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+
+
+def figure(alt: str | None) -> nbformat.NotebookNode:
+    metadata = {"image/png": {"width": 640, **({"alt": alt} if alt else {})}}
+    return nbformat.v4.new_output("display_data", {"image/png": PIXEL, "text/plain": "<figure>"}, metadata=metadata)
+
+
+def page(title: str, *outputs: nbformat.NotebookNode, text: str = "Words.", count: int | None = 1, tags: tuple = (),
+         run: dict | None = None) -> str:
+    """A notebook: title, text, and one executed code cell with ``outputs``."""
+    cell = nbformat.v4.new_code_cell("1 + 1", execution_count=count, outputs=list(outputs), metadata={"tags": list(tags)})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {title}\n\n{text}"), cell])
+    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+                         **({"run": run} if run else {})}
+    return nbformat.writes(notebook)
+
+
+def stream(name: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_output("stream", name=name, text="careful\n")
+
+
+def build(folder: Path, pages: dict[str, str]) -> subprocess.CompletedProcess:
+    """Strictly build a book of ``pages`` (name with suffix: content) with this project's configuration."""
+    shutil.copy(ROOT / "_config.yml", folder)
+    shutil.copytree(ROOT / "book" / "_ext", folder / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "book" / "_static").mkdir()
+    (folder / "book" / "pixel.png").write_bytes(base64.b64decode(PIXEL))
+    for name in ("references.bib", "_static/book.css"):
+        shutil.copy(ROOT / "book" / name, folder / "book" / name)
+    (folder / "book" / "index.md").write_text("# Start\n\n{cite:p}`zhou2023going`, $x$.\n\n```{bibliography}\n```\n")
+    for name, content in pages.items():
+        (folder / "book" / name).write_text(content)
+    files = "".join(f"  - file: book/{Path(name).stem}\n" for name in pages)
+    (folder / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{files}")
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(folder), "--all", "-W", "-n", "--keep-going"]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+BROKEN = "```{note} of `x`\nwords\n```"
+FAULTS = {
+    "failed.ipynb": (page("A", nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=["no"])),
+                     "cell 1: holds the error ValueError: no"),
+    "leftover.ipynb": (page("B", tags=("papermill-error-cell-tag",)), "cell 1: left over from a failed run"),
+    "neverrun.ipynb": (page("C", count=None), "cell 1: never executed"),
+    "stderr.ipynb": (page("D", stream("stderr")), "cell 1: wrote to stderr"),
+    "wordless.ipynb": (page("E", figure(None)), "a figure without alternative text"),
+    "two.ipynb": (page("F", figure("one"), figure("two")), "cell 1: two figures in one cell"),
+    "fence.ipynb": (page("G", text=BROKEN), "cell 0: a backtick inside the title of a backtick fence"),
+    "shown.ipynb": (page("H", nbformat.v4.new_output("display_data", {"text/markdown": BROKEN})),
+                    "cell 1: displayed markdown with a backtick inside the title"),
+    "heading.ipynb": (page("I", text="## See {ref}`x`"), "cell 0: a role in a heading"),
+    "plain.md": (f"# J\n\n{BROKEN}\n", "a backtick inside the title of a backtick fence"),
+    "picture.md": ("# K\n\n![](pixel.png)\n", "a figure without alternative text"),
+}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("faulty"), {name: content for name, (content, _) in FAULTS.items()})
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_build_refuses(refused, name):
+    assert refused.returncode != 0
+    warnings = [line for line in refused.stdout.splitlines() if "WARNING" in line and f"book/{Path(name).stem}" in line]
+    assert any(FAULTS[name][1] in line for line in warnings), refused.stdout
+
+
+def test_a_good_chapter_is_rendered_with_its_words_and_provenance(tmp_path):
+    run = {"profile": "smoke", "commit": "abc123", "seconds": 12.3, "cpu": "a processor", "threads": 1, "python": "3.11.7",
+           "torch": "2.13.0", "data": "digits"}
+    notebook = nbformat.reads(page("Good", figure("Error over alpha, flat."), run=run), as_version=4)
+    notebook.cells.insert(1, nbformat.v4.new_code_cell("profile = 'smoke'  # dropped", metadata={"tags": ["injected-parameters"]}))
+    notebook.cells.append(nbformat.v4.new_code_cell(
+        "2", execution_count=2, outputs=[figure(None)], metadata={"tags": ["remove-output"]}))
+    done = build(tmp_path, {"good.ipynb": nbformat.writes(notebook)})
+    assert done.returncode == 0 and "WARNING" not in done.stdout, done.stdout
+    built = tmp_path / "_build" / "html"
+    html = (built / "book/good.html").read_text()
+    assert 'alt="Error over alpha, flat."' in html and "dropped" not in html
+    line = re.search(r'class="provenance[^"]*">(.*?)</div>', html, re.DOTALL)[1]
+    for part in ("smoke", "abc123", "12 s", "a processor, 1 thread", "data: digits", "Python 3.11.7, torch 2.13.0"):
+        assert part in re.sub("<[^>]*>", "", line)
+    for path in (path for path in built.rglob("*.html") if "_static" not in path.parts):
+        assert not re.search(r'(src|href)="https?://|unpkg|jsdelivr', path.read_text()), path
+    assert "mathjax/tex-svg-full.js" in (built / "book/index.html").read_text()
+
+
+# --- what is staged ---------------------------------------------------------------------------------------------------
+
+def test_a_product_of_another_source_is_not_shown(executed, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    spec = importlib.util.spec_from_file_location("book_site", TOOLS / "site.py")
+    site = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(site)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "book" / "records").mkdir(parents=True)
+    shutil.copytree(executed[0] / "notebooks", tmp_path / "notebooks")
+    product = tmp_path / "_build/chapters/smoke/good.ipynb"
+    product.parent.mkdir(parents=True)
+    shutil.copy(executed[0] / "_build/chapters/smoke/good.ipynb", product)
+
+    staged = site.stage(tmp_path, "smoke") / "notebooks"
+    assert (staged / "good.ipynb").read_bytes() == product.read_bytes()
+    assert (staged / "bad.ipynb").read_text() == "of before"
+    assert "bad as it stands was not executed in profile smoke" in capsys.readouterr().out
+    assert not (staged.parent / "book" / "records").exists()
+
+    (tmp_path / "notebooks/good.md").write_text(GOOD.replace("profile * repeat", "profile * repeat * 2"))
+    assert (site.stage(tmp_path, "smoke") / "notebooks/good.ipynb").read_text() == "of before"
+    (tmp_path / "notebooks/good.md").write_text(GOOD)
+    assert (site.stage(tmp_path, None) / "notebooks/good.ipynb").read_text() == "of before"
