@@ -150,7 +150,7 @@ def test_a_record_of_another_recipe_does_not_count(finished, monkeypatch, empty_
 
 
 def test_a_failing_unit_is_named_and_the_others_go_on(monkeypatch, capsys, empty_tree):
-    def start(unit, device):
+    def start(unit, device, lines):
         code = 1 if str(unit).endswith("0/train B") else 0
         return subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({code})"])
 

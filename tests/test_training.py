@@ -234,3 +234,13 @@ def test_unwritable_cache(digits, short, tmp_path):
     blocked.write_text("a file where the cache should be")
     with pytest.raises(PermissionError, match="cannot write to .*set LLFC_CACHE"):
         loop.train(short, 0, "A", digits, cache=blocked)
+
+
+def test_progress_names_epoch_loss_and_time_left(digits, short, monkeypatch, tmp_path):
+    monkeypatch.setenv("LLFC_PROGRESS", str(tmp_path / "lines"))
+    monkeypatch.setattr("llfc_lib.progress.MINIMUM_SECONDS", 0)
+    loop.train(short, 0, "A", digits)
+    lines = (tmp_path / "lines").read_text().splitlines()
+    assert [line.split(", training")[0] for line in lines] == [f"mlp_mnist_spawn, seed 0, trunk: {k} of 2" for k in (1, 2)] + [
+        f"mlp_mnist_spawn, seed 0, A: {k} of 4" for k in (3, 4)]
+    assert all("training loss" in line and line.endswith("s left") for line in lines)

@@ -19,7 +19,7 @@ from llfc_lib.places import ENDPOINTS
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint
 from llfc_lib.training.loop import new_network, run_key, train
-from llfc_lib.training.recipes import PAIRS, Recipe, recipe
+from llfc_lib.training.recipes import Recipe, recipe
 
 ALPHAS = (0.25, 0.5, 0.75)
 FULL_GRID = tuple(np.linspace(0, 1, 21).round(2).tolist())
@@ -105,7 +105,3 @@ def curve_rows(name: str, checkpoint: Checkpoint) -> list[Row]:
     """The training curve of one network, a row an epoch and quantity."""
     return [Row(quantity, entry[quantity], kind=name, epoch=entry["epoch"])
             for entry in checkpoint.history for quantity in ("train_loss", "train_error", "test_loss", "test_error")]
-
-
-def pair_count(profile: str, name: str) -> int:
-    return PAIRS[profile].get(name, 0)

@@ -11,19 +11,23 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from llfc_lib.experiments import publish
-from llfc_lib.experiments.units import Busy, Unit, cores, plan
+from llfc_lib.experiments.units import Busy, Unit, cores, dataset, plan
 from llfc_lib.training import checkpoints
 from llfc_lib.training.loop import run_key
 from llfc_lib.training.recipes import PROFILES
 
 BUSY = 75  # exit status of a unit that another queue works on
+SECONDS_BETWEEN_NEWS = 30.0
 DEFAULT_RATE = 2e10  # operations a second of one thread, until a finished unit tells better
 
 
@@ -34,41 +38,67 @@ def missing(units: Sequence[Unit]) -> list[Unit]:
     return [u for u in units if u in open_measures or (u in needed and not u.available())]
 
 
+@dataclass
+class Running:
+    """A unit at work: its process, since when, and what it last said."""
+
+    process: subprocess.Popen
+    lines: Path
+    began: float
+    told: float
+
+    def news(self, now: float) -> str:
+        """The last line of progress, at most twice a minute."""
+        if now - self.told < SECONDS_BETWEEN_NEWS or not self.lines.exists():
+            return ""
+        self.told = now
+        return self.lines.read_text().rstrip().rpartition("\n")[2]
+
+
 def run(profile: str | None, jobs: int, device: str) -> int:
     """Work through the queue; returns the number of units that failed."""
-    todo, running, failed = missing(plan(profile)), {}, []
+    todo, failed = missing(plan(profile)), []
+    running: dict[Unit, Running] = {}
     total = len(todo)
-    print(f"{total} units to do, {jobs} at once, one thread each", flush=True)
+    say(f"{total} units to do, {jobs} at once, one thread each")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        while todo or running:
-            for unit in [u for u in todo if not any(n in todo or n in running for n in u.needs())]:
-                if len(running) >= jobs:
-                    break
-                todo.remove(unit)
-                if any(n in failed for n in unit.needs()):
-                    failed.append(unit)
-                    print(f"left out: {unit} (a network that it needs failed)", flush=True)
-                    continue
-                running[unit] = (_start(unit, device), time.monotonic())
-            time.sleep(0.3)
-            for unit, (process, began) in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[unit]
-                word = {0: "done", BUSY: "left to another queue"}.get(process.returncode, "FAILED")
-                if word == "FAILED":
-                    failed.append(unit)
-                count = total - len(todo) - len(running)
-                print(f"[{count}/{total}] {word}: {unit} ({time.monotonic() - began:.0f} s)", flush=True)
-    finally:
-        for process, _ in running.values():
-            process.terminate()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            while todo or running:
+                for unit in [u for u in todo if not any(n in todo or n in running for n in u.needs())]:
+                    if len(running) >= jobs:
+                        break
+                    todo.remove(unit)
+                    if any(n in failed for n in unit.needs()):
+                        failed.append(unit)
+                        say(f"left out: {unit} (a network that it needs failed)")
+                        continue
+                    lines, now = Path(folder) / str(len(todo)), time.monotonic()
+                    running[unit] = Running(_start(unit, device, lines), lines, now, now)
+                time.sleep(0.3)
+                for unit, work in list(running.items()):
+                    now = time.monotonic()
+                    if work.process.poll() is None:
+                        if news := work.news(now):
+                            say(f"  {news}")
+                        continue
+                    del running[unit]
+                    word = {0: "done", BUSY: "left to another queue"}.get(work.process.returncode, "FAILED")
+                    if word == "FAILED":
+                        failed.append(unit)
+                    say(f"[{total - len(todo) - len(running)}/{total}] {word}: {unit} ({now - work.began:.0f} s)")
+        finally:
+            for work in running.values():
+                work.process.terminate()
     return len(failed)
 
 
-def _start(unit: Unit, device: str) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _start(unit: Unit, device: str, lines: Path) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LLFC_PROGRESS": str(lines)}
     command = [sys.executable, "-m", "llfc_lib.experiments.queue", "unit", str(unit), "--device", device]
     return subprocess.Popen(command, env=environment)
 
@@ -117,19 +147,14 @@ def _rates(units: Sequence[Unit]) -> dict[tuple[str, str], float]:
         if not unit.path().exists():
             continue
         if unit.trains:
-            history = checkpoints.read(unit.path(), run_key(unit.recipe(), unit.index, unit.branch, _data(unit))).history
+            key = run_key(unit.recipe(), unit.index, unit.branch, dataset(unit.recipe().data))
+            history = checkpoints.read(unit.path(), key).history
             seconds = sum(epoch["seconds"] for epoch in history)
         else:
             seconds = unit.result()["seconds"]
         if seconds:
             found.setdefault((unit.profile, "train" if unit.trains else unit.part), []).append(unit.work() / seconds)
     return {key: statistics.median(rates) for key, rates in found.items()}
-
-
-def _data(unit: Unit):
-    from llfc_lib.experiments.units import dataset
-
-    return dataset(unit.recipe().data)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -30,7 +30,7 @@ class Barrier:
         for alpha in self.grid:
             if alpha not in (0.0, 1.0):
                 pair.want_between(alpha)
-        self.distance = None if pair.a.state().popitem()[1].is_meta else weight_distance(pair.state_a, pair.state_b)
+        self.states = pair.state_a, pair.state_b
         self.sums, self.n, self.output = Sums(), 0, pair.a.output
 
     def update(self, batch: Batch) -> None:
@@ -43,7 +43,7 @@ class Barrier:
         self.n += len(batch.y)
 
     def rows(self) -> list[Row]:
-        rows = [Row("weight_distance", self.distance), Row("disagreement", self.sums["disagreement"] / self.n, n=self.n)]
+        rows = [Row("weight_distance", weight_distance(*self.states)), Row("disagreement", self.sums["disagreement"] / self.n, n=self.n)]
         for quantity in ("error", "loss"):
             curve = {alpha: self.sums[f"{quantity}/{alpha}"] / self.n for alpha in self.grid}
             rows += [Row(quantity, value, n=self.n, alpha=alpha) for alpha, value in curve.items()]

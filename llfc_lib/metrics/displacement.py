@@ -16,6 +16,7 @@ from llfc_lib.metrics.measure import Loader, Metric, Network, Pair, measure
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import View
 from llfc_lib.models.weights import State
+from llfc_lib.progress import Progress
 from llfc_lib.streams import numpy_generator
 
 KINDS = ("rotation", "entries", "gaussian")
@@ -122,16 +123,18 @@ def displacement_null(a: Network, b: Network, loader: Loader, make_metrics: Call
     features = [v.run(images, {node})[node].flatten(1).double() for v in (view, pair.b)]
     target = float(one_minus_cos(*features).mean())
     found: dict[tuple, list[float]] = {}
-    for draw in range(draws):
-        moved = random_difference(pair.state_a, pair.state_b, kind, (seed, draw), buffers)
-        t = matched_scale(view, moved, images, target) if matched else 1.0
-        if math.isnan(t):
-            continue
-        partner = view.with_state(displace(pair.state_a, moved, t))
-        found.setdefault(("t", "", None, ""), []).append(t)
-        for row in measure(view, partner, loader, make_metrics(), dtype):
-            if row.role == "value":
-                found.setdefault((row.quantity, row.site, row.alpha, row.direction), []).append(row.mean)
+    with Progress(f"displaced partners, {name}", draws) as bar:
+        for draw in range(draws):
+            moved = random_difference(pair.state_a, pair.state_b, kind, (seed, draw), buffers)
+            t = matched_scale(view, moved, images, target) if matched else 1.0
+            bar.advance(f"t = {t:.3g}")
+            if math.isnan(t):
+                continue
+            partner = view.with_state(displace(pair.state_a, moved, t))
+            found.setdefault(("t", "", None, ""), []).append(t)
+            for row in measure(view, partner, loader, make_metrics(), dtype):
+                if row.role == "value":
+                    found.setdefault((row.quantity, row.site, row.alpha, row.direction), []).append(row.mean)
     return [Row(quantity, float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values),
                 site, alpha, direction, role="null", kind=name)
             for (quantity, site, alpha, direction), values in found.items()]

@@ -1,12 +1,12 @@
 """Tables for the book as MyST text, computed from records; nothing in them is typed by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from llfc_lib.report import records
+from llfc_lib.report import records, verdicts
 from llfc_lib.report.claims import TABLE_1
-from llfc_lib.report.verdicts import DISPLACED, NOTHING, Verdict, badge, numbers, spread
+from llfc_lib.report.verdicts import DISPLACED, NOTHING, Verdict, numbers, spread
 from llfc_lib.training.recipes import PROFILES
 
 
@@ -154,21 +154,29 @@ def interval(p: float, n: int) -> str:
     return f"{100 * p:.2f} ({100 * low:.2f} to {100 * high:.2f})"
 
 
-def comparison_table(verdicts: Sequence[Verdict]) -> MyST:
+def badge(word: str) -> str:
+    """The word as a coloured badge (sphinx-design)."""
+    colours: Mapping[str, Sequence[str]] = {"success": (verdicts.REPRODUCED, verdicts.EXCEEDS), "warning": (verdicts.PARTLY, verdicts.NOT_HERE),
+                                            "danger": (verdicts.NOT, verdicts.EXCEEDS_NOT)}
+    colour = next((c for c, words in colours.items() if word in words), "secondary")
+    return f"{{bdg-{colour}}}`{word}`"
+
+
+def comparison_table(judged: Sequence[Verdict]) -> MyST:
     """The verdicts of one chapter."""
     rows = [(v.claim.statement + (" *(our extension)*" if v.claim.extension else ""), f"{v.claim.source}: {v.claim.paper}",
-             f"{v.ours} ({v.profile}, {v.pairs} pairs)", badge(v.agreement), v.null, badge(v.evidence)) for v in verdicts]
-    section = verdicts[0].claim.section
+             f"{v.ours} ({v.profile}, {v.pairs} pairs)", badge(v.agreement), v.null, badge(v.evidence)) for v in judged]
+    section = judged[0].claim.section
     return table(pd.DataFrame(rows, columns=["claim", "the paper", "ours, ± over pairs", "agreement", "nulls and control",
                                              "evidence"]),
                  f"Verdicts on the claims of {section}.", f"tbl-verdicts-{section.replace('.', '').lower()}")
 
 
-def ledger(verdicts: Sequence[Verdict]) -> MyST:
+def ledger(judged: Sequence[Verdict]) -> MyST:
     """All claims, with links to their chapters."""
     rows = [(f"{v.claim.section}, {v.claim.source}", v.claim.statement + (" *(our extension)*" if v.claim.extension else ""),
              v.claim.paper, f"{v.ours} ({v.profile}, {v.pairs} pairs)", v.null, badge(v.agreement), badge(v.evidence),
-             f"{{doc}}`{v.claim.chapter}`") for v in verdicts]
+             f"{{doc}}`{v.claim.chapter}`") for v in judged]
     return table(pd.DataFrame(rows, columns=["where", "claim", "the paper", "ours, ± over pairs", "nulls and control",
                                              "agreement", "evidence", "chapter"]),
                  "Every claim that has been measured so far.", "tbl-ledger")
@@ -189,3 +197,24 @@ def provenance() -> MyST:
                "finished"]
     return table(pd.DataFrame(rows, columns=columns), "Committed records. Experiments of one profile share their networks "
                  "and their passes, so their times are not to be added.", "tbl-provenance")
+
+
+def rules() -> MyST:
+    """The rules in words, with the constants that the code uses."""
+    lines = [
+        f"- *Connected*: in every pair the error barrier above the chord is at most {verdicts.CONNECTED_SE:g} binomial standard "
+        "errors of the endpoint error.",
+        f"- *Negligible*, *close to 0 compared with*: at most {verdicts.NEGLIGIBLE:g} of what it is compared with, in every pair and "
+        f"site. *Close to 1*: within {verdicts.CLOSE_TO_ONE:g}.",
+        f"- *Resembles* (stitching): above the mean endpoint error by at most {verdicts.RESEMBLES:g} of it in every pair, site and "
+        "direction, and falling with depth.",
+        f"- A printed number agrees if it lies within {verdicts.INTERVAL_SD:g} standard deviations of our independent pairs.",
+        f"- *{verdicts.REPRODUCED}*: the rule holds in every case; *{verdicts.PARTLY}*: in some; *{verdicts.NOT}*: in none. A reduced profile never "
+        f"earns the last, only *{verdicts.NOT_HERE}*.",
+        f"- *{verdicts.EXCEEDS}*: in every pair and site below {verdicts.SUPPORTED:g} of each null and better than the control; otherwise "
+        f"*{verdicts.EXCEEDS_NOT}*, and the table says which and in how many cases.",
+        "- Displaced partners are held against the pair on quantities that do not change with the size of the "
+        "difference: the ratio of 1-cos to its baseline; Dist_com divided by the product of Dist_W and Dist_H. Weak "
+        "additivity has none, so only partners at the same distance count there.",
+    ]
+    return MyST("\n".join(lines))

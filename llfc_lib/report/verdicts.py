@@ -243,34 +243,3 @@ def learning_rate(claim: Claim, own: pd.DataFrame, frame: pd.DataFrame) -> tuple
 
 RULES = {rule.__name__: rule for rule in (connected, cosine, coefficient, commutativity, additivity, endpoints,
                                           stitched_numbers, resembles, learning_rate)}
-
-
-def rules() -> "object":
-    """The rules in words, with the constants that the code uses."""
-    from llfc_lib.report.tables import MyST
-
-    lines = [
-        f"- *Connected*: in every pair the error barrier above the chord is at most {CONNECTED_SE:g} binomial standard "
-        "errors of the endpoint error.",
-        f"- *Negligible*, *close to 0 compared with*: at most {NEGLIGIBLE:g} of what it is compared with, in every pair and "
-        f"site. *Close to 1*: within {CLOSE_TO_ONE:g}.",
-        f"- *Resembles* (stitching): above the mean endpoint error by at most {RESEMBLES:g} of it in every pair, site and "
-        "direction, and falling with depth.",
-        f"- A printed number agrees if it lies within {INTERVAL_SD:g} standard deviations of our independent pairs.",
-        f"- *{REPRODUCED}*: the rule holds in every case; *{PARTLY}*: in some; *{NOT}*: in none. A reduced profile never "
-        f"earns the last, only *{NOT_HERE}*.",
-        f"- *{EXCEEDS}*: in every pair and site below {SUPPORTED:g} of each null and better than the control; otherwise "
-        f"*{EXCEEDS_NOT}*, and the table says which and in how many cases.",
-        "- Displaced partners are held against the pair on quantities that do not change with the size of the "
-        "difference: the ratio of 1-cos to its baseline; Dist_com divided by the product of Dist_W and Dist_H. Weak "
-        "additivity has none, so only partners at the same distance count there.",
-    ]
-    return MyST("\n".join(lines))
-
-
-def badge(word: str) -> str:
-    """The word as a coloured badge (sphinx-design)."""
-    colours: Mapping[str, Sequence[str]] = {"success": (REPRODUCED, EXCEEDS), "warning": (PARTLY, NOT_HERE),
-                                            "danger": (NOT, EXCEEDS_NOT)}
-    colour = next((c for c, words in colours.items() if word in words), "secondary")
-    return f"{{bdg-{colour}}}`{word}`"

@@ -21,7 +21,7 @@ from llfc_lib.models import build
 from llfc_lib.places import cache_dir
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
-from llfc_lib.training.progress import Progress
+from llfc_lib.progress import Progress
 from llfc_lib.training.recipes import Recipe
 from llfc_lib.streams import generator, seed_of
 
@@ -176,7 +176,7 @@ def train(recipe: Recipe, seed: int, branch: str, data: Dataset, device: torch.d
         else:
             found = train(recipe, seed, "trunk", data, device, cache)
     if found.epoch < until:
-        found = fit(found, recipe, data, (seed, branch), until, device, title=f"{recipe.name} {seed}{branch}",
+        found = fit(found, recipe, data, (seed, branch), until, device, title=f"{recipe.name}, seed {seed}, {branch}",
                     save=lambda checkpoint: checkpoints.write(latest, checkpoint, key))
     if not path.exists():
         if branch != "trunk":

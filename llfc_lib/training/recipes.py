@@ -7,7 +7,7 @@ every other value is printed in the section named. Nothing else in the library k
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 TRAINING_VERSION = 1  # raise it when the loop would learn other bits from the same recipe
@@ -57,9 +57,6 @@ class Recipe:
         """Sixteen hexadecimal digits that name :meth:`identity`."""
         text = json.dumps({**self.identity(), "version": TRAINING_VERSION}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 _MLP_CHOICES = {

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
@@ -14,7 +13,8 @@ class Progress:
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title, self.total, self.done, self.first = title, total, done, done
-        self.bar = tqdm(total=total, initial=done, desc=title, disable=None, leave=False)
+        told = True if os.environ.get("LLFC_PROGRESS") else None  # None: a bar where there is a terminal
+        self.bar = tqdm(total=total, initial=done, desc=title, disable=told, leave=False)
         self.start = self.last = time.monotonic()
 
     def advance(self, text: str) -> None:
@@ -33,12 +33,3 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
-
-
-def progress(items: Iterable, title: str) -> Iterator:
-    """``items``, reported as they are finished."""
-    items = list(items)
-    with Progress(title, len(items)) as bar:
-        for item in items:
-            yield item
-            bar.advance("")
