@@ -42,7 +42,7 @@ def test_the_same_bytes_each_time_at_the_width_of_the_page(drawn):
 
 
 @pytest.mark.parametrize("name, quantity, text", [
-    ("llfc", "cos_ratio", lambda v: f"{v.max():.3f} of its baseline"),
+    ("llfc", "cos_ratio", lambda v: f"{v.xs(0.5, level='alpha').max():.3f} of its baseline"),
     ("additivity", "dist_add", lambda v: f"dist is {v.min():.4f} to {v.max():.4f}"),
     ("barrier", "error_barrier_chord", lambda v: f"{100 * v.max():.2f} points for spawned pairs"),
     ("stitching", "stitched_error", lambda v: f"FC 1 {100 * v.xs('FC 1', level='site').mean():.2f}"),

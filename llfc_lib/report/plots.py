@@ -168,12 +168,12 @@ def llfc(frame: pd.DataFrame) -> Shown:
                        loc="left", fontsize=8)
         axis.set_ylim(bottom=0)
     _legend(figure, axes)
-    worst, null = ratio.max(), numbers(own, "cos_ratio", "null", "nearest endpoint")
-    turned = numbers(own, "cos_ratio", "null", "rotation matched")
+    half, null, turned = (numbers(own[own["alpha"] == 0.5], "cos_ratio", *which) for which in
+                          ((), ("null", "nearest endpoint"), ("null", "rotation matched")))
     displaced = f", partners rotated at random to the same distance between {turned.min():.3f} and {turned.max():.3f}" \
         if len(turned) else ""
-    alt = (f"LLFC of spawned pairs ({made_by}). 1 - cosine of interpolated features is between {ratio.min():.3f} and "
-           f"{worst:.3f} of its baseline; the nearest endpoint would give {null.mean():.3f}{displaced}. 1 - coefficient "
+    alt = (f"LLFC of spawned pairs ({made_by}). Half-way, 1 - cosine of the features is between {half.min():.3f} and "
+           f"{half.max():.3f} of its baseline; the nearest endpoint would give {null.mean():.3f}{displaced}. 1 - coefficient "
            f"reaches {numbers(own, '1-coef_alpha').abs().max():.3f}.")
     return Shown(figure, alt)
 

@@ -11,6 +11,7 @@ ROWS = {
     "schedule": ("schedule", "drops", "warmup"), "weight decay": ("weight_decay",), "batch": ("batch",),
     "epochs": ("epochs",), "spawned after epoch": ("spawn_epoch",),
 }
+LABELS = {"init": "initialisation", "normalise": "input", "augment": "augmentation", "lr": "learning rate", "data": "data set"}
 
 
 def _value(r: Recipe, names: tuple[str, ...]) -> str:
@@ -45,9 +46,13 @@ def table_of(section: str) -> MyST:
 
 def choices() -> MyST:
     """Every value that the appendix leaves out, and where ours comes from."""
-    rows = [(r.title, name.replace("_", " "), why.removeprefix("our choice: ").removeprefix("our variant: "))
-            for r in RECIPES.values() for name, why in r.choices.items()]
-    return table(pd.DataFrame(rows, columns=["setting", "value", "where ours comes from"]),
+    settings: dict[tuple[str, str], list[str]] = {}
+    for r in RECIPES.values():
+        for name, why in r.choices.items():
+            why = why.removeprefix("our choice: ").removeprefix("our variant: ")
+            settings.setdefault((LABELS.get(name, name.replace("_", " ")), why), []).append(r.title)
+    rows = [(name, "; ".join(titles), why) for (name, why), titles in settings.items()]
+    return table(pd.DataFrame(rows, columns=["value", "settings", "where ours comes from"]),
                  "Choices that the appendix leaves to the reader.", "tbl-choices")
 
 

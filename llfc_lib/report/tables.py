@@ -73,8 +73,8 @@ def llfc(frame: pd.DataFrame, pre: bool = False, alpha: float = 0.5) -> MyST:
         rows.append((site, cell("1-cos_alpha", site), cell("1-cos_AB", site, -1.0), cell("cos_ratio", site),
                      cell("cos_ratio", site, **null), cell("1-coef_alpha", site), cell("1-coef_alpha", site, **null),
                      cell("set_c", site)))
-    columns = ["site", "1 - cos_α", "1 - cos_AB", "ratio", "nearest endpoint: ratio", "1 - coef_α",
-               "nearest endpoint: 1 - coef", "c of the set"]
+    columns = ["site", r"$1-\cos_\alpha$", r"$1-\cos_{A,B}$", "ratio", "nearest endpoint: ratio",
+               r"$1-\mathrm{coef}_\alpha$", r"nearest endpoint: $1-\mathrm{coef}$", "$c$ of the set"]
     which = "before the ReLU" if pre else "after the ReLU"
     return table(pd.DataFrame(rows, columns=columns), f"LLFC at α = {alpha:g}, {which}: mean ± standard deviation over "
                  f"pairs. {_made_by(own)}", f"tbl-llfc-{'pre' if pre else 'post'}")
@@ -99,7 +99,7 @@ def displaced(frame: pd.DataFrame, quantity: str = "cos_ratio", alpha: float = 0
     line("independent pair", "control", "independent", NOTHING, NOTHING)
     sites = sorted(numbers(own, quantity).index.get_level_values("site").unique())
     return table(pd.DataFrame(rows, columns=["partner of A", "t", "its test error (%)", *sites]),
-                 f"(1 - cos_α) / (1 - cos_AB) at α = {alpha:g} for B and for partners that training did not make: mean ± "
+                 f"$(1-\\cos_\\alpha)/(1-\\cos_{{A,B}})$ at α = {alpha:g} for B and for partners that training did not make: mean ± "
                  f"standard deviation over pairs. {_made_by(own)}", "tbl-displaced")
 
 
@@ -174,11 +174,11 @@ def comparison_table(judged: Sequence[Verdict]) -> MyST:
 
 def ledger(judged: Sequence[Verdict]) -> MyST:
     """All claims, with links to their chapters."""
-    rows = [(f"{v.claim.section}, {v.claim.source}", v.claim.statement + (" *(our extension)*" if v.claim.extension else ""),
-             v.claim.paper, f"{v.ours} ({v.profile}, {v.pairs} pairs)", v.null, badge(v.agreement), badge(v.evidence),
-             f"{{doc}}`{v.claim.chapter}`") for v in judged]
-    return table(pd.DataFrame(rows, columns=["where", "claim", "the paper", "ours, ± over pairs", "nulls and control",
-                                             "agreement", "evidence", "chapter"]),
+    rows = [(v.claim.statement + (" *(our extension)*" if v.claim.extension else ""), badge(v.agreement),
+             badge(v.evidence), v.claim.paper, f"{v.ours} ({v.profile}, {v.pairs} pairs)", v.null,
+             f"{v.claim.source}; {{doc}}`{v.claim.chapter}`") for v in judged]
+    return table(pd.DataFrame(rows, columns=["claim", "agreement", "evidence", "the paper", "ours, ± over pairs",
+                                             "nulls and control", "where"]),
                  "Every claim that has been measured so far.", "tbl-ledger")
 
 

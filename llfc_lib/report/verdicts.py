@@ -103,7 +103,7 @@ def evidence_of(value: pd.Series, nulls: Mapping[str, pd.Series], control: pd.Se
         if bad:
             failed["control"] = [bad, len(both)]
     if failed:
-        return EXCEEDS_NOT, "not below " + "; ".join(f"{kind} in {sum(counts[::2])} of {sum(counts[1::2])} cases"
+        return EXCEEDS_NOT, "not below half of: " + "; ".join(f"{kind} in {sum(counts[::2])} of {sum(counts[1::2])} cases"
                                                      for kind, counts in failed.items())
     return (EXCEEDS, "below half of each, everywhere") if seen else (NO_NULL, NOTHING)
 
