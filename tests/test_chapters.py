@@ -15,8 +15,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.md"))
-KNOWN_TAGS = {"parameters", "remove-cell", "remove-input", "remove-output", "hide-input", "hide-output", "nbval-check-output",
-              "nbval-ignore-output", "nbval-skip"}
+KNOWN_TAGS = {"parameters", "remove-cell", "remove-input", "remove-output", "hide-input", "hide-output",
+              "nbval-check-output", "nbval-ignore-output", "nbval-skip"}
 LOCAL_PATH = re.compile(rf"/(home|root|tmp|mnt|Users)/|{re.escape(str(ROOT))}|\x1b\[")
 each_chapter = pytest.mark.parametrize("name", NAMES)
 

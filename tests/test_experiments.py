@@ -167,6 +167,19 @@ def test_status_counts_and_foretells(finished, monkeypatch, empty_tree):
     assert "3 of   5 done, 2 missing, about" in text and "1 of   2 done" in text and "left: about" in text
 
 
+def test_without_data_the_status_says_what_cannot_run(monkeypatch, tmp_path, capsys):
+    def absent(name):
+        raise FileNotFoundError(f"{name} is not there; set LLFC_DATA")
+
+    monkeypatch.setattr(units, "dataset", absent)
+    monkeypatch.setattr(queue, "dataset", absent)
+    monkeypatch.setattr(publish, "is_published", lambda unit: unit.profile == "paper")
+    text = queue.status(None)
+    assert "lite   mlp_mnist_spawn            cannot be run here: mnist is not there; set LLFC_DATA" in text
+    assert queue.main(["run", "--profile", "lite"]) == 1
+    assert "FileNotFoundError: mnist is not there; set LLFC_DATA" in capsys.readouterr().err
+
+
 def test_a_killed_unit_goes_on_where_it_was(tmp_path):
     environment = {**os.environ, "LLFC_CACHE": str(tmp_path / "queue")}
     command = [sys.executable, "-m", "llfc_lib.experiments.queue", "unit", f"smoke/{NAME}/7/train A"]

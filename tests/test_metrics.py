@@ -11,6 +11,7 @@ from nets import Conv, conv, find, loader, mlp, near
 from torch import nn
 from torch.nn import functional as F
 
+from llfc_lib.data.torchvision import torchvision
 from llfc_lib.metrics import (LLFC, Barrier, Commutativity, Stitching, WeakAdditivity, barrier, commutativity, llfc, measure,
                               stitching, weak_additivity)
 from llfc_lib.models.view import UntraceableError, View
@@ -322,6 +323,23 @@ def test_on_device_meta_nothing_waits_for_the_device():
         with pytest.raises(RuntimeError, match="meta"):  # only here, where numbers are read, it has to stop
             measure(a, b, batches, [*metrics, Last()])
         assert ran == [25, 25, 10]
+
+
+def test_a_foreign_network_with_batch_norm_is_measured_whole():
+    """torchvision's resnet18 as it is: every metric, sites and maps by its own names."""
+    networks = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        networks.append(torchvision().models.resnet18(weights=None, num_classes=5).train())
+        networks[-1](torch.randn(8, 3, 32, 32))  # running statistics of its own
+    rows = measure(*networks, loader(6, (3, 32, 32), 4, dtype=torch.float32), [LLFC(), Commutativity(), WeakAdditivity(),
+                                                                             Stitching(), Barrier()])
+    assert len({r.site for r in rows if r.quantity == "1-cos_alpha"}) == 18
+    assert len({r.site for r in rows if r.quantity == "dist_com"}) == 20
+    assert len({r.site for r in rows if r.quantity == "stitched_error"}) == 9
+    assert all(math.isfinite(r.mean) for r in rows) and networks[0].training
+    again = [r for r in measure(networks[0], networks[0], loader(6, (3, 32, 32), 4, dtype=torch.float32), [LLFC()])]
+    assert all(r.mean == 0 for r in again if r.quantity.startswith("1-"))
 
 
 def test_views_and_modules_give_the_same(pair):

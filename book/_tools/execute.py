@@ -4,9 +4,8 @@
     python book/_tools/execute.py B2_llfc --profile paper      one chapter at full scale
     python book/_tools/execute.py --refresh                    the tracked pairs notebooks/NAME.ipynb (smoke)
 
-A chapter that fails names its cell; what it got to is kept in _build/failed, the last good product stays as it is, the
-other chapters still run, and the exit status is 1. An unknown chapter, profile or parameter is refused with status 2
-before anything runs. Networks that were trained stay in the cache for the next run.
+A chapter that fails names its cell; what it got to is kept in _build/failed, the last good product stays, the other
+chapters still run, and the exit status is 1. Unknown chapters, profiles and parameters are refused with status 2.
 """
 
 import argparse
@@ -21,6 +20,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ("smoke", "lite", "paper")
-say = partial(print, flush=True)
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -68,9 +67,7 @@ def commit(root: Path) -> str:
 
 def provenance(root: Path, parameters: dict[str, Any], tracked: bool) -> dict[str, Any]:
     """What ``metadata.run`` says. A tracked pair leaves out what changes from run to run and from clone to clone."""
-    import torch
-
-    run = {"profile": parameters["profile"], "python": platform.python_version(), "torch": torch.__version__}
+    run = {"profile": parameters["profile"], "python": platform.python_version(), "torch": version("torch")}
     if tracked:
         return run
     from llfc_lib.experiments.units import cpu_name
@@ -79,9 +76,8 @@ def provenance(root: Path, parameters: dict[str, Any], tracked: bool) -> dict[st
 
 
 def clean(notebook: NotebookNode, run: dict[str, Any]) -> NotebookNode:
-    """Strip papermill's timings and paths; keep one block, ``metadata.run``.
-
-    An output displayed with metadata ``{"run": {...}}`` adds to that block: so a chapter can name its data set.
+    """Strip papermill's timings and paths; keep one block, ``metadata.run``, to which an output displayed with metadata
+    ``{"run": {...}}`` adds: so a chapter can name its data set.
     """
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     for cell in notebook.cells:
@@ -142,6 +138,10 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, tra
         os.replace(partial, target)
 
 
+def say(text: str) -> None:
+    print(f"{text}\n", end="", flush=True)  # in one piece: several threads print
+
+
 def execute_all(root: Path, targets: dict[str, Path], parameters: dict[str, Any], tracked: bool, jobs: int) -> int:
     """Run chapters (name: where the product goes), each in a process of its own; returns how many failed."""
     def one(number: int, name: str) -> bool:
@@ -162,7 +162,8 @@ def execute_all(root: Path, targets: dict[str, Path], parameters: dict[str, Any]
                         say(f"  {name}: {line.rstrip()}")
                     time.sleep(0.2)
             seconds = f"{time.monotonic() - began:.0f} s"
-            how = f"FAILED after {seconds}\n{log.read_text()}" if process.returncode else f"done in {seconds}"
+            told = "\n".join(line for line in log.read_text().splitlines() if not line.startswith("[IPKernelApp]"))
+            how = f"FAILED after {seconds}\n{told}" if process.returncode else f"done in {seconds}"
             say(f"{title} {how}")
         return process.returncode != 0
 
@@ -183,11 +184,10 @@ def check_parameters(root: Path, names: list[str], profile: str, given: list[lis
         for key, text in given:
             if key not in known:
                 raise ValueError(f"unknown parameter {key!r}; chapter {name} has {sorted(known)}")
-            default = known[key]
             try:
-                parameters[key] = text if isinstance(default, str) else type(default)(ast.literal_eval(text))
+                parameters[key] = text if isinstance(known[key], str) else type(known[key])(ast.literal_eval(text))
             except (ValueError, SyntaxError) as error:
-                raise ValueError(f"parameter {key} takes a value like {default!r}, not {text!r}") from error
+                raise ValueError(f"parameter {key} takes a value like {known[key]!r}, not {text!r}") from error
     if parameters["profile"] not in PROFILES:
         raise ValueError(f"unknown profile {parameters['profile']!r}; choose from {list(PROFILES)}")
     return parameters

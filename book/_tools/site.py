@@ -5,12 +5,22 @@
 """
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jupytext
+from execute import PROFILES
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def belongs(product: Path, source: Path) -> bool:
+    """Whether an executed chapter has the text and code of its source: a product of yesterday's source is not shown."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(product.read_text())["cells"]]
+    return cells == [(cell.cell_type, cell.source) for cell in jupytext.read(source).cells]
 
 
 def stage(root: Path, profile: str | None) -> Path:
@@ -23,9 +33,10 @@ def stage(root: Path, profile: str | None) -> Path:
     shutil.copytree(root / "book", target / "book", ignore=shutil.ignore_patterns("records", "endpoints", "__pycache__"))
     for tracked in sorted((root / "notebooks").glob("*.ipynb")):
         product = root / "_build" / "chapters" / (profile or "-") / tracked.name
-        if profile and not product.exists():
-            print(f"{tracked.stem} was not executed in profile {profile}: its tracked pair is shown")
-        shutil.copy(product if product.exists() else tracked, target / "notebooks")
+        executed = bool(profile) and product.exists() and belongs(product, tracked.with_suffix(".md"))
+        if profile and not executed:
+            print(f"{tracked.stem} as it stands was not executed in profile {profile}: its tracked pair is shown")
+        shutil.copy(product if executed else tracked, target / "notebooks")
     return target
 
 
@@ -42,7 +53,7 @@ def build(source: Path, output: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", default="smoke")
+    parser.add_argument("--profile", choices=PROFILES, default="smoke")
     parser.add_argument("--tracked", action="store_true")
     options = parser.parse_args()
     output = ROOT / "_build" / "book"

@@ -49,6 +49,8 @@ def publish(profile: str | None = None) -> str:
     for p in [profile] if profile else PROFILES:
         for name, count in PAIRS[p].items():
             for index in range(count):
+                if _published_parts(p, name, index) == set(PARTS):
+                    continue
                 parts = [u for u in units if (u.profile, u.name, u.index) == (p, name, index)
                          and u.part in PARTS and u.path().exists()]
                 have = {u.part for u in parts}

@@ -23,6 +23,7 @@ import torch
 from llfc_lib.experiments import publish
 from llfc_lib.experiments.units import Busy, Unit, cores, dataset, plan
 from llfc_lib.training import checkpoints
+from llfc_lib.training.checkpoints import CheckpointError
 from llfc_lib.training.loop import run_key
 from llfc_lib.training.recipes import PROFILES
 
@@ -33,7 +34,7 @@ DEFAULT_RATE = 2e10  # operations a second of one thread, until a finished unit 
 
 def missing(units: Sequence[Unit]) -> list[Unit]:
     """Units neither finished here nor in a committed record; a network only where something still needs it."""
-    open_measures = [u for u in units if not u.trains and not u.available() and not publish.is_published(u)]
+    open_measures = [u for u in units if not u.trains and not publish.is_published(u) and not u.available()]
     needed = {need for u in open_measures for need in u.needs()}
     return [u for u in units if u in open_measures or (u in needed and not u.available())]
 
@@ -115,9 +116,15 @@ def run_unit(text: str, device: str) -> int:
 def status(profile: str | None) -> str:
     """A line a recipe and part, and the expected time of what is missing, from units finished on this machine."""
     units = plan(profile)
-    open_units = missing(units)
-    rates = _rates(units)
-    lines, left = [], 0.0
+    lines, left, lacking = [], 0.0, set()
+    for name in dict.fromkeys((u.profile, u.name) for u in units):
+        try:
+            missing([u for u in units if (u.profile, u.name) == name])
+        except FileNotFoundError as error:  # the data set is neither here nor to be had
+            lacking.add(name)
+            lines.append(f"{name[0]:6} {name[1]:26} cannot be run here: {error}")
+    units = [u for u in units if (u.profile, u.name) not in lacking]
+    open_units, rates = missing(units), _rates(units)
     for name in dict.fromkeys((u.profile, u.name) for u in units):
         for part in dict.fromkeys("train" if u.trains else u.part for u in units):
             group = [u for u in units if (u.profile, u.name) == name and part == ("train" if u.trains else u.part)]
@@ -165,12 +172,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=cores(), help="units at once (default: the number of cores)")
     parser.add_argument("--device", default="cpu", help="any torch device (default: cpu)")
     options = parser.parse_args(arguments)
-    if options.action == "run":
-        return 1 if run(options.profile, options.jobs, options.device) else 0
-    if options.action == "unit":
-        return run_unit(options.unit, options.device)
-    print(status(options.profile) if options.action == "status" else publish.publish(options.profile))
-    return 0
+    try:
+        if options.action == "run":
+            return 1 if run(options.profile, options.jobs, options.device) else 0
+        if options.action == "unit":
+            return run_unit(options.unit, options.device)
+        print(status(options.profile) if options.action == "status" else publish.publish(options.profile))
+        return 0
+    except (OSError, ValueError, CheckpointError) as error:  # what the library says is for the reader, not a traceback
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every chapter does: check its parameters, measure live, and hold the result against the committed record."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -97,9 +98,10 @@ class Chapter:
         within = compared["difference"] <= compared["tolerance"]
         if not self.retrain:
             assert within.all(), f"live numbers differ from the record:\n{compared[~within]}"
-        rows = [(f"`{c.quantity}`", c.compared, f"{c.tolerance:g}", "yes" if ok else "no")
+        rows = [(f"`{c.quantity}`", c.compared, _below(c.difference), f"{c.tolerance:g}", "yes" if ok else "no")
                 for c, ok in zip(compared.itertuples(), within)]
-        return table(pd.DataFrame(rows, columns=["quantity", "numbers compared", "tolerance", "all within"]),
+        columns = ["quantity", "numbers compared", "largest difference", "tolerance", "all within"]
+        return table(pd.DataFrame(rows, columns=columns),
                      f"Live against the committed record of profile {self.profile}.", f"tbl-check-{name.replace('_', '-')}")
 
     def tolerance(self, quantity: str, recipe_name: str) -> float:
@@ -115,6 +117,11 @@ class Chapter:
                 pairs.endpoint(self.profile, recipe_name, 0, branch, data, self.device) for branch in "AB"}
         starts = {branch: train(replace(r, epochs=0), 0, branch, data, self.device) for branch in "AB"}
         return LivePair(new, runs, starts, data.source, r.epochs)
+
+
+def _below(difference: float) -> str:
+    """The next power of ten: the digits behind it are rounding, which differs between processors."""
+    return f"below 1e{math.floor(math.log10(difference)) + 1}" if difference else "0"
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,8 @@ def spread(values: pd.Series) -> str:
     largest = max(abs(mean), std)
     if largest < 1e-12:  # rounding of float64
         return "0"
-    if std < 1e-9 * largest:
-        return f"{mean:.3g}"
+    if std < 1e-6 * largest:
+        return f"{mean:.4g}"
     power = math.floor(math.log10(largest)) if largest < 1e-3 else 0
     decimals = max(0, 1 - math.floor(math.log10(std / 10**power)))
     text = f"{mean / 10**power:.{decimals}f} ± {std / 10**power:.{decimals}f}"
