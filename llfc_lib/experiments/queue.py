@@ -151,7 +151,10 @@ def _rates(units: Sequence[Unit]) -> dict[tuple[str, str], float]:
     """Operations a second by profile and part, the median over what was finished on this machine."""
     found: dict[tuple[str, str], list[float]] = {}
     for unit in units:
-        if not unit.path().exists():
+        try:
+            if not unit.path().exists():
+                continue
+        except FileNotFoundError:  # published, and its data set is not here
             continue
         if unit.trains:
             key = run_key(unit.recipe(), unit.index, unit.branch, dataset(unit.recipe().data))
