@@ -210,7 +210,7 @@ def test_a_record_of_an_older_recipe_is_not_judged(monkeypatch, tmp_path):
 def test_means_are_given_to_as_many_digits_as_their_spread(values, text):
     import pandas as pd
 
-    assert verdicts.spread(pd.Series(values)) == text
+    assert verdicts.spread(pd.Series(values)) == text.replace(" ", "\u00a0")
 
 
 def test_wilson_interval():

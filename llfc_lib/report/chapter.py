@@ -57,9 +57,16 @@ def begin(namespace: Mapping[str, Any]) -> "Chapter":
 
 @dataclass(frozen=True)
 class Chapter:
+    """The parameters of a chapter, and what it does with them."""
+
     profile: str
     retrain: bool
     device: str
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
+        """Shown in a hidden cell: its metadata tells the line under the title which data the live part is on."""
+        source = pairs.load(recipe("mlp_mnist_spawn", self.profile).data).source
+        return {"text/plain": f"profile {self.profile}, {source}"}, {"run": {"data": source}}
 
     def live(self, name: str, recipe_name: str = "mlp_mnist_spawn") -> pd.DataFrame:
         """The rows of experiment ``name``, measured now: every pair in smoke, the first elsewhere.

@@ -39,7 +39,7 @@ def _value(r: Recipe, names: tuple[str, ...]) -> str:
 def table_of(section: str) -> MyST:
     """The settings of ``section`` ("B.1.1" or "B.1.2"), a column a setting; † marks what the appendix leaves out."""
     chosen = [r for r in RECIPES.values() if r.section == section]
-    frame = pd.DataFrame({"": list(ROWS), **{r.title: [_value(r, names) for names in ROWS.values()] for r in chosen}})
+    frame = pd.DataFrame({"setting": list(ROWS), **{r.title: [_value(r, names) for names in ROWS.values()] for r in chosen}})
     return table(frame, f"Settings of {section}. † our choice: the appendix does not say.",
                  f"tbl-settings-{section.replace('.', '').lower()}")
 

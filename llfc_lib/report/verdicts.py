@@ -124,7 +124,7 @@ def spread(values: pd.Series) -> str:
         return f"{mean:.4g}"
     power = math.floor(math.log10(largest)) if largest < 1e-3 else 0
     decimals = max(0, 1 - math.floor(math.log10(std / 10**power)))
-    text = f"{mean / 10**power:.{decimals}f} ± {std / 10**power:.{decimals}f}"
+    text = f"{mean / 10**power:.{decimals}f}\u00a0±\u00a0{std / 10**power:.{decimals}f}"  # kept together on a line
     return f"({text})e{power}" if power else text
 
 
