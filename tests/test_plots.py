@@ -65,6 +65,15 @@ def test_one_pair_without_displaced_partners_can_be_drawn(name):
     assert "1 pair)" in shown.alt and "nan" not in shown.alt
 
 
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("dropped", ["null", "control"])
+def test_what_is_missing_is_said_so(name, dropped):
+    frame = records.load(FIGURES[name], "smoke").frame()
+    rest = frame[frame["role"] != dropped]
+    rest.attrs = frame.attrs
+    assert "nan" not in getattr(plots, name)(rest).alt
+
+
 def test_tables_hold_the_records_numbers():
     frame = records.load("tab1", "smoke").frame()
     text = tables.stitching(frame).text

@@ -97,5 +97,36 @@ def test_compare_finds_the_largest_difference(tmp_path):
     compared = records.compare(live, record, 1e-6).set_index("quantity")
     assert compared.loc["1-cos_alpha", "difference"] == pytest.approx(0.004) and compared.loc["1-cos_alpha", "compared"] == 2
     assert compared.loc["stitched_error", "difference"] == 0 and "test_error" not in compared.index
-    with pytest.raises(RecordError, match="nothing that was measured now"):
+    with pytest.raises(RecordError, match="3 of 3 numbers measured now are not in the record"):
         records.compare(live.assign(pair="another/0"), record, 1e-6)
+
+
+def test_what_is_measured_now_cannot_slip_past_the_record(tmp_path):
+    save(tmp_path)
+    record = records.load("fig08", "smoke", tmp_path).frame()
+    live = record.copy()
+    live.loc[live["role"] == "null", "mean"] = float("nan")  # the value row of this quantity still agrees
+    assert records.compare(live, record, 1e-6).set_index("quantity").loc["1-cos_alpha", "difference"] == float("inf")
+    renamed = record.assign(site=record["site"].where(record["role"] != "null", "FC two"))
+    with pytest.raises(RecordError, match="1 of 3 numbers measured now are not in the record .'1-cos_alpha'."):
+        records.compare(renamed, record, 1e-6)
+    assert len(records.compare(record.iloc[:1], record, 1e-6)) == 1  # the record may hold more
+
+
+@pytest.mark.parametrize("damage, said", [
+    (lambda found: [], "damaged"),
+    (lambda found: {**found, "rows": None}, "damaged"),
+    (lambda found: {**found, "rows": [["x"] * len(records.COLUMNS)]}, "damaged"),
+    (lambda found: {**found, "pairs": {"mlp_mnist_spawn/0": {}}}, "damaged"),
+    (lambda found: {**found, "pairs": {**found["pairs"], "mlp_mnist_spawn/7": provenance()}}, "damaged"),
+    (lambda found: {key: value for key, value in found.items() if key != "pairs"}, "damaged"),
+    (lambda found: {**found, "columns": found["columns"][:-1], "rows": [row[:-1] for row in found["rows"]]}, "another format"),
+    (lambda found: {**found, "experiment": "tab1"}, "holds 'tab1'"),
+    (lambda found: {**found, "profile": "paper"}, "of profile 'paper'"),
+])
+def test_every_damage_is_a_record_error(tmp_path, damage, said):
+    save(tmp_path)
+    path = records.path_of("fig08", "smoke", tmp_path)
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(RecordError, match=said):
+        records.load("fig08", "smoke", tmp_path)

@@ -5,7 +5,7 @@ import pytest
 from llfc_lib.metrics.rows import Row
 from llfc_lib.report import records, tables, verdicts
 from llfc_lib.report.claims import CLAIMS, TABLE_1
-from llfc_lib.report.verdicts import (EXCEEDS, EXCEEDS_NOT, NO_NULL, NOT, NOT_COMPARABLE, NOT_HERE, PARTLY, REPRODUCED,
+from llfc_lib.report.verdicts import (EXCEEDS, EXCEEDS_NOT, INCOMPLETE, NO_NULL, NOT, NOT_COMPARABLE, NOT_HERE, PARTLY, REPRODUCED,
                                       judge_claim)
 
 CLAIM = {claim.id: claim for claim in CLAIMS}
@@ -142,6 +142,41 @@ def test_additivity_counts_only_partners_at_the_same_distance():
     assert outcome("additivity", record(lambda k: rows("dist_add", 0.02, nulls, 0.5))) == (REPRODUCED, EXCEEDS_NOT)
 
 
+@pytest.mark.parametrize("claim", CLAIM)
+def test_a_claim_without_numbers_is_not_judged(claim):
+    """No number fails no rule: an empty record must not read "reproduced"."""
+    with pytest.raises(records.RecordError, match="the record has no number for"):
+        judge_claim(CLAIM[claim], record(lambda k: rows("unrelated", 1.0, alpha=0.5)))
+
+
+def test_a_number_that_is_not_one_is_not_judged():
+    with pytest.raises(records.RecordError, match="in some rows"):
+        judge_claim(CLAIM["cosine"], record(lambda k: rows("cos_ratio", 0.05 if k else float("nan"), ALL_NULLS, 0.9, alpha=0.5)))
+
+
+def test_nulls_of_some_pairs_only_are_not_exceeded():
+    def of_pair(k):
+        nulls = {kind: null for kind, null in ALL_NULLS.items() if k or kind != "gaussian matched"}
+        return rows("cos_ratio", 0.05, nulls, 0.9, alpha=0.5)
+
+    verdict = judge_claim(CLAIM["cosine"], record(of_pair))
+    assert (verdict.evidence, verdict.null) == (INCOMPLETE, "not measured everywhere: gaussian matched")
+
+
+def test_cases_are_counted_over_all_displaced_partners():
+    nulls = {**ALL_NULLS, "entries t=1": 0.09}
+    verdict = judge_claim(CLAIM["cosine"], record(lambda k: rows("cos_ratio", 0.05, nulls, 0.9, alpha=0.5)))
+    assert verdict.null == "not below half of: displaced partners in 9 of 54 cases"
+
+
+def test_the_spread_is_over_pairs_and_not_over_alphas():
+    def of_pair(k):
+        return [row for alpha, value in ((0.25, 0.02), (0.5, 0.08), (0.75, 0.02))
+                for row in rows("cos_ratio", value + 0.001 * k, ALL_NULLS, 0.9, alpha=alpha, sites=("FC 1",))]
+
+    assert judge_claim(CLAIM["cosine"], record(of_pair)).ours == "FC 1 0.0410\u00a0±\u00a00.0010"
+
+
 def ends(a, b):
     return [Row("error", a, n=10000, alpha=1.0), Row("error", b, n=10000, alpha=0.0)]
 
@@ -154,9 +189,9 @@ def test_endpoints_within_two_standard_deviations_of_our_pairs():
     assert outcome("endpoints", record(lambda k: ends(0.018, 0.019), data="digits", profile="smoke"))[0] == NOT_COMPARABLE
 
 
-def stitched(by_site, displaced=0.5, control=0.9, end=0.01835):
+def stitched(by_site, displaced=0.5, control=0.9, end=0.01835, partner=0.02):
     def of_pair(k):
-        made = ends(end, end) + [Row("error", 0.02, n=10, alpha=0.0, role="null", kind="gaussian t=1")]
+        made = ends(end, end) + [Row("error", partner, n=10, alpha=0.0, role="null", kind="gaussian t=1")]
         for site, value in by_site.items():
             for direction in ("A to B", "B to A"):
                 made += rows("stitched_error", value + 0.0001 * k, {"gaussian t=1": displaced}, control, (site,), direction=direction)
@@ -176,10 +211,19 @@ def test_stitched_numbers_and_their_pattern():
     assert outcome("resembles", stitched(printed, control=0.03))[1] == EXCEEDS_NOT
 
 
+def test_a_partner_stitched_better_than_its_ends_is_no_null_to_beat():
+    """Its excess is negative; taken by size it would count as a large one."""
+    printed = {site: TABLE_1[site] / 100 for site in SITES}
+    assert outcome("resembles", stitched(printed, displaced=0.01, partner=0.2))[1] == EXCEEDS_NOT
+
+
 def test_the_learning_rate_that_comes_nearer():
-    near, far = [ends(0.018, 0.019), ends(0.0175, 0.0185)], [ends(0.022, 0.023), ends(0.0225, 0.0235)]
+    connected, apart = [Row("error_barrier_chord", 0.0, n=10000)], [Row("error_barrier_chord", 0.12, n=10000)]
+    near, far = ([ends(0.018, 0.019) + connected, ends(0.0175, 0.0185) + connected],
+                 [ends(0.022, 0.023) + apart, ends(0.0225, 0.0235) + apart])
     printed = judge_claim(CLAIM["rate"], record(lambda k: near[k], pairs=2, variant=far))
     assert printed.agreement == REPRODUCED and printed.ours.endswith("1.2e-4")
+    assert "%, barrier at most 0.00 points, 1.2e-3: " in printed.ours and "barrier at most 12.00 points" in printed.ours
     other = judge_claim(CLAIM["rate"], record(lambda k: far[k], pairs=2, variant=near))
     assert other.agreement == NOT and other.ours.endswith("1.2e-3")
 

@@ -33,7 +33,7 @@ CLAIMS = (
     Claim("endpoints", "B.1", "Table 1", "Errors of the two networks of Table 1.", f"A {_ENDS[0]} %, B {_ENDS[1]} %",
           "tab1", "endpoints", "B1_settings", numbers=_ENDS),
     Claim("rate", "B.1", "B.1.1", "The printed learning rate, 1.2e-4, gives the printed errors.",
-          f"1.2e-4; mean of A and B {sum(_ENDS) / 2:.3f} %", "tab1", "learning_rate", "B1_settings", numbers=_ENDS),
+          f"1.2e-4; mean of A and B {sum(_ENDS) / 2:.3f} %", "lmc_mlp", "learning_rate", "B1_settings", numbers=_ENDS),
     Claim("cosine", "B.2", "Figure 8",
           "$1-\\mathrm{cosine}_\\alpha$ is close to 0 compared with the baseline $1-\\mathrm{cosine}_{A,B}$.",
           "close to 0 compared with the baseline", "fig08", "cosine", "B2_llfc"),

@@ -112,18 +112,25 @@ def load(experiment: str, profile: str, folder: Path | None = None, recipe_hashe
                           f"{path.parent.name}/); `make runs PROFILE={profile}` and `make publish` make one")
     try:
         found = json.loads(path.read_text())
-        table = pd.DataFrame(found["rows"], columns=found["columns"])
-    except (ValueError, KeyError) as error:
+        if found.get("format") != FORMAT or found["columns"] != COLUMNS:
+            raise RecordError(f"{path.parent.name}/{path.name} is of another format (columns {found['columns']})")
+        if (found["experiment"], found["profile"]) != (experiment, profile):
+            raise RecordError(f"{path.parent.name}/{path.name} holds {found['experiment']!r} of profile {found['profile']!r}")
+        table = _typed(pd.DataFrame(found["rows"], columns=COLUMNS))
+        hashes = {pair: (p["recipe"], p["recipe_hash"]) for pair, p in found["pairs"].items()}
+        if table.empty or set(table["pair"]) != set(hashes):
+            raise ValueError("rows and pairs do not belong together")
+    except RecordError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path.parent.name}/{path.name} is damaged ({error}); restore it with git, or remove it and "
                           f"run `make publish`") from error
-    if found.get("format") != FORMAT or list(table.columns) != COLUMNS:
-        raise RecordError(f"{path.parent.name}/{path.name} is of another format (columns {list(table.columns)})")
-    for pair, provenance in found["pairs"].items():
-        expected = (recipe_hashes or {}).get(provenance["recipe"], provenance["recipe_hash"])
-        if provenance["recipe_hash"] != expected:
+    for pair, (name, stored) in hashes.items():
+        expected = (recipe_hashes or {}).get(name, stored)
+        if stored != expected:
             raise RecordError(f"{path.parent.name}/{path.name}: pair {pair} was made from another recipe "
-                              f"({provenance['recipe_hash']}, now {expected}); run `make runs` and `make publish` again")
-    return Record(experiment, profile, found["pairs"], _typed(table))
+                              f"({stored}, now {expected}); run `make runs` and `make publish` again")
+    return Record(experiment, profile, found["pairs"], table)
 
 
 def best(experiment: str, folder: Path | None = None, recipe_hashes: Mapping[str, str] | None = None) -> Record:
@@ -135,20 +142,23 @@ def best(experiment: str, folder: Path | None = None, recipe_hashes: Mapping[str
 
 
 def compare(live: pd.DataFrame, record: pd.DataFrame, tolerance: float) -> pd.DataFrame:
-    """The largest difference of means per quantity, between rows that both have.
+    """The largest difference of means per quantity, over the live rows; the record may hold more.
 
-    Differences are absolute, relative to the record where that exceeds 1. Columns: quantity, compared (how many
-    numbers), difference, tolerance. RecordError if the two have no row in common.
+    Differences are absolute, relative to the record where that exceeds 1; infinite where only one is NaN. Columns:
+    quantity, compared (how many numbers), difference, tolerance. RecordError if a live row is not in the record.
     """
     def index(frame: pd.DataFrame) -> pd.DataFrame:
         frame = frame[frame["epoch"].isna()]
         return frame.assign(alpha=frame["alpha"].fillna(-1.0))
 
     keys = [key for key in KEYS if key != "epoch"]
-    both = index(live).merge(index(record), on=keys, suffixes=("", "_record"))
-    if both.empty:
-        raise RecordError("nothing that was measured now is in the record")
+    both = index(live).merge(index(record), on=keys, how="left", suffixes=("", "_record"), indicator=True)
+    absent = both[both["_merge"] == "left_only"]
+    if len(absent) or both.empty:
+        which = sorted(absent["quantity"].unique())
+        raise RecordError(f"{len(absent)} of {len(both)} numbers measured now are not in the record {which}")
     scale = both["mean_record"].abs().clip(lower=1.0)
-    both["difference"] = ((both["mean"] - both["mean_record"]).abs() / scale).astype(float)
+    apart = ((both["mean"] - both["mean_record"]).abs() / scale).astype(float)
+    both["difference"] = apart.fillna(float("inf")).mask(both["mean"].isna() & both["mean_record"].isna(), 0.0)
     grouped = both.groupby("quantity", sort=False)["difference"]
     return pd.DataFrame({"compared": grouped.size(), "difference": grouped.max(), "tolerance": tolerance}).reset_index()

@@ -216,5 +216,8 @@ def rules() -> MyST:
         "- Displaced partners are held against the pair on quantities that do not change with the size of the "
         "difference: the ratio of 1-cos to its baseline; Dist_com divided by the product of Dist_W and Dist_H. Weak "
         "additivity has none, so only partners at the same distance count there.",
+        "- *Changed after the first runs*, each time to be stricter, and no verdict changed by it: a displaced partner that is "
+        "stitched without loss counts as having no excess; a null that lacks some pairs is called incomplete; the spread "
+        "shown is that over pairs, not over α as well.",
     ]
     return MyST("\n".join(lines))

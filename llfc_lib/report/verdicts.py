@@ -29,6 +29,7 @@ KEYS = ["pair", "site", "alpha", "direction"]
 REPRODUCED, PARTLY, NOT, NOT_HERE = "reproduced", "partly", "not reproduced", "not seen at this scale"
 NOT_COMPARABLE = "another data set"
 EXCEEDS, EXCEEDS_NOT, NO_NULL = "exceeds every null", "no more than a null", "no null applies"
+INCOMPLETE = "nulls incomplete"  # none failed so far, but not all are measured in every pair and site
 NOTHING = "–"
 
 
@@ -80,6 +81,15 @@ def numbers(frame: pd.DataFrame, quantity: str, role: str = "value", kind: str =
     return chosen.assign(alpha=chosen["alpha"].fillna(-1.0)).set_index(KEYS)["mean"].sort_index()
 
 
+def measured(frame: pd.DataFrame, quantity: str) -> pd.Series:
+    """The pairs' own ``numbers``. RecordError if there is none or one is NaN: nothing at all would keep every rule."""
+    found = numbers(frame, quantity)
+    if found.empty or found.isna().any():
+        raise records.RecordError(f"the record has no number for {quantity!r}{' in some rows' if len(found) else ''}; run "
+                                  "`make runs` and `make publish` again")
+    return found
+
+
 def agreement_of(holds: pd.Series) -> str:
     return REPRODUCED if holds.all() else PARTLY if holds.any() else NOT
 
@@ -87,30 +97,32 @@ def agreement_of(holds: pd.Series) -> str:
 def evidence_of(value: pd.Series, nulls: Mapping[str, pd.Series], control: pd.Series | None = None) -> tuple[str, str]:
     """Whether |value| is below half of every null and below the control, everywhere; and which nulls hold it up.
 
-    Nulls without numbers in the record are passed over; without any, no null applies.
+    A null without any number in the record is passed over; without any null, none applies. One that lacks some pairs
+    or sites cannot fail there, but neither can it be exceeded.
     """
-    failed: dict[str, list[int]] = {}
-    seen = 0
+    counts: dict[str, list[int]] = {}  # how many fail, of how many
+    absent = []
     for kind, null in nulls.items():
         both = pd.concat([value.abs(), null.abs()], axis=1, keys=["value", "null"]).dropna()
-        seen += len(both)
-        bad = int((both["value"] >= SUPPORTED * both["null"]).sum())
-        if bad:
-            failed.setdefault("displaced partners" if kind in DISPLACED else kind, []).extend((bad, len(both)))
+        if 0 < len(both) < len(value):
+            absent.append(kind)
+        group = counts.setdefault("displaced partners" if kind in DISPLACED else kind, [0, 0])
+        group[0] += int((both["value"] >= SUPPORTED * both["null"]).sum())
+        group[1] += len(both)
+    seen = sum(of for _, of in counts.values())
     if control is not None:
         both = pd.concat([value.abs(), control.abs()], axis=1, keys=["value", "null"]).dropna()
-        bad = int((both["value"] >= both["null"]).sum())
-        if bad:
-            failed["control"] = [bad, len(both)]
-    if failed:
-        return EXCEEDS_NOT, "not below half of: " + "; ".join(f"{kind} in {sum(counts[::2])} of {sum(counts[1::2])} cases"
-                                                     for kind, counts in failed.items())
+        counts["control"] = [int((both["value"] >= both["null"]).sum()), len(both)]
+    if failed := [f"{kind} in {bad} of {of} cases" for kind, (bad, of) in counts.items() if bad]:
+        return EXCEEDS_NOT, "not below half of: " + "; ".join(failed)
+    if absent:
+        return INCOMPLETE, "not measured everywhere: " + ", ".join(absent)
     return (EXCEEDS, "below half of each, everywhere") if seen else (NO_NULL, NOTHING)
 
 
 def by_site(values: pd.Series, scale: float = 1.0, unit: str = "") -> str:
-    """"FC 1 0.054 ± 0.002, ...": mean and standard deviation over pairs, alphas and directions pooled per site."""
-    groups = values.mul(scale).groupby("site")
+    """"FC 1 0.054 ± 0.002, ...": mean and standard deviation over pairs (and directions) of the mean over alphas."""
+    groups = values.mul(scale).groupby(["pair", "site", "direction"]).mean().groupby("site")
     return ", ".join(f"{site} {spread(group)}{unit}".strip() for site, group in groups)
 
 
@@ -131,9 +143,8 @@ def spread(values: pd.Series) -> str:
 # -- rules: each returns agreement, evidence, our numbers, the nulls' word --------------------------------------------
 
 def connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
-    barrier = numbers(own, "error_barrier_chord").groupby("pair").mean()
-    error = numbers(own, "error")
-    ends = error[error.index.get_level_values("alpha").isin([0.0, 1.0])].groupby("pair").mean()
+    barrier = measured(own, "error_barrier_chord").groupby("pair").mean()
+    ends = _ends(own).groupby("pair").mean()
     n = own.loc[own["quantity"] == "error_barrier_chord", "n"].iloc[0]
     allowed = CONNECTED_SE * (ends * (1 - ends) / n) ** 0.5
     nulls = {kind: numbers(own, "error_barrier_chord", "null", kind) for kind in DISPLACED}
@@ -145,21 +156,21 @@ def connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
 
 
 def cosine(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
-    ratio = numbers(own, "cos_ratio")
+    ratio = measured(own, "cos_ratio")
     nulls = {kind: numbers(own, "cos_ratio", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
     evidence, word = evidence_of(ratio, nulls, numbers(own, "cos_ratio", "control", "independent"))
     return agreement_of(ratio <= NEGLIGIBLE), evidence, by_site(ratio), word
 
 
 def coefficient(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
-    off = numbers(own, "1-coef_alpha")
+    off = measured(own, "1-coef_alpha")
     nulls = {kind: numbers(own, "1-coef_alpha", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
     evidence, word = evidence_of(off, nulls, numbers(own, "1-coef_alpha", "control", "independent"))
     return agreement_of(off.abs() <= CLOSE_TO_ONE), evidence, "1 - coef: " + by_site(off), word
 
 
 def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
-    com, w, h = (numbers(own, q) for q in ("dist_com", "dist_W", "dist_H"))
+    com, w, h = (measured(own, q) for q in ("dist_com", "dist_W", "dist_H"))
     worst = com / pd.concat([w, h], axis=1).min(axis=1)
 
     def per_product(role: str, kind: str) -> pd.Series:
@@ -170,13 +181,13 @@ def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str
     first, word = evidence_of(com, {kind: numbers(own, "dist_com", "null", kind) for kind in ("formula", "shuffled units")},
                               numbers(own, "dist_com", "control", "independent"))
     second, more = evidence_of(com / (w * h), {kind: per_product("null", kind) for kind in DISPLACED})
-    evidence = EXCEEDS_NOT if EXCEEDS_NOT in (first, second) else first
+    evidence = next((e for e in (EXCEEDS_NOT, INCOMPLETE) if e in (first, second)), first)
     return (agreement_of(worst <= NEGLIGIBLE), evidence, "Dist_com / smaller of Dist_W, Dist_H: " + by_site(worst),
             "; ".join(dict.fromkeys(w for w in (word, more) if w != NOTHING)))
 
 
 def additivity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
-    dist = numbers(own, "dist_add")
+    dist = measured(own, "dist_add")
     # only displaced partners at the same distance: this quantity grows with the distance of the pair
     nulls = {kind: numbers(own, "dist_add", "null", kind) for kind in ["shuffled images", *MATCHED]}
     evidence, word = evidence_of(dist, nulls, numbers(own, "dist_add", "control", "independent"))
@@ -184,7 +195,7 @@ def additivity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, s
 
 
 def _ends(own: pd.DataFrame) -> pd.Series:
-    error = numbers(own, "error")
+    error = measured(own, "error")
     return error[error.index.get_level_values("alpha").isin([0.0, 1.0])]
 
 
@@ -199,14 +210,14 @@ def _inside(value: float, ours: pd.Series) -> bool:
 
 
 def stitched_numbers(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
-    stitched = 100 * numbers(own, "stitched_error")
+    stitched = 100 * measured(own, "stitched_error")
     sites = sorted(stitched.index.get_level_values("site").unique())
-    inside = pd.Series([_inside(value, stitched.xs(site, level="site")) for value, site in zip(claim.numbers, sites)])
+    inside = pd.Series([_inside(value, stitched.xs(site, level="site")) for value, site in zip(claim.numbers, sites, strict=True)])
     return agreement_of(inside), NO_NULL, by_site(stitched, unit=" %"), NOTHING
 
 
 def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
-    stitched, ends = numbers(own, "stitched_error"), _ends(own).groupby("pair").mean()
+    stitched, ends = measured(own, "stitched_error"), _ends(own).groupby("pair").mean()
     excess = (stitched - ends.reindex(stitched.index.get_level_values("pair")).values)
     relative = excess / ends.reindex(excess.index.get_level_values("pair")).values
     means = stitched.groupby("site").mean()  # FC 1, FC 2, FC 3: in order of depth
@@ -218,7 +229,8 @@ def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
         found, partner = numbers(own, "stitched_error", "null", kind), numbers(own, "error", "null", kind)
         partner = partner[partner.index.get_level_values("alpha") == 0].groupby("pair").mean()
         mean = (0.5 * (partner + own_error)).reindex(found.index.get_level_values("pair"))
-        return found - mean.values
+        # a partner stitched better than its ends on average has no excess: its size must not count as one
+        return (found - mean.values).clip(lower=0)
 
     nulls = {kind: displaced_excess(kind) for kind in DISPLACED}
     control = numbers(own, "stitched_error", "control", "independent")
@@ -235,10 +247,11 @@ def learning_rate(claim: Claim, own: pd.DataFrame, frame: pd.DataFrame) -> tuple
     printed = sum(claim.numbers) / len(claim.numbers)
     ours = {"1.2e-4": 100 * _ends(own)} | ({"1.2e-3": 100 * _ends(other)} if len(other) else {})
     off = {rate: abs(ends.mean() - printed) for rate, ends in ours.items()}
-    text = ", ".join(f"{rate}: {spread(ends)} %" for rate, ends in ours.items())
+    barrier = {rate: 100 * measured(rows, "error_barrier_chord").max() for rate, rows in zip(ours, (own, other))}
+    text = ", ".join(f"{rate}: {spread(ends)} %, barrier at most {barrier[rate]:.2f} points" for rate, ends in ours.items())
     nearest = min(off, key=off.get)
     holds = pd.Series([_inside(printed, ours["1.2e-4"]), nearest == "1.2e-4"])
-    return agreement_of(holds), NO_NULL, f"{text}; nearer to the printed mean of {printed:.2f} %: {nearest}", NOTHING
+    return agreement_of(holds), NO_NULL, f"{text}; nearer to the printed mean of {printed:.3f} %: {nearest}", NOTHING
 
 
 RULES = {rule.__name__: rule for rule in (connected, cosine, coefficient, commutativity, additivity, endpoints,
