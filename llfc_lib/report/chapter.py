@@ -128,7 +128,7 @@ class Chapter:
 
 def _below(difference: float) -> str:
     """The next power of ten: the digits behind it are rounding, which differs between processors."""
-    return f"below 1e{math.floor(math.log10(difference)) + 1}" if difference else "0"
+    return f"below 1e{math.floor(math.log10(max(difference, 1e-12))) + 1}"
 
 
 @dataclass(frozen=True)
