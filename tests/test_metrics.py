@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from llfc_lib.data.torchvision import torchvision
-from llfc_lib.metrics import (LLFC, Barrier, Commutativity, Stitching, WeakAdditivity, barrier, commutativity, llfc, measure,
-                              stitching, weak_additivity)
+from llfc_lib.metrics import (LLFC, Barrier, Commutativity, Stitching, WeakAdditivity, barrier, commutativity,
+                              displacement_null, llfc, measure, stitching, weak_additivity)
 from llfc_lib.models.view import UntraceableError, View
 from llfc_lib.models.weights import interpolate, weight_distance
 
@@ -292,6 +292,24 @@ def test_streamed_in_float32_as_in_float64():
     assert measure(a, b, loader(), everything(), dtype=torch.float64)  # images already in it, networks not yet
 
 
+def test_reductions_are_in_float64_whatever_the_networks_are_in():
+    """From the same float32 features, the sums agree with float64 ones to far more than float32 has digits."""
+    a = mlp(0, dtype=torch.float32)
+    b, data = near(a, 1, 0.01), loader(batch=60, dtype=torch.float32)
+    f_a, f_b, f = ({k: v.double() for k, v in hidden(n, data[0][0]).items()} for n in (a, b, between(a, b, 0.5).float()))
+    m = (f_a["FC 2"] + f_b["FC 2"]) / 2
+    rows = measure(a, b, data, everything())
+    for quantity, x, y in (("1-cos_AB", f_a["FC 2"], f_b["FC 2"]), ("1-cos_alpha", f["FC 2"], m)):
+        half = (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(1) / 2
+        alpha = 0.5 if quantity == "1-cos_alpha" else None
+        assert find(rows, quantity, site="FC 2", alpha=alpha).mean == pytest.approx(half.mean().item(), rel=1e-9, abs=0)
+    assert find(rows, "set_c", site="FC 2", alpha=0.5).mean == pytest.approx(
+        ((f["FC 2"] * m).sum() / f["FC 2"].square().sum()).item(), rel=1e-11, abs=0)
+    d_h = hidden(a, data[0][0])["in 3"] - hidden(b, data[0][0])["in 3"]  # the difference itself is in float32
+    expected = d_h.double().square().sum() / (f_a["in 3"].norm() * f_b["in 3"].norm())
+    assert find(rows, "dist_H", site="FC 3").mean == pytest.approx(expected.item(), rel=1e-11, abs=0)
+
+
 def test_zero_features_are_counted_and_do_not_poison_the_mean():
     a, b = mlp(0), near(mlp(0), 1)
     for network in (a, b):
@@ -385,6 +403,8 @@ def infinite_network():
     (lambda: barrier(mlp(0), mlp(1), loader(), (0, 0.25, 0.5, 0.6, 0.75, 1)), ValueError, "has 6 points"),
     (lambda: stitching(conv(0), conv(1), loader(shape=(2, 5, 5)), ["FC 1"]), ValueError, "unknown site 'FC 1'"),
     (lambda: interpolate(mlp(0).state_dict(), mlp(1).state_dict(), -0.1), ValueError, "alpha = -0.1"),
+    (lambda: interpolate({"w": torch.ones(3)}, {"w": torch.ones(1)}, 0.5), ValueError, r"'w' is \(3,\) in A and \(1,\) in B"),
+    (lambda: displacement_null(mlp(0), mlp(1), [], lambda: [LLFC()], "rotation"), ValueError, "the loader gave no images"),
     (lambda: llfc(PlusEquals(), PlusEquals(), loader(dtype=torch.float32)), UntraceableError, "PlusEquals gives other outputs"),
 ])
 def test_bad_input_is_named(call, error, message):
@@ -393,8 +413,31 @@ def test_bad_input_is_named(call, error, message):
 
 
 def test_labels_out_of_range_do_not_crash_the_loss():
-    with pytest.raises((ValueError, IndexError)):
+    with pytest.raises(ValueError, match="labels run from 3 to 7, outside 0..4"):
         barrier(mlp(0), mlp(1), [(x, y + 3) for x, y in loader()])
+
+
+def test_nan_images_are_not_taken_for_an_untraceable_network(pair):
+    rows = llfc(*pair, [(x * math.nan, y) for x, y in loader()])
+    assert math.isnan(find(rows, "1-cos_AB", site="FC 1").mean)
+
+
+def test_the_users_modules_keep_their_modes():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).double().train()
+    network[2].eval()  # frozen, as in fine-tuning
+    modes = [m.training for m in network.modules()]
+    llfc(network, network, loader())
+    assert [m.training for m in network.modules()] == modes
+
+
+@pytest.mark.parametrize("c", [0.3, 1.7, 2.3, 3.1])
+def test_opposite_maps_give_a_real_distance(c):
+    """H_B = c H_A with W_B = -c W_A or W_B = -W_A / c: one of the two sides vanishes, up to the sign of its rounding."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        a, b = (nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)).double() for _ in range(2))
+        b[0].weight.data, b[1].weight.data = c * a[0].weight.data, -(c if seed % 2 else 1 / c) * a[1].weight.data
+        assert all(isinstance(r.mean, float) for r in commutativity(a, b, loader(shape=(6,))))
 
 
 def test_stitching_beside_a_shortcut_is_refused():

@@ -139,6 +139,22 @@ def test_in_place_operations_keep_their_meaning_and_overwrite_nothing():
     assert [s.cut for s in view.sites] == [True, False, True]  # `kept`, changed in place, passes beside the second
 
 
+def test_constants_computed_early_are_there_for_the_upper_part():
+    class Early(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w1, self.w2 = nn.Parameter(torch.randn(6, 5)), nn.Parameter(torch.randn(3, 6))
+
+        def forward(self, x):
+            doubled = 2 * self.w2
+            return F.linear(F.relu(F.linear(x, self.w1)), doubled)
+
+    view, x = View(Early()), torch.randn(7, 5)
+    site = view.sites[0]
+    assert site.cut  # what passes beside it does not depend on the image
+    assert torch.equal(view.run_from(site.node, view.run(x, {site.node})[site.node]), view(x))
+
+
 def test_an_unknown_site_names_the_known_ones():
     with pytest.raises(ValueError, match="unknown site 'FC 9'; this network has .*'FC 3'"):
         View(MLP(20, 8)).site("FC 9")

@@ -76,8 +76,8 @@ class Commutativity:
 
 
 def _sides(pp: float, qq: float, pq: float) -> float:
-    """|S1| |S2| for S1 = (P + Q)/2, S2 = (P - Q)/2."""
-    return 0.25 * ((pp + 2 * pq + qq) * (pp - 2 * pq + qq)) ** 0.5
+    """|S1| |S2| for S1 = (P + Q)/2, S2 = (P - Q)/2; where one of them vanishes, rounding must not make it negative."""
+    return 0.25 * (max(pp + 2 * pq + qq, 0.0) * max(pp - 2 * pq + qq, 0.0)) ** 0.5
 
 
 def _two_sides(pp: float, qq: float, pq: float) -> float:

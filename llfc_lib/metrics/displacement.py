@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from llfc_lib.metrics.llfc import one_minus_cos
-from llfc_lib.metrics.measure import Loader, Metric, Network, Pair, measure
+from llfc_lib.metrics.measure import NO_IMAGES, Loader, Metric, Network, Pair, measure
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import View
 from llfc_lib.models.weights import State
@@ -147,5 +147,7 @@ def _first_images(loader: Loader, dtype: torch.dtype | None) -> Tensor:
         n += len(x)
         if n >= MATCH_IMAGES:
             break
+    if not kept:
+        raise ValueError(NO_IMAGES)
     images = torch.cat(kept)[:MATCH_IMAGES]
     return images if dtype is None else images.to(dtype)

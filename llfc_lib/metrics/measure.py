@@ -1,5 +1,6 @@
 """One pass over the data for any number of metrics of a pair of networks."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Protocol
@@ -13,6 +14,7 @@ from llfc_lib.models.weights import check_finite, check_same_shapes, interpolate
 
 Network = nn.Module | View
 Loader = Iterable[tuple[Tensor, Tensor]]
+NO_IMAGES = "the loader gave no images; is the data set empty, or an iterator already used up?"
 
 
 class Metric(Protocol):
@@ -49,10 +51,8 @@ class Pair:
         ``h = h + 1``, which is something else where the old tensor is read again."""
         for module, view in self._given:
             own = next((p.dtype for p in module.parameters()), x.dtype)
-            training = module.training
-            same = torch.equal(module.eval()(x.to(own)), view(x.to(own)))
-            module.train(training)
-            if not same:
+            given, traced = copy.deepcopy(module).eval()(x.to(own)), view(x.to(own))  # a copy: its mode is the user's
+            if not torch.allclose(given, traced, rtol=0, atol=0, equal_nan=True):
                 raise UntraceableError(f"the traced graph of {type(module).__name__} gives other outputs than the network "
                                        f"itself; does it change a tensor in place and read it again under another name?")
 
@@ -113,7 +113,7 @@ def measure(a: Network, b: Network, loader: Loader, metrics: Sequence[Metric], d
         highest.append(y.amax())
         classes = batch.a[pair.a.output].shape[-1]
     if n == 0:
-        raise ValueError("the loader gave no images; is the data set empty, or an iterator already used up?")
+        raise ValueError(NO_IMAGES)
     # Looked at once, after the pass: asking in the loop would wait for the device at every batch.
     if y.device.type != "meta":
         low, high = int(torch.stack(lowest).min()), int(torch.stack(highest).max())

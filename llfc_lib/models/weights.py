@@ -33,9 +33,11 @@ def check_finite(state: State, who: str) -> None:
 def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
     """alpha A + (1 - alpha) B (Definition 1), tensor by tensor; integer buffers are A's.
 
-    ``torch.lerp`` gives B at 0, A at 1, and A wherever both agree, to the bit. ValueError for alpha outside [0, 1].
+    ``torch.lerp`` gives B at 0, A at 1, and A wherever both agree, to the bit. ValueError for alpha outside [0, 1] or
+    networks of different shape.
     """
     check_alpha(alpha)
+    check_same_shapes(a, b)
     return {name: torch.lerp(b[name], value, alpha) if value.is_floating_point() else value.clone()
             for name, value in a.items()}
 
