@@ -95,6 +95,7 @@ def test_streams_are_independent_and_repeatable():
 
     assert torch.equal(order(0, "A", 3, "order"), order(0, "A", 3, "order"))
     assert seed_of(1, 11) != seed_of(11, 1)
+    assert not torch.equal(order(0, "A", 3, "order"), order(0, "A", 3, "crop"))
     # no epoch of one child is drawn in the same order as any epoch of the other
     orders = {tuple(order(0, branch, epoch, "order").tolist()) for branch in "AB" for epoch in range(30)}
     assert len(orders) == 60
