@@ -195,3 +195,8 @@ def test_a_killed_unit_goes_on_where_it_was(tmp_path):
     assert process.wait() == -signal.SIGKILL and not finished()
     assert subprocess.run(command, env=environment, cwd=ROOT).returncode == 0
     assert len(finished()) == 1
+
+
+def test_what_is_published_needs_no_network(monkeypatch, empty_tree):
+    monkeypatch.setattr(publish, "is_published", lambda unit: True)
+    assert queue.missing(plan("smoke")) == []
