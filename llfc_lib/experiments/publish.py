@@ -78,6 +78,8 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
         "train_seconds": round(sum(e["seconds"] for run in runs.values() for e in run.history), 1),
         "measure_seconds": round(sum(result["seconds"] for result in results), 1),
         **results[-1]["environment"],
+        # parts may have been measured at several commits, of one measure_version
+        "commit": ", ".join(sorted({result["environment"]["commit"] for result in results})),
     }
     for experiment in EXPERIMENTS.values():
         if name in experiment.recipes:

@@ -188,7 +188,7 @@ def provenance() -> MyST:
     for profile in PROFILES:
         for path in sorted((records.RECORDS / profile).glob("*.json")):
             pairs = records.load(path.stem, profile).pairs.values()
-            commits = sorted({p["commit"] for p in pairs})
+            commits = sorted({commit for p in pairs for commit in p["commit"].split(", ")})
             rows.append((f"`{path.stem}`", profile, len(pairs), ", ".join(sorted({p["data"]["name"] for p in pairs})),
                          ", ".join(f"`{c}`" for c in commits), ", ".join(sorted({p["cpu"] for p in pairs})),
                          f"{sum(p['train_seconds'] for p in pairs) / 60:.0f}", f"{sum(p['measure_seconds'] for p in pairs) / 60:.0f}",
