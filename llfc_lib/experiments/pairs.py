@@ -32,9 +32,13 @@ BATCH = 1000
 DTYPE = {"smoke": torch.float64, "lite": torch.float32, "paper": torch.float32}
 
 
-def members(pair: int) -> dict[str, tuple[int, str]]:
-    """The (seed, branch) of the networks that pair ``pair`` needs."""
-    return {"A": (pair, "A"), "B": (pair, "B"), "independent": (pair + 1, "A")}
+def members(name: str, pair: int) -> dict[str, tuple[int, str]]:
+    """The (seed, branch) of the networks that pair ``pair`` of recipe ``name`` needs.
+
+    Pairs that ask when to spawn have no independent network: spawned at epoch 0, they are not connected themselves.
+    """
+    children = {"A": (pair, "A"), "B": (pair, "B")}
+    return children if "spawn_at" in name else {**children, "independent": (pair + 1, "A")}
 
 
 def shipped_path(profile: str, name: str, seed: int, branch: str) -> Path:
@@ -66,7 +70,7 @@ def networks(profile: str, name: str, pair: int = 0, device: str = "cpu", retrai
     r = recipe(name, profile)
     data = load(r.data)
     found = {who: as_network(r, endpoint(profile, name, seed, branch, data, device, retrain), data).to(device)
-             for who, (seed, branch) in members(pair).items()}
+             for who, (seed, branch) in members(name, pair).items()}
     return found, data.to(device)
 
 

@@ -69,11 +69,11 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
     results = [u.result() for u in sorted(parts, key=lambda u: PARTS.index(u.part))]
     rows: list[Row] = [row for result in results for row in result["rows"]]
     runs = {who: pairs.endpoint(profile, name, seed, branch, data)
-            for who, (seed, branch) in pairs.members(index).items()}
+            for who, (seed, branch) in pairs.members(name, index).items()}
     provenance = {
         "recipe": name, "recipe_hash": r.hash, "recipe_fields": r.identity(), "reductions": reductions(name, profile),
         "measure_version": MEASURE_VERSION, "parts": [u.part for u in parts],
-        "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(index).items()},
+        "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(name, index).items()},
         "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},
         "train_seconds": round(sum(e["seconds"] for run in runs.values() for e in run.history), 1),
         "measure_seconds": round(sum(result["seconds"] for result in results), 1),
@@ -100,7 +100,7 @@ def _ship(profile: str, name: str) -> list[str]:
     data, r = dataset(recipe(name, profile).data), recipe(name, profile)
     indices = range(PAIRS[profile][name]) if profile == "smoke" else [0]
     done = []
-    for seed, branch in sorted({member for index in indices for member in pairs.members(index).values()}):
+    for seed, branch in sorted({member for index in indices for member in pairs.members(name, index).values()}):
         source, target = run_path(r, seed, branch, data), pairs.shipped_path(profile, name, seed, branch)
         if source.exists() and not _same(source, target):
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -35,8 +35,9 @@ DEFAULT_RATE = 2e10  # operations a second of one thread, until a finished unit 
 def missing(units: Sequence[Unit]) -> list[Unit]:
     """Units neither finished here nor in a committed record; a network only where something still needs it."""
     open_measures = [u for u in units if not u.trains and not publish.is_published(u) and not u.available()]
-    needed = {need for u in open_measures for need in u.needs()}
-    return [u for u in units if u in open_measures or (u in needed and not u.available())]
+    networks = {need for u in open_measures for need in u.needs() if not need.available()}
+    trunks = {need for u in networks for need in u.needs() if not need.available()}
+    return [u for u in units if u in open_measures or u in networks or u in trunks]
 
 
 @dataclass

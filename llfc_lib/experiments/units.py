@@ -73,10 +73,12 @@ class Unit:
         return recipe(self.name, self.profile)
 
     def needs(self) -> list["Unit"]:
+        """What must be finished first: a child's trunk, a measurement's networks."""
         if self.trains:
-            return []
+            forks = self.branch != "trunk" and bool(self.recipe().spawn_epoch)
+            return [Unit(self.profile, self.name, self.index, "train trunk")] if forks else []
         return [Unit(self.profile, self.name, seed, f"train {branch}")
-                for seed, branch in pairs.members(self.index).values()]
+                for seed, branch in pairs.members(self.name, self.index).values()]
 
     def path(self) -> Path:
         """Where the result lies when it is finished."""
@@ -96,7 +98,9 @@ class Unit:
         """Rough floating-point operations, to foretell the time: forward passes over images, three for a step."""
         data, r = dataset(self.recipe().data), self.recipe()
         if self.trains:
-            return flops_per_image(r) * 3 * len(data.y_train) * r.epochs
+            trunk = r.spawn_epoch or 0
+            epochs = trunk if self.branch == "trunk" else r.epochs - trunk
+            return flops_per_image(r) * 3 * len(data.y_train) * epochs
         passes = 120 if self.part == "pair" else pairs.DRAWS * (20 if self.part.endswith("matched") else 15)
         return flops_per_image(r) * len(data.y_test) * passes
 
@@ -112,7 +116,7 @@ class Unit:
             nets, data = pairs.networks(self.profile, self.name, self.index, device)
             if self.part == "pair":
                 rows = pairs.measure_pair(self.profile, nets, data)
-                for who, (seed, branch) in pairs.members(self.index).items():
+                for who, (seed, branch) in pairs.members(self.name, self.index).items():
                     if who != "independent":
                         rows += pairs.curve_rows(who, pairs.endpoint(self.profile, self.name, seed, branch, data))
             else:
@@ -148,7 +152,8 @@ def plan(profile: str | None = None) -> list[Unit]:
         for index in range(max(PAIRS[p].values(), default=0)):
             for name in (n for n, count in PAIRS[p].items() if index < count):
                 measures = [Unit(p, name, index, part) for part in PARTS]
-                units += [u for u in measures[0].needs() if u not in units] + measures
+                networks = [n for u in measures[0].needs() for n in (*u.needs(), u)]
+                units += [u for u in dict.fromkeys(networks) if u not in units] + measures
     return units
 
 

@@ -1,19 +1,23 @@
 """Networks: our own by name, any other through :class:`llfc_lib.models.view.View`."""
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 
 from llfc_lib.models.mlp import MLP
+from llfc_lib.models.resnet20 import ResNet20
+from llfc_lib.models.vgg16 import VGG16
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": lambda shape, classes, **args: MLP(math.prod(shape), classes=classes, **args),
+    "vgg16": lambda shape, classes, **args: VGG16(shape[0], classes=classes, **args),
+    "resnet20": lambda shape, classes, **args: ResNet20(shape[0], classes=classes, **args),
+}
 
 
-def _mlp(image_shape: tuple[int, int, int], classes: int, **args: int) -> nn.Module:
-    channels, height, width = image_shape
-    return MLP(channels * height * width, classes=classes, **args)
-
-
-MODELS = {"mlp": _mlp}
-
-
-def build(name: str, image_shape: tuple[int, int, int], classes: int, **args: int) -> nn.Module:
+def build(name: str, image_shape: tuple[int, int, int], classes: int, **args: Any) -> nn.Module:
     """A freshly initialised network for images of ``image_shape`` (C, H, W), drawn from torch's global generator."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; choose one of {sorted(MODELS)}")

@@ -8,6 +8,8 @@ saved after every epoch, and go on after a kill to the same bits as an undisturb
 import hashlib
 import json
 import math
+import os
+import shutil
 import time
 import warnings
 from pathlib import Path
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llfc_lib.data import Dataset
+from llfc_lib.data.augment import Augmenter
 from llfc_lib.models import build
 from llfc_lib.places import cache_dir
 from llfc_lib.training import checkpoints
@@ -25,7 +28,8 @@ from llfc_lib.progress import Progress
 from llfc_lib.training.recipes import Recipe
 from llfc_lib.streams import generator, seed_of
 
-SUPPORTED = {"augment": ((),), "init": ("PyTorch default",), "normalise": ("per-channel mean and std",)}
+SUPPORTED = {"augment": ((), ("crop", "flip")), "init": ("PyTorch default", "kaiming normal"),
+             "normalise": ("per-channel mean and std",)}
 
 
 def run_key(recipe: Recipe, seed: int, branch: str, data: Dataset) -> str:
@@ -72,10 +76,26 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     return recipe.lr
 
 
-def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
+def speedups(recipe: Recipe, device: torch.device | str) -> tuple[str, ...]:
+    """Those of ``recipe.speedups`` that this machine can use: they change rounding and time, not the recipe.
+
+    "channels last" memory; "bf16 autocast" of the forward pass, in training only, where the processor has bf16;
+    "compiled" by torch.compile where there is a C++ compiler.
+    """
+    if torch.device(device).type == "cpu":
+        bf16 = torch.cpu.get_capabilities().get("avx512_bf16", False) or torch.cpu.get_capabilities().get("amx_bf16", False)
+    else:
+        bf16 = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
+    can = {"channels last": True, "bf16 autocast": bf16,
+           "compiled": shutil.which(os.environ.get("CXX", "g++")) is not None}
+    return tuple(name for name in recipe.speedups if can[name])
+
+
+def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, autocast: bool = False) -> Tensor:
     """One step on a batch; returns (summed loss, wrong answers) on the device, without waiting for it."""
-    logits = model(x)
-    loss = F.cross_entropy(logits, y)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+        logits = model(x)
+    loss = F.cross_entropy(logits.float(), y)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step()
@@ -83,19 +103,20 @@ def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y:
 
 
 def train_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, data: Dataset, recipe: Recipe, epoch: int,
-                stream: tuple[object, ...]) -> Tensor:
+                stream: tuple[object, ...], augmenter: Augmenter | None = None, autocast: bool = False) -> Tensor:
     """One epoch over ``data`` in the order that ``stream`` draws; returns (mean loss, error) of the steps."""
     device, n = data.x_train.device, len(data.y_train)
     torch.manual_seed(seed_of(*stream, epoch, "dropout"))
     order = torch.randperm(n, generator=generator(*stream, epoch, "order")).to(device)
+    draws = augmenter.draw(*stream, epoch) if augmenter else None
     model.train()
     total = torch.zeros(2, device=device)
     for start in range(0, n, recipe.batch):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, epoch + start / n)
         index = order[start:start + recipe.batch]
-        x = data.normalise(data.x_train[index])
-        total += train_step(model, optimiser, x, data.y_train[index])
+        x = data.normalise(augmenter.batch(index, draws) if augmenter else data.x_train[index])
+        total += train_step(model, optimiser, x, data.y_train[index], autocast)
     return total / n
 
 
@@ -116,11 +137,16 @@ def fit(start: Checkpoint, recipe: Recipe, data: Dataset, stream: tuple[object, 
     """Train from ``start`` to epoch ``until`` on draws of ``stream``; ``save`` is called after every epoch.
 
     ``start`` is not changed. Continuing a checkpoint on the stream it was trained on gives the bits of a run that
-    was never interrupted.
+    was never interrupted. Every epoch's entry in the history names the speed-ups it was computed with.
     """
-    data = data.to(device)
+    data, fast = data.to(device), speedups(recipe, device)
     model = new_network(recipe, data).to(device)
     model.load_state_dict(start.model)
+    if "channels last" in fast:
+        model = model.to(memory_format=torch.channels_last)
+    # static shapes: the full batch and the last partial one are compiled once each
+    learner = torch.compile(model, dynamic=False) if "compiled" in fast else model
+    augmenter = Augmenter(data.x_train, recipe.augment) if recipe.augment else None
     optimiser = make_optimiser(recipe, model)
     _restore(optimiser, start.optimiser)
     history = list(start.history)
@@ -128,31 +154,41 @@ def fit(start: Checkpoint, recipe: Recipe, data: Dataset, stream: tuple[object, 
     with Progress(title or recipe.name, until, done=start.epoch) as bar:
         for epoch in range(start.epoch, until):
             began = time.perf_counter()
-            train = train_epoch(model, optimiser, data, recipe, epoch, stream).tolist()
+            train = train_epoch(learner, optimiser, data, recipe, epoch, stream, augmenter, "bf16 autocast" in fast).tolist()
             seconds = time.perf_counter() - began
             test = evaluate(model, data).tolist()
             if not math.isfinite(train[0]):
                 raise FloatingPointError(f"{title or recipe.name}: the loss is {train[0]} in epoch {epoch + 1}; "
                                          f"lower the learning rate ({recipe.lr})")
             history.append({"epoch": epoch + 1, "train_loss": train[0], "train_error": train[1],
-                            "test_loss": test[0], "test_error": test[1], "seconds": round(seconds, 3)})
-            checkpoint = Checkpoint({k: v.detach().cpu().clone() for k, v in model.state_dict().items()},
+                            "test_loss": test[0], "test_error": test[1], "seconds": round(seconds, 3)}
+                           | ({"speedups": ", ".join(fast)} if fast else {}))
+            checkpoint = Checkpoint({k: _plain(v) for k, v in model.state_dict().items()},
                                     _flatten(optimiser), epoch + 1, list(history))
             save(checkpoint)
             bar.advance(f"training loss {train[0]:.4f}, test error {100 * test[1]:.2f} %")
     return checkpoint
 
 
+def _plain(value: Tensor) -> Tensor:
+    """A copy on the CPU in the usual memory order."""
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
 def _flatten(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {f"{index}/{name}": value.detach().cpu().clone()
+    return {f"{index}/{name}": _plain(value)
             for index, state in optimiser.state_dict()["state"].items() for name, value in state.items()}
 
 
 def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split("/", 1)
-        state.setdefault(int(index), {})[key] = value.clone()
+        like = parameters[int(index)]
+        # fused kernels walk through memory: a buffer must lie in the order of its parameter
+        restored = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value.clone()
+        state.setdefault(int(index), {})[key] = restored
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
