@@ -7,6 +7,7 @@ from llfc_lib import ROOT
 
 RECORDS = ROOT / "book" / "records"
 ENDPOINTS = ROOT / "book" / "endpoints"
+UNFINISHED = ROOT / "book" / "unfinished"
 
 
 def cache_dir() -> Path:

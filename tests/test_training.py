@@ -36,7 +36,7 @@ def start(r: Recipe, data, seed: int = 0) -> Checkpoint:
 # -- recipes ---------------------------------------------------------------------------------------------------------
 
 def test_the_seven_settings_of_b1_and_our_variant():
-    printed = [r for r in RECIPES.values() if "variant" not in r.choices.get("lr", "")]
+    printed = [r for r in RECIPES.values() if not r.is_variant]
     assert len(printed) == 7
     mlp = RECIPES["mlp_mnist_spawn"]
     assert (mlp.lr, mlp.batch, mlp.epochs, mlp.spawn_epoch) == (1.2e-4, 60, 30, 0)
@@ -62,7 +62,7 @@ def test_profiles_say_what_they_reduce():
 @pytest.mark.parametrize("call, message", [
     (lambda: recipe("mlp_mnist_spwan"), "unknown recipe 'mlp_mnist_spwan'; choose one of"),
     (lambda: recipe("mlp_mnist_spawn", "smok"), "unknown profile 'smok'; choose one of"),
-    (lambda: recipe("vgg16_cifar10_spawn", "smoke"), "has no profile 'smoke' yet"),
+    (lambda: recipe("resnet50_tinyimagenet_spawn", "smoke"), "has no profile 'smoke' yet"),
 ])
 def test_unknown_names(call, message):
     with pytest.raises(ValueError, match=message):

@@ -48,11 +48,13 @@ class Dataset:
         std = torch.tensor(self.std, dtype=dtype, device=x.device).view(shape)
         return x.to(dtype).div_(self.scale).sub_(mean).div_(std)
 
-    def loader(self, split: str = "test", batch: int = 1000, dtype: torch.dtype = torch.float32) -> "Loader":
-        """Normalised batches of ``split`` ("train" or "test") in their stored order, as often as asked."""
+    def loader(self, split: str = "test", batch: int = 1000, dtype: torch.dtype = torch.float32,
+               first: int | None = None) -> "Loader":
+        """Normalised batches of ``split`` ("train" or "test") in their stored order, as often as asked; or only of
+        its ``first`` images."""
         if split not in ("train", "test"):
             raise ValueError(f"unknown split {split!r}; choose 'train' or 'test'")
-        return Loader(self, split, batch, dtype)
+        return Loader(self, split, batch, dtype, first)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -68,11 +70,13 @@ class Loader:
     split: str
     batch: int
     dtype: torch.dtype
+    first: int | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         x, y = getattr(self.data, f"x_{self.split}"), getattr(self.data, f"y_{self.split}")
-        for start in range(0, len(y), self.batch):
-            rows = slice(start, start + self.batch)
+        count = min(len(y), self.first or len(y))
+        for start in range(0, count, self.batch):
+            rows = slice(start, min(start + self.batch, count))
             yield self.data.normalise(x[rows], self.dtype), y[rows]
 
 

@@ -4,29 +4,61 @@ Pair k of a recipe is children A and B of seed k. Its control is A of seed k bes
 independently initialised networks, so n pairs need 2n + 1 networks. Neighbouring controls share a network.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from llfc_lib.data import Dataset, load
-from llfc_lib.metrics import (LLFC, Barrier, Commutativity, Row, Stitching, WeakAdditivity, displacement_null,
+from llfc_lib.data.augment import Augmenter
+from llfc_lib.metrics import (LLFC, Barrier, Commutativity, Row, Stitching, Transfer, WeakAdditivity, displacement_null,
                               measure)
+from llfc_lib.metrics.measure import Metric
 from llfc_lib.places import ENDPOINTS
+from llfc_lib.streams import generator
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint
 from llfc_lib.training.loop import new_network, run_key, train
-from llfc_lib.training.recipes import Recipe, recipe
+from llfc_lib.training.recipes import SPAWN_AT, Recipe, recipe
 
 ALPHAS = (0.25, 0.5, 0.75)
 FULL_GRID = tuple(np.linspace(0, 1, 21).round(2).tolist())
 COARSE_GRID = (0.0, *ALPHAS, 1.0)
 DISPLACEMENTS = tuple((kind, matched) for matched in (False, True) for kind in ("rotation", "entries", "gaussian"))
-DRAWS = 10
+DISPLACED = {f"{kind} {'matched' if matched else 't=1'}": (kind, matched) for kind, matched in DISPLACEMENTS}
 BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the pairs of a recipe are measured.
+
+    ``parts``: "pair" and the displacements; ``draws`` of each, measured on the ``first`` test images (None: all).
+    ``calibration`` is the number of training images on which running statistics are recomputed (0: there are none).
+    """
+
+    parts: tuple[str, ...] = ("pair", *DISPLACED)
+    draws: int = 10
+    first: int | None = None
+    calibration: int = 0
+    control: bool = True
+
+
+def plan_of(name: str, profile: str) -> Plan:
+    """The plan of recipe ``name``: a pass through a convolutional net costs 40 times one through the MLP."""
+    model = recipe(name, profile).model
+    if model == "mlp":
+        return Plan()
+    if profile == "smoke":
+        return Plan(draws=2, first=250, calibration=500)
+    if name in SPAWN_AT:
+        return Plan(parts=("pair", "rotation matched"), draws=4, first=1000, calibration=2000, control=False)
+    return Plan(draws=4, first=1000, calibration=2000)
+
 
 #: Small networks are measured in float64: what a chapter prints then agrees between processors.
 DTYPE = {"smoke": torch.float64, "lite": torch.float32, "paper": torch.float32}
@@ -38,7 +70,7 @@ def members(name: str, pair: int) -> dict[str, tuple[int, str]]:
     Pairs that ask when to spawn have no independent network: spawned at epoch 0, they are not connected themselves.
     """
     children = {"A": (pair, "A"), "B": (pair, "B")}
-    return children if "spawn_at" in name else {**children, "independent": (pair + 1, "A")}
+    return children if name in SPAWN_AT else {**children, "independent": (pair + 1, "A")}
 
 
 def shipped_path(profile: str, name: str, seed: int, branch: str) -> Path:
@@ -61,7 +93,7 @@ def endpoint(profile: str, name: str, seed: int, branch: str, data: Dataset, dev
 def as_network(r: Recipe, checkpoint: Checkpoint, data: Dataset) -> nn.Module:
     network = new_network(r, data)
     network.load_state_dict(checkpoint.model)
-    return network.eval()
+    return network.eval().to(memory_format=torch.channels_last)  # convolutions are twice as fast in this order
 
 
 def networks(profile: str, name: str, pair: int = 0, device: str = "cpu", retrain: bool = False
@@ -74,9 +106,44 @@ def networks(profile: str, name: str, pair: int = 0, device: str = "cpu", retrai
     return found, data.to(device)
 
 
-def standard_metrics(grid: Sequence[float] = FULL_GRID, pre: bool = False) -> list:
-    """Every metric of the appendix, for one pass over a pair."""
-    return [LLFC(ALPHAS, pre=pre), Commutativity(), WeakAdditivity(), Stitching(), Barrier(grid)]
+class MakeMetrics(Protocol):
+    """New metrics for one pass; ``detail`` adds features before the ReLU and before normalisation, ``nulls`` the nulls
+    that cost extra products."""
+
+    def __call__(self, grid: Sequence[float], detail: bool = False, nulls: bool = True) -> list[Metric]: ...
+
+
+def standard_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nulls: bool = True) -> list[Metric]:
+    """Every metric of the appendix for an MLP."""
+    return [LLFC(ALPHAS, pre=detail), Commutativity(nulls=nulls), WeakAdditivity(nulls=nulls), Stitching(), Barrier(grid)]
+
+
+def convolutional_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nulls: bool = True) -> list[Metric]:
+    """The same with W_B H_A against W_B H_B, and stitching before normalisation."""
+    return [LLFC(ALPHAS, pre=detail, raw=detail), Commutativity(nulls=nulls), Transfer(nulls=nulls),
+            WeakAdditivity(nulls=nulls), Stitching(raw=nulls), Barrier(grid)]
+
+
+def between_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nulls: bool = True) -> list[Metric]:
+    """What depends on the networks between A and B."""
+    return [LLFC(ALPHAS), Barrier(grid)]
+
+
+def metrics_of(name: str, profile: str) -> MakeMetrics:
+    if recipe(name, profile).model == "mlp":
+        return standard_metrics
+    return between_metrics if name in SPAWN_AT else convolutional_metrics
+
+
+def calibration(data: Dataset, r: Recipe, images: int) -> list[Tensor] | None:
+    """Batches of training images, augmented as in training by a draw of their own, to recompute statistics on."""
+    if not images:
+        return None
+    augmenter = Augmenter(data.x_train, r.augment)
+    draws = augmenter.draw("calibration", r.name)
+    order = torch.randperm(len(data.y_train), generator=generator("calibration", r.name, "order"))[:images]
+    batches = order.to(data.x_train.device).split(min(500, images))
+    return [data.normalise(augmenter.batch(index, draws)).contiguous() for index in batches]
 
 
 def as_control(rows: Sequence[Row], kind: str) -> list[Row]:
@@ -84,25 +151,40 @@ def as_control(rows: Sequence[Row], kind: str) -> list[Row]:
     return [replace(row, role="control", kind=f"{kind}: {row.kind}" if row.kind else kind) for row in rows]
 
 
-def measure_pair(profile: str, nets: dict[str, nn.Module], data: Dataset,
-                 metrics: Callable[[Sequence[float], bool], list] = standard_metrics) -> list[Row]:
-    """The pair with its nulls, the independent pair, and A with itself."""
-    loader, dtype = data.loader("test", BATCH, DTYPE[profile]), DTYPE[profile]
-    return [
-        *measure(nets["A"], nets["B"], loader, metrics(FULL_GRID, True), dtype=dtype),
-        *as_control(measure(nets["A"], nets["independent"], loader, metrics(FULL_GRID, False), dtype=dtype),
-                    "independent"),
-        *as_control(measure(nets["A"], nets["A"], loader, metrics(COARSE_GRID, False), dtype=dtype), "itself"),
-    ]
+def measure_pair(profile: str, name: str, nets: dict[str, nn.Module], data: Dataset,
+                 metrics: MakeMetrics | None = None) -> list[Row]:
+    """The pair with its nulls, the independent pair, and A with itself.
+
+    Networks with running statistics are measured twice: those between the two with interpolated statistics, and all
+    with recomputed ones (only what depends on the networks between).
+    """
+    plan, dtype = plan_of(name, profile), DTYPE[profile]
+    metrics, loader = metrics or metrics_of(name, profile), data.loader("test", BATCH, dtype)
+    grid = COARSE_GRID if name in SPAWN_AT else FULL_GRID
+    images = calibration(data, recipe(name, profile), plan.calibration)
+
+    def rows(partner: str, grid: Sequence[float], detail: bool) -> list[Row]:
+        found = measure(nets["A"], nets[partner], loader, metrics(grid, detail), dtype)
+        if images is not None:
+            between = [m for m in metrics(grid, False) if isinstance(m, (LLFC, Barrier))]
+            found += measure(nets["A"], nets[partner], loader, between, dtype, images) if between else []
+        return found
+
+    found = rows("B", grid, True)
+    if plan.control:
+        found += as_control(rows("independent", grid, False), "independent")
+        found += as_control(rows("A", COARSE_GRID, False), "itself")
+    return found
 
 
 def measure_displaced(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset, kind: str,
-                      matched: bool, metrics: Callable[[Sequence[float], bool], list] = standard_metrics,
-                      draws: int | None = None) -> list[Row]:
+                      matched: bool, metrics: MakeMetrics | None = None) -> list[Row]:
     """The displacement null of one kind: every quantity, with partners that training did not make."""
-    loader = data.loader("test", BATCH, DTYPE[profile])
-    return displacement_null(nets["A"], nets["B"], loader, lambda: metrics(COARSE_GRID, False), kind=kind,
-                             matched=matched, draws=draws or DRAWS, seed=f"{name}/{pair}", dtype=DTYPE[profile])
+    plan, dtype = plan_of(name, profile), DTYPE[profile]
+    metrics, loader = metrics or metrics_of(name, profile), data.loader("test", BATCH, dtype, plan.first)
+    return displacement_null(nets["A"], nets["B"], loader, lambda: metrics(COARSE_GRID, nulls=False), kind=kind,
+                             matched=matched, draws=plan.draws, seed=f"{name}/{pair}", dtype=dtype,
+                             calibration=calibration(data, recipe(name, profile), plan.calibration))
 
 
 def curve_rows(name: str, checkpoint: Checkpoint) -> list[Row]:

@@ -8,13 +8,14 @@ from typing import Any
 from llfc_lib.data import Dataset
 from llfc_lib.experiments import pairs
 from llfc_lib.experiments.catalogue import EXPERIMENTS
-from llfc_lib.experiments.units import MEASURE_VERSION, PARTS, Unit, dataset, plan
+from llfc_lib.experiments.units import MEASURE_VERSION, Unit, dataset, plan
 from llfc_lib.metrics.rows import Row
 from llfc_lib.report import records
-from llfc_lib.training.loop import run_path
-from llfc_lib.training.recipes import PAIRS, PROFILES, recipe, reductions
+from llfc_lib.training import checkpoints
+from llfc_lib.training.loop import latest_path, run_key, run_path, unfinished_path
+from llfc_lib.training.recipes import PAIRS, PROFILES, SPAWN_AT, recipe, reductions
 
-METHOD = {"mlp_mnist_spawn": "spawning", "mlp_mnist_spawn_lr1.2e-3": "spawning"}
+LONG = 2 * 3600.0  # seconds: an unfinished run that cost more is kept in the tracked tree
 
 
 def is_published(unit: Unit) -> bool:
@@ -49,16 +50,17 @@ def publish(profile: str | None = None) -> str:
     for p in [profile] if profile else PROFILES:
         for name, count in PAIRS[p].items():
             for index in range(count):
-                if _published_parts(p, name, index) == set(PARTS):
+                if _published_parts(p, name, index) == set(pairs.plan_of(name, p).parts):
                     continue
                 parts = [u for u in units if (u.profile, u.name, u.index) == (p, name, index)
-                         and u.part in PARTS and u.path().exists()]
+                         and not u.trains and u.path().exists()]
                 have = {u.part for u in parts}
                 if "pair" not in have or not have > _published_parts(p, name, index):
                     continue
                 _publish_pair(p, name, index, parts)
                 done.append(f"{p} {name}/{index}: {', '.join(sorted(have))}")
             done += _ship(p, name)
+    done += _keep_unfinished(units)
     _provenances.cache_clear()
     return "\n".join(done) or "nothing new to publish"
 
@@ -66,7 +68,8 @@ def publish(profile: str | None = None) -> str:
 def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> None:
     r = recipe(name, profile)
     data = dataset(r.data)
-    results = [u.result() for u in sorted(parts, key=lambda u: PARTS.index(u.part))]
+    order = pairs.plan_of(name, profile).parts
+    results = [u.result() for u in sorted(parts, key=lambda u: order.index(u.part))]
     rows: list[Row] = [row for result in results for row in result["rows"]]
     runs = {who: pairs.endpoint(profile, name, seed, branch, data)
             for who, (seed, branch) in pairs.members(name, index).items()}
@@ -75,6 +78,7 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
         "measure_version": MEASURE_VERSION, "parts": [u.part for u in parts],
         "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(name, index).items()},
         "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},
+        "speedups": sorted({e.get("speedups", "") for run in runs.values() for e in run.history}),
         "train_seconds": round(sum(e["seconds"] for run in runs.values() for e in run.history), 1),
         "measure_seconds": round(sum(result["seconds"] for result in results), 1),
         **results[-1]["environment"],
@@ -85,7 +89,7 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
         if name in experiment.recipes:
             records.save_pair(experiment.name, profile, f"{name}/{index}", provenance,
                               [row for row in rows if experiment.keeps(row)],
-                              model=r.model, data=r.data, method=METHOD[name])
+                              model=r.model, data=r.data, method="spawning" if r.spawn_epoch is not None else "none")
 
 
 def describe(data: Dataset) -> dict[str, Any]:
@@ -94,8 +98,12 @@ def describe(data: Dataset) -> dict[str, Any]:
 
 
 def _ship(profile: str, name: str) -> list[str]:
-    """Copy the networks of every smoke pair, and of the first pair at full scale, beside the records."""
-    if profile == "lite":  # a reader has the same networks at full scale
+    """Copy networks beside the records: of every smoke pair, and of the first pair in the highest profile there is.
+
+    Larger profiles than the one at hand make it superfluous: a reader has the same networks at full scale.
+    """
+    higher = PROFILES[PROFILES.index(profile) + 1:]
+    if name in SPAWN_AT or profile == "lite" and any(pairs.shipped_path(p, name, 0, "A").exists() for p in higher):
         return []
     data, r = dataset(recipe(name, profile).data), recipe(name, profile)
     indices = range(PAIRS[profile][name]) if profile == "smoke" else [0]
@@ -106,6 +114,25 @@ def _ship(profile: str, name: str) -> list[str]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             done.append(f"shipped {target.name}")
+    return done
+
+
+def _keep_unfinished(units: list[Unit]) -> list[str]:
+    """Latest checkpoints of long runs go into the tracked tree, and leave it when the run is complete."""
+    done = []
+    for unit in (u for u in units if u.trains):
+        finished = unit.path()
+        latest, kept = latest_path(finished), unfinished_path(finished)
+        if finished.exists():
+            if kept.exists():
+                kept.unlink()
+                done.append(f"no longer needed: {kept.name}")
+        elif latest.exists() and not _same(latest, kept):
+            key = run_key(unit.recipe(), unit.index, unit.branch, dataset(unit.recipe().data))
+            if sum(epoch["seconds"] for epoch in checkpoints.read(latest, key).history) > LONG:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(latest, kept)
+                done.append(f"kept unfinished {kept.name}")
     return done
 
 

@@ -60,6 +60,7 @@ class Running:
 def run(profile: str | None, jobs: int, device: str) -> int:
     """Work through the queue; returns the number of units that failed."""
     todo, failed = missing(plan(profile)), []
+    left: list[Unit] = []  # to another queue, with what needs them
     running: dict[Unit, Running] = {}
     total = len(todo)
     say(f"{total} units to do, {jobs} at once, one thread each")
@@ -75,6 +76,10 @@ def run(profile: str | None, jobs: int, device: str) -> int:
                         failed.append(unit)
                         say(f"left out: {unit} (a network that it needs failed)")
                         continue
+                    if any(n in left for n in unit.needs()):
+                        left.append(unit)
+                        say(f"left to another queue: {unit} (it trains a network that this one needs)")
+                        continue
                     lines, now = Path(folder) / str(len(todo)), time.monotonic()
                     running[unit] = Running(_start(unit, device, lines), lines, now, now)
                 time.sleep(0.3)
@@ -88,6 +93,8 @@ def run(profile: str | None, jobs: int, device: str) -> int:
                     word = {0: "done", BUSY: "left to another queue"}.get(work.process.returncode, "FAILED")
                     if word == "FAILED":
                         failed.append(unit)
+                    elif word != "done":
+                        left.append(unit)
                     say(f"[{total - len(todo) - len(running)}/{total}] {word}: {unit} ({now - work.began:.0f} s)")
         finally:
             for work in running.values():
@@ -100,7 +107,9 @@ def say(text: str) -> None:
 
 
 def _start(unit: Unit, device: str, lines: Path) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LLFC_PROGRESS": str(lines)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LLFC_PROGRESS": str(lines),
+                   # keep what is freed: large features would otherwise be given back and zeroed again at every layer
+                   "MALLOC_MMAP_THRESHOLD_": str(2**32 - 1), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
     command = [sys.executable, "-m", "llfc_lib.experiments.queue", "unit", str(unit), "--device", device]
     return subprocess.Popen(command, env=environment)
 

@@ -27,13 +27,10 @@ from llfc_lib.experiments import pairs
 from llfc_lib.metrics.rows import Row
 from llfc_lib.places import atomic_write, cache_dir, writable
 from llfc_lib.training.loop import new_network, run_path, train
-from llfc_lib.training.recipes import PAIRS, Recipe, check_profile, recipe
+from llfc_lib.training.recipes import PAIRS, QUEUE, Recipe, check_profile, recipe
 
 #: Raise a part's when a metric, null or control in it would give other numbers.
 MEASURE_VERSION = {"pair": 2, "t=1": 1, "matched": 2}
-
-DISPLACED = {f"{kind} {'matched' if matched else 't=1'}": (kind, matched) for kind, matched in pairs.DISPLACEMENTS}
-PARTS = ("pair", *DISPLACED)
 
 
 def measure_version(part: str) -> int:
@@ -101,8 +98,11 @@ class Unit:
             trunk = r.spawn_epoch or 0
             epochs = trunk if self.branch == "trunk" else r.epochs - trunk
             return flops_per_image(r) * 3 * len(data.y_train) * epochs
-        passes = 120 if self.part == "pair" else pairs.DRAWS * (20 if self.part.endswith("matched") else 15)
-        return flops_per_image(r) * len(data.y_test) * passes
+        how = pairs.plan_of(self.name, self.profile)
+        if self.part == "pair":
+            return flops_per_image(r) * (120 * len(data.y_test) + 60 * how.calibration)
+        passes = how.draws * (20 if self.part.endswith("matched") else 15)
+        return flops_per_image(r) * passes * (min(how.first or 10**9, len(data.y_test)) + how.calibration)
 
     def run(self, device: str = "cpu") -> None:
         """Do the work unless it is done. Raises Busy when another process is at it."""
@@ -115,12 +115,12 @@ class Unit:
             began = time.perf_counter()
             nets, data = pairs.networks(self.profile, self.name, self.index, device)
             if self.part == "pair":
-                rows = pairs.measure_pair(self.profile, nets, data)
+                rows = pairs.measure_pair(self.profile, self.name, nets, data)
                 for who, (seed, branch) in pairs.members(self.name, self.index).items():
                     if who != "independent":
                         rows += pairs.curve_rows(who, pairs.endpoint(self.profile, self.name, seed, branch, data))
             else:
-                kind, matched = DISPLACED[self.part]
+                kind, matched = pairs.DISPLACED[self.part]
                 rows = pairs.measure_displaced(self.profile, self.name, self.index, nets, data, kind, matched)
             result = {"unit": str(self), "rows": [asdict(row) for row in rows],
                       "seconds": round(time.perf_counter() - began, 2), "work": self.work(),
@@ -146,15 +146,18 @@ class Unit:
 
 
 def plan(profile: str | None = None) -> list[Unit]:
-    """Every unit, most valuable first: smoke, then the full scale, first pairs first; lite last."""
-    units: list[Unit] = []
-    for p in [check_profile(profile)] if profile else ("smoke", "paper", "lite"):
-        for index in range(max(PAIRS[p].values(), default=0)):
-            for name in (n for n, count in PAIRS[p].items() if index < count):
-                measures = [Unit(p, name, index, part) for part in PARTS]
-                networks = [n for u in measures[0].needs() for n in (*u.needs(), u)]
-                units += [u for u in dict.fromkeys(networks) if u not in units] + measures
-    return units
+    """Every unit in the order of :data:`QUEUE`; within a line of it, first pairs first."""
+    if profile is not None:
+        check_profile(profile)
+    units: dict[Unit, None] = {}  # a set that keeps its order
+    for p, names in QUEUE:
+        if profile in (None, p):
+            for index in range(max(PAIRS[p][name] for name in names)):
+                for name in (n for n in names if index < PAIRS[p][n]):
+                    measures = [Unit(p, name, index, part) for part in pairs.plan_of(name, p).parts]
+                    units |= dict.fromkeys(n for u in measures[0].needs() for n in (*u.needs(), u))
+                    units |= dict.fromkeys(measures)
+    return list(units)
 
 
 @cache

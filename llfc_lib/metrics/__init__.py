@@ -10,7 +10,7 @@ from llfc_lib.metrics.displacement import displace, displacement_null, matched_s
 from llfc_lib.metrics.llfc import LLFC, llfc
 from llfc_lib.metrics.measure import measure
 from llfc_lib.metrics.rows import Row
-from llfc_lib.metrics.stitching import Stitching, stitching
+from llfc_lib.metrics.stitching import Stitching, Transfer, stitching
 
-__all__ = ["LLFC", "Barrier", "Commutativity", "Row", "Stitching", "WeakAdditivity", "barrier", "commutativity",
+__all__ = ["LLFC", "Barrier", "Commutativity", "Row", "Stitching", "Transfer", "WeakAdditivity", "barrier", "commutativity",
            "displace", "displacement_null", "llfc", "matched_scale", "measure", "stitching", "weak_additivity"]

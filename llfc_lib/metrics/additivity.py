@@ -15,8 +15,8 @@ class WeakAdditivity:
     a shift s of its own, around the batch: each unit keeps its values, their correspondence is lost.
     """
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self, seed: int = 0, nulls: bool = True) -> None:
+        self.seed, self.nulls = seed, nulls
 
     def start(self, pair: Pair) -> None:
         self.sites = {site.name: site.pre for site in pair.a.sites if site.relu}
@@ -28,7 +28,7 @@ class WeakAdditivity:
         for name, node in self.sites.items():
             x, y = batch.a[node], batch.b[node]
             self._add(self.sums[name]["value"], x, y)
-            if len(y) > 1:
+            if self.nulls and len(y) > 1:
                 self._add(self.sums[name]["null"], x, self._shifted(y, name))
         self.batches += 1
 

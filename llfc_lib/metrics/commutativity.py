@@ -21,14 +21,13 @@ class Commutativity:
     spectra and loses their alignment.
     """
 
-    def __init__(self, cosine: bool = False, seed: int = 0) -> None:
-        self.cosine, self.seed = cosine, seed
+    def __init__(self, cosine: bool = False, seed: int = 0, nulls: bool = True) -> None:
+        self.cosine, self.seed, self.nulls = cosine, seed, nulls
 
     def start(self, pair: Pair) -> None:
         self.maps = [m for m in pair.a.maps if not m.first]
         pair.want(*(m.input for m in self.maps))
         self.weights = {m.name: (pair.state_a[m.weight], pair.state_b[m.weight]) for m in self.maps}
-        self.order: dict[str, Tensor] = {}
         self.sums = {m.name: Sums() for m in self.maps}
 
     def update(self, batch: Batch) -> None:
@@ -37,9 +36,11 @@ class Commutativity:
             h_a, h_b = batch.a[m.input], batch.b[m.input]
             d_w, d_h = w_a - w_b, h_a - h_b
             p, q = m.apply(w_a + w_b, h_a + h_b), m.apply(d_w, d_h)
-            shuffled = m.apply(d_w, d_h.index_select(m.unit_axis % d_h.ndim, self._order(m, d_h)))
-            self.sums[m.name].add(pp=dot(p, p), qq=dot(q, q), pq=dot(p, q), ss=dot(shuffled, shuffled),
-                                  ps=dot(p, shuffled), aa=dot(h_a, h_a), bb=dot(h_b, h_b), dd=dot(d_h, d_h))
+            self.sums[m.name].add(pp=dot(p, p), qq=dot(q, q), pq=dot(p, q), aa=dot(h_a, h_a), bb=dot(h_b, h_b),
+                                  dd=dot(d_h, d_h))
+            if self.nulls:
+                shuffled = m.apply(d_w, d_h.index_select(m.unit_axis % d_h.ndim, unit_order(m, d_h, self.seed)))
+                self.sums[m.name].add(ss=dot(shuffled, shuffled), ps=dot(p, shuffled))
 
     def rows(self) -> list[Row]:
         rows = []
@@ -51,11 +52,12 @@ class Commutativity:
             null = {"site": m.name, "role": "null"}
             rows += [
                 Row("dist_com", _two_sides(s["pp"], s["qq"], s["pq"]), site=m.name),
-                Row("dist_com", 4 * r / (1 + r), **null, kind="formula"),
-                Row("dist_com", _two_sides(s["pp"], s["ss"], s["ps"]), **null, kind="shuffled units"),
                 Row("dist_W", ratio(w_dd, (w_aa * w_bb) ** 0.5), site=m.name),
                 Row("dist_H", ratio(s["dd"], (s["aa"] * s["bb"]) ** 0.5), site=m.name),
             ]
+            if self.nulls:
+                rows += [Row("dist_com", 4 * r / (1 + r), **null, kind="formula"),
+                         Row("dist_com", _two_sides(s["pp"], s["ss"], s["ps"]), **null, kind="shuffled units")]
             if self.cosine:
                 sides = _sides(s["pp"], s["qq"], s["pq"])
                 rows += [
@@ -66,13 +68,11 @@ class Commutativity:
                 ]
         return rows
 
-    def _order(self, m: LinearMap, h: Tensor) -> Tensor:
-        """One permutation of the units that enter the map, the same for every batch."""
-        if m.name not in self.order:
-            units = h.shape[m.unit_axis]
-            drawn = numpy_generator("shuffled units", m.name, self.seed).permutation(units)
-            self.order[m.name] = torch.from_numpy(drawn).to(h.device)
-        return self.order[m.name]
+
+def unit_order(m: LinearMap, h: Tensor, seed: int) -> Tensor:
+    """One permutation of the units that enter the map, the same for every batch."""
+    drawn = numpy_generator("shuffled units", m.name, seed).permutation(h.shape[m.unit_axis])
+    return torch.from_numpy(drawn).to(h.device)
 
 
 def _sides(pp: float, qq: float, pq: float) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 from llfc_lib.metrics.llfc import one_minus_cos
 from llfc_lib.metrics.measure import NO_IMAGES, Loader, Metric, Network, Pair, measure
 from llfc_lib.metrics.rows import Row
+from llfc_lib.models.statistics import recomputed
 from llfc_lib.models.view import View
 from llfc_lib.models.weights import State
 from llfc_lib.progress import Progress
@@ -66,17 +67,24 @@ def displace(a: State, moved: State, t: float) -> dict[str, Tensor]:
             for name, value in a.items()}
 
 
-def matched_scale(view: View, moved: State, images: Tensor, target: float) -> float:
+def partner_of(view: View, moved: State, t: float, calibration: Sequence[Tensor] | None) -> View:
+    """A + t * moved as a network, its running statistics recomputed on ``calibration`` if there is one."""
+    partner = view.with_state(displace(view.state(), moved, t))
+    return partner if calibration is None else recomputed(partner, calibration)
+
+
+def matched_scale(view: View, moved: State, images: Tensor, target: float,
+                  calibration: Sequence[Tensor] | None = None) -> float:
     """The t at which the mean 1-cos of A and A + t * moved at the last hidden site equals ``target``.
 
     Found by bisection on log t to a relative tolerance of 2 %; NaN if no t between 2^-12 and 2^12 reaches it.
     """
     node = last_hidden(view)
-    own, state = view.run(images, {node})[node].flatten(1).double(), view.state()
+    own = view.run(images, {node})[node]
 
     def distance(t: float) -> float:
-        partner = view.with_state(displace(state, moved, t))
-        return float(one_minus_cos(own, partner.run(images, {node})[node].flatten(1).double()).mean())
+        partner = partner_of(view, moved, t, calibration)
+        return float(one_minus_cos(own, partner.run(images, {node})[node]).mean())
 
     if target <= 0:  # the pair does not differ there
         return math.nan
@@ -109,28 +117,31 @@ def last_hidden(view: View) -> str:
 
 
 def displacement_null(a: Network, b: Network, loader: Loader, make_metrics: Callable[[], Sequence[Metric]], kind: str,
-                      matched: bool = False, draws: int = 10, seed: object = 0, dtype: torch.dtype | None = None
-                      ) -> list[Row]:
+                      matched: bool = False, draws: int = 10, seed: object = 0, dtype: torch.dtype | None = None,
+                      calibration: Sequence[Tensor] | None = None) -> list[Row]:
     """Every quantity of ``make_metrics`` for A and ``draws`` displaced partners: mean and std over draws, n = draws.
 
     Rows have role "null" and kind "<kind> t=1" or "<kind> matched", "t" is one of the quantities, and "error" at
-    alpha 0 (from a Barrier among the metrics) is the partner's own. Draws whose distance cannot be matched are left out.
+    alpha 0 (from a Barrier among the metrics) is the partner's own. Draws whose distance cannot be matched are left out. On
+    ``calibration``, batches of training images, each partner's running statistics are recomputed; else it has A's.
     """
+    if calibration is not None and dtype is not None:
+        calibration = [x.to(dtype) for x in calibration]
     pair = Pair(a, b, dtype)
     view, name = pair.a, f"{kind} {'matched' if matched else 't=1'}"
     buffers = {n for n, _ in view.graph.named_buffers()}
     images, node = _first_images(loader, dtype), last_hidden(view)
-    features = [v.run(images, {node})[node].flatten(1).double() for v in (view, pair.b)]
+    features = [v.run(images, {node})[node] for v in (view, pair.b)]
     target = float(one_minus_cos(*features).mean())
     found: dict[tuple, list[float]] = {}
     with Progress(f"displaced partners, {name}", draws) as bar:
         for draw in range(draws):
             moved = random_difference(pair.state_a, pair.state_b, kind, (seed, draw), buffers)
-            t = matched_scale(view, moved, images, target) if matched else 1.0
+            t = matched_scale(view, moved, images, target, calibration) if matched else 1.0
             bar.advance(f"t = {t:.3g}")
             if math.isnan(t):
                 continue
-            partner = view.with_state(displace(pair.state_a, moved, t))
+            partner = partner_of(view, moved, t, calibration)
             found.setdefault(("t", "", None, ""), []).append(t)
             for row in measure(view, partner, loader, make_metrics(), dtype):
                 if row.role == "value":

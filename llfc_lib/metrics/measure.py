@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from llfc_lib.metrics.rows import Row
+from llfc_lib.models.statistics import recomputed
 from llfc_lib.models.view import UntraceableError, View
 from llfc_lib.models.weights import check_finite, check_same_shapes, interpolate
 
 Network = nn.Module | View
 Loader = Iterable[tuple[Tensor, Tensor]]
+PIECE = 2**15
 NO_IMAGES = "the loader gave no images; is the data set empty, or an iterator already used up?"
 
 
@@ -28,9 +31,14 @@ class Metric(Protocol):
 
 
 class Pair:
-    """Two networks of one architecture, seen through the same graph, and every network between them."""
+    """Two networks of one architecture, seen through the same graph, and every network between them.
 
-    def __init__(self, a: Network, b: Network, dtype: torch.dtype | None = None) -> None:
+    With ``calibration`` (batches of training images) the running statistics of all of them are recomputed on it;
+    without it, those between are interpolated like the weights.
+    """
+
+    def __init__(self, a: Network, b: Network, dtype: torch.dtype | None = None,
+                 calibration: Sequence[Tensor] | None = None) -> None:
         self.a, self.b = (n if isinstance(n, View) else View(n) for n in (a, b))
         self._given = [(given, view) for given, view in ((a, self.a), (b, self.b)) if not isinstance(given, View)]
         if dtype is not None:
@@ -41,9 +49,25 @@ class Pair:
             raise ValueError("the networks differ: their forward passes are not the same; they must be of one architecture")
         check_finite(self.state_a, "A")
         check_finite(self.state_b, "B")
-        self._between: dict[float, View] = {1.0: self.a, 0.0: self.b}
+        self.calibration = calibration
+        if calibration is not None:
+            self.a, self.b = recomputed(self.a, calibration), recomputed(self.b, calibration)
+            self.state_a, self.state_b = self.a.state(), self.b.state()
+        self._scratch: View | None = None
+        self._recomputed: dict[float, dict[str, Tensor]] = {}  # buffers by alpha
         self.wanted: set[str] = {self.a.output}  # nodes that metrics read, of A and B
         self.wanted_between: dict[float, set[str]] = {}
+
+    def between(self, alpha: float) -> View:
+        """alpha A + (1 - alpha) B, in one copy that the next call overwrites: memory for one network, not one an alpha."""
+        if self._scratch is None:
+            self._scratch = self.a.with_state(self.state_a)
+        self._scratch.load(interpolate(self.state_a, self.state_b, alpha) | self._recomputed.get(alpha, {}))
+        if self.calibration is not None and alpha not in self._recomputed:
+            fresh = recomputed(self._scratch, self.calibration)
+            self._recomputed[alpha] = {name: value.clone() for name, value in fresh.graph.named_buffers()}
+            self._scratch.load(self._scratch.state() | self._recomputed[alpha])
+        return self._scratch
 
     @torch.no_grad()
     def check_traced(self, x: Tensor) -> None:
@@ -61,8 +85,6 @@ class Pair:
         self.wanted |= set(nodes)
 
     def want_between(self, alpha: float, *nodes: str) -> None:
-        if alpha not in self._between:
-            self._between[alpha] = self.a.with_state(interpolate(self.state_a, self.state_b, alpha))
         self.wanted_between.setdefault(alpha, {self.a.output}).update(nodes)
 
 
@@ -87,18 +109,21 @@ class Batch:
             return self.a if alpha else self.b
         if alpha not in self._between:
             wanted = self.pair.wanted_between[alpha]
-            self._between[alpha] = self.pair._between[alpha].run(self.x, wanted)
+            self._between[alpha] = self.pair.between(alpha).run(self.x, wanted)
         return self._between[alpha]
 
 
-def measure(a: Network, b: Network, loader: Loader, metrics: Sequence[Metric], dtype: torch.dtype | None = None
-            ) -> list[Row]:
+def measure(a: Network, b: Network, loader: Loader, metrics: Sequence[Metric], dtype: torch.dtype | None = None,
+            calibration: Sequence[Tensor] | None = None) -> list[Row]:
     """Rows of all ``metrics`` for networks A and B, in one pass over ``loader``'s (images, labels).
 
-    ``dtype`` converts networks and images first (None: as they are). ValueError for networks of different
+    ``dtype`` converts networks and images first (None: as they are). ``calibration``, batches of training images,
+    recomputes the running statistics of A, B and every network between on them; rows then say "recomputed". ValueError for networks of different
     architecture, NaN or infinite weights, an empty loader, labels out of range; UntraceableError from torch.fx.
     """
-    pair = Pair(a, b, dtype)
+    if calibration is not None and dtype is not None:
+        calibration = [x.to(dtype) for x in calibration]
+    pair = Pair(a, b, dtype, calibration)
     for metric in metrics:
         metric.start(pair)
     n, lowest, highest, classes = 0, [], [], 0
@@ -119,7 +144,8 @@ def measure(a: Network, b: Network, loader: Loader, metrics: Sequence[Metric], d
         low, high = int(torch.stack(lowest).min()), int(torch.stack(highest).max())
         if low < 0 or high >= classes:
             raise ValueError(f"labels run from {low} to {high}, outside 0..{classes - 1}, the networks' classes")
-    return [row for metric in metrics for row in metric.rows()]
+    rows = [row for metric in metrics for row in metric.rows()]
+    return rows if calibration is None else [replace(row, statistics="recomputed") for row in rows]
 
 
 class Moments:
@@ -160,14 +186,13 @@ class Sums:
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
-    """<x, y> over all entries, in float64."""
-    return (x.double() * y.double()).sum()
+    """<x, y> over all entries, in float64; on a processor in pieces that stay in its cache."""
+    if x.device.type != "cpu":
+        return (x.double() * y.double()).sum()
+    pieces = zip(x.reshape(-1).split(PIECE), y.reshape(-1).split(PIECE), strict=True)
+    return torch.stack([torch.dot(u.double(), v.double()) for u, v in pieces]).sum()
 
 
 def ratio(numerator: float, denominator: float) -> float:
     """numerator / denominator, 0 / 0 = 0: two equal zero tensors are at distance 0."""
     return numerator / denominator if denominator else (0.0 if numerator == 0 else float("inf"))
-
-
-def select_sites(view: View, names: Sequence[str] | None) -> list:
-    return view.sites if names is None else [view.site(name) for name in names]

@@ -103,6 +103,10 @@ class View:
         other._modules = dict(other.graph.named_modules())
         return other
 
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Overwrite the weights of this view (the module it was made of keeps its own)."""
+        self.graph.load_state_dict(state)
+
     # -- running ------------------------------------------------------------------------------------------------------
 
     def site(self, name: str) -> Site:
@@ -110,6 +114,19 @@ class View:
             if site.name == name:
                 return site
         raise ValueError(f"unknown site {name!r}; this network has {[s.name for s in self.sites]}")
+
+    def features(self, names: Collection[str] | None = None, pre: bool = False, raw: bool = False) -> dict[str, str]:
+        """Names of features and their nodes: the sites (all, or ``names``), with ``pre`` also "<site> (pre)" before the
+        activation, with ``raw`` also "<map> (raw)", what a map gives before its normalisation."""
+        found: dict[str, str] = {}
+        for site in self.sites if names is None else [self.site(name) for name in names]:
+            if pre and site.pre is not None:
+                found[f"{site.name} (pre)"] = site.pre
+            found[site.name] = site.node
+        known = {node for site in self.sites for node in (site.node, site.pre)}
+        if raw:
+            found |= {f"{m.name} (raw)": m.node for m in self.maps if m.node not in known}
+        return found
 
     @torch.no_grad()
     def run(self, x: Tensor, nodes: Collection[str]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from llfc_lib.experiments import pairs
 from llfc_lib.experiments.catalogue import experiment
 from llfc_lib.experiments.units import environment
-from llfc_lib.metrics import LLFC, Barrier, Commutativity, Stitching, WeakAdditivity
+from llfc_lib.metrics import LLFC, Barrier, Commutativity, Stitching, Transfer, WeakAdditivity
 from llfc_lib.report import records
 from llfc_lib.report.tables import MyST, table
 from llfc_lib.training.checkpoints import Checkpoint
@@ -21,12 +21,12 @@ from llfc_lib.training.recipes import PAIRS, check_profile, recipe
 PARAMETERS = {"profile", "retrain", "device"}
 IPYTHON = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 
-#: Only what a chapter is about is measured live.
-METRICS = {
-    "lmc_mlp": lambda grid, pre: [Barrier(grid)],
-    "fig08": lambda grid, pre: [LLFC(pairs.ALPHAS, pre=pre), Barrier(grid)],
-    "com_mlp": lambda grid, pre: [Commutativity(), WeakAdditivity(), Barrier(grid)],
-    "tab1": lambda grid, pre: [Stitching(), Barrier(grid)],
+#: Only what a chapter is about is measured live, with the barrier, which has a displaced partner's own error.
+METRICS: dict[str, pairs.MakeMetrics] = {
+    "B.1": lambda grid, detail=False, nulls=True: [Barrier(grid)],
+    "B.2": lambda grid, detail=False, nulls=True: [LLFC(pairs.ALPHAS, pre=detail, raw=detail), Barrier(grid)],
+    "B.3": lambda grid, detail=False, nulls=True: [Commutativity(nulls=nulls), WeakAdditivity(nulls=nulls), Barrier(grid)],
+    "B.4": lambda grid, detail=False, nulls=True: [Stitching(raw=nulls), Transfer(nulls=nulls), Barrier(grid)],
 }
 
 #: How far a live number may lie from the record of the same profile: absolute, or relative to the record where that is
@@ -68,19 +68,19 @@ class Chapter:
         source = pairs.load(recipe("mlp_mnist_spawn", self.profile).data).source
         return {"text/plain": f"profile {self.profile}, {source}"}, {"run": {"data": source}}
 
-    def live(self, name: str, recipe_name: str = "mlp_mnist_spawn") -> pd.DataFrame:
-        """The rows of experiment ``name``, measured now: every pair in smoke, the first elsewhere.
+    def live(self, name: str) -> pd.DataFrame:
+        """The rows of experiment ``name``, measured now on its first recipe: every pair in smoke, the first elsewhere.
 
         The displacement null is measured whole in smoke; elsewhere the rotation with t = 1 alone.
         """
         chosen, found = experiment(name), {}
+        recipe_name, metrics = chosen.recipes[0], METRICS[chosen.section]
         displaced = pairs.DISPLACEMENTS if self.profile == "smoke" else pairs.DISPLACEMENTS[:1]
         for index in range(PAIRS[self.profile][recipe_name] if self.profile == "smoke" else 1):
             nets, data = pairs.networks(self.profile, recipe_name, index, self.device, self.retrain)
-            rows = pairs.measure_pair(self.profile, nets, data, METRICS[name])
+            rows = pairs.measure_pair(self.profile, recipe_name, nets, data, metrics)
             for kind, matched in displaced:
-                rows += pairs.measure_displaced(self.profile, recipe_name, index, nets, data, kind, matched,
-                                                METRICS[name])
+                rows += pairs.measure_displaced(self.profile, recipe_name, index, nets, data, kind, matched, metrics)
             found[f"{recipe_name}/{index}"] = [row for row in rows if chosen.keeps(row)]
         r = recipe(recipe_name, self.profile)
         provenance = {"recipe": recipe_name, "recipe_hash": r.hash, "data": {"name": data.name, "source": data.source},

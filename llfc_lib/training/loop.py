@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from llfc_lib.data import Dataset
 from llfc_lib.data.augment import Augmenter
 from llfc_lib.models import build
+from llfc_lib import places
 from llfc_lib.places import cache_dir
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
@@ -41,6 +42,16 @@ def run_key(recipe: Recipe, seed: int, branch: str, data: Dataset) -> str:
 def run_path(recipe: Recipe, seed: int, branch: str, data: Dataset, cache: Path | None = None) -> Path:
     name = f"{recipe.name}-{seed}{branch}-{run_key(recipe, seed, branch, data)}"
     return (cache or cache_dir()) / "runs" / f"{name}.safetensors"
+
+
+def latest_path(path: Path) -> Path:
+    """Where the run that ends at ``path`` keeps its last finished epoch."""
+    return path.with_suffix(".latest.safetensors")
+
+
+def unfinished_path(path: Path) -> Path:
+    """The same in the tracked tree, for a run too long to be left to a cache."""
+    return places.UNFINISHED / latest_path(path).name
 
 
 def new_network(recipe: Recipe, data: Dataset, seed: int = 0) -> nn.Module:
@@ -201,8 +212,8 @@ def train(recipe: Recipe, seed: int, branch: str, data: Dataset, device: torch.d
     """
     path, key = run_path(recipe, seed, branch, data, cache), run_key(recipe, seed, branch, data)
     until = recipe.spawn_epoch or 0 if branch == "trunk" else recipe.epochs
-    latest = path.with_suffix(".latest.safetensors")
-    for file in (path, latest):
+    latest = latest_path(path)
+    for file in (path, latest, unfinished_path(path)):
         found = _read_or_set_aside(file, key)
         if found is not None:
             break

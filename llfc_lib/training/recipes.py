@@ -55,6 +55,11 @@ class Recipe:
                 if f.name not in told and getattr(self, f.name) != f.default}
 
     @property
+    def is_variant(self) -> bool:
+        """Not a setting of the paper but a change of one."""
+        return any("our variant" in why for why in self.choices.values())
+
+    @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that name :meth:`identity`."""
         text = json.dumps({**self.identity(), "version": TRAINING_VERSION}, sort_keys=True)
@@ -110,12 +115,11 @@ RECIPES = {r.name: r for r in (
            choices={name: AINSWORTH for name in ("epochs", "batch", "normalise", "init")}),
 )}
 
-#: When must one spawn? The same setting, forked after other epochs; k = 5 is the paper's.
-SPAWN_EPOCHS = (0, 1, 2, 3, 5, 10)
-RECIPES |= {f"resnet20_cifar10_spawn_at{k}": replace(
-    RECIPES["resnet20_cifar10_spawn"], name=f"resnet20_cifar10_spawn_at{k}", spawn_epoch=k,
-    title=f"ResNet-20, CIFAR-10, spawning after epoch {k}",
-    choices={**_CONV_CHOICES, "spawn_epoch": "our variant: the appendix gives 5"}) for k in SPAWN_EPOCHS}
+#: When must one spawn? The same setting, forked after other epochs; 5 is the paper's. Name to epoch.
+SPAWN_AT = {f"resnet20_cifar10_spawn_at{k}": k for k in (0, 1, 2, 3, 5, 10)}
+RECIPES |= {name: replace(
+    RECIPES["resnet20_cifar10_spawn"], name=name, spawn_epoch=k, title=f"ResNet-20, CIFAR-10, spawning after epoch {k}",
+    choices={**_CONV_CHOICES, "spawn_epoch": "our variant: the appendix gives 5"}) for name, k in SPAWN_AT.items()}
 
 # ---------------------------------------------------------------------------------------------------------------
 # Profiles. `paper` is B.1 as printed; the others scale it down, here and nowhere else.
@@ -127,7 +131,7 @@ _SMOKE_MLP = {**_DIGITS, "model_args": (("hidden", 64),), "epochs": 20}
 _SMOKE_CONV = {**_DIGITS, "model_args": (("width", 4),), "epochs": 12, "drops": (6, 9), "spawn_epoch": 2}
 # The children stop after 40 epochs, drops at the same halves and quarters; the trunk keeps its 5.
 _LITE_CONV = {"epochs": 40, "drops": (20, 30)}
-_SPAWN_AT = {"model_args": (("width", 8),), "epochs": 16, "drops": (8, 12)}
+_SPAWN_AT_SCALE = {"model_args": (("width", 8),), "epochs": 16, "drops": (8, 12)}
 
 SCALE: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {  # embedded data, seconds; the MLP's learning rate is raised tenfold: an epoch has 22 steps, not 1,000
@@ -140,7 +144,7 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
         "mlp_mnist_spawn_lr1.2e-3": {"epochs": 6},
         "resnet20_cifar10_spawn": _LITE_CONV,
         "vgg16_cifar10_spawn": {**_LITE_CONV, "model_args": (("width", 16),)},
-        **{f"resnet20_cifar10_spawn_at{k}": _SPAWN_AT for k in SPAWN_EPOCHS},
+        **{name: _SPAWN_AT_SCALE for name in SPAWN_AT},
     },
     "paper": {
         "mlp_mnist_spawn": {},
@@ -153,9 +157,20 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
 PAIRS = {
     "smoke": {"mlp_mnist_spawn": 2, "vgg16_cifar10_spawn": 1, "resnet20_cifar10_spawn": 1},
     "lite": {"mlp_mnist_spawn": 3, "mlp_mnist_spawn_lr1.2e-3": 1, "resnet20_cifar10_spawn": 3, "vgg16_cifar10_spawn": 2,
-             **{f"resnet20_cifar10_spawn_at{k}": 2 for k in SPAWN_EPOCHS}},
+             **{name: 2 for name in SPAWN_AT}},
     "paper": {"mlp_mnist_spawn": 10, "mlp_mnist_spawn_lr1.2e-3": 3, "resnet20_cifar10_spawn": 1},
 }
+
+
+#: What the queue does first; within a line all first pairs, then all second ones, and so on.
+QUEUE = (
+    ("smoke", ("mlp_mnist_spawn", "vgg16_cifar10_spawn", "resnet20_cifar10_spawn")),
+    ("paper", ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3")),
+    ("lite", ("resnet20_cifar10_spawn", "vgg16_cifar10_spawn")),
+    ("lite", tuple(SPAWN_AT)),
+    ("paper", ("resnet20_cifar10_spawn",)),
+    ("lite", ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3")),
+)
 
 
 def check_profile(profile: str) -> str:
