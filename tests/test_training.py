@@ -103,7 +103,7 @@ def test_streams_are_independent_and_repeatable():
 
 def test_batches_of_the_children_differ(digits, short, monkeypatch):
     seen = []
-    monkeypatch.setattr(loop, "train_step", lambda model, optimiser, x, y: seen.append(x.sum().item()) or torch.zeros(2))
+    monkeypatch.setattr(loop, "train_step", lambda model, optimiser, x, y, autocast: seen.append(x.sum().item()) or torch.zeros(2))
     network = loop.new_network(short, digits)
     optimiser = loop.make_optimiser(short, network)
     for branch in "AB":
@@ -114,7 +114,7 @@ def test_batches_of_the_children_differ(digits, short, monkeypatch):
 
 def test_the_last_partial_batch_is_kept(digits, short, monkeypatch):
     sizes = []
-    monkeypatch.setattr(loop, "train_step", lambda model, optimiser, x, y: sizes.append(len(y)) or torch.zeros(2))
+    monkeypatch.setattr(loop, "train_step", lambda model, optimiser, x, y, autocast: sizes.append(len(y)) or torch.zeros(2))
     network = loop.new_network(short, digits)
     loop.train_epoch(network, loop.make_optimiser(short, network), digits, short, 0, (0, "A"))
     assert sizes == [60] * 21 + [37]

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -104,7 +105,7 @@ def speedups(recipe: Recipe, device: torch.device | str) -> tuple[str, ...]:
 
 def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, autocast: bool = False) -> Tensor:
     """One step on a batch; returns (summed loss, wrong answers) on the device, without waiting for it."""
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+    with torch.autocast(x.device.type, torch.bfloat16) if autocast else nullcontext():
         logits = model(x)
     loss = F.cross_entropy(logits.float(), y)
     optimiser.zero_grad(set_to_none=True)
