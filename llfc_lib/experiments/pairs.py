@@ -96,13 +96,13 @@ def as_network(r: Recipe, checkpoint: Checkpoint, data: Dataset) -> nn.Module:
     return network.eval().to(memory_format=torch.channels_last)  # convolutions are twice as fast in this order
 
 
-def networks(profile: str, name: str, pair: int = 0, device: str = "cpu", retrain: bool = False
-             ) -> tuple[dict[str, nn.Module], Dataset]:
-    """The pair's networks ("A", "B", "independent") and its data set, on ``device``."""
+def networks(profile: str, name: str, pair: int = 0, device: str = "cpu", retrain: bool = False,
+             only: Sequence[str] | None = None) -> tuple[dict[str, nn.Module], Dataset]:
+    """The pair's networks ("A", "B", "independent", or ``only`` some) and its data set, on ``device``."""
     r = recipe(name, profile)
     data = load(r.data)
     found = {who: as_network(r, endpoint(profile, name, seed, branch, data, device, retrain), data).to(device)
-             for who, (seed, branch) in members(name, pair).items()}
+             for who, (seed, branch) in members(name, pair).items() if only is None or who in only}
     return found, data.to(device)
 
 

@@ -78,7 +78,8 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
         "measure_version": MEASURE_VERSION, "parts": [u.part for u in parts],
         "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(name, index).items()},
         "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},
-        "speedups": sorted({e.get("speedups", "") for run in runs.values() for e in run.history}),
+        **({"speedups": fast} if (fast := sorted({e["speedups"] for run in runs.values() for e in run.history
+                                                  if "speedups" in e})) else {}),
         "train_seconds": round(sum(e["seconds"] for run in runs.values() for e in run.history), 1),
         "measure_seconds": round(sum(result["seconds"] for result in results), 1),
         **results[-1]["environment"],

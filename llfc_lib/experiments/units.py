@@ -74,8 +74,9 @@ class Unit:
         if self.trains:
             forks = self.branch != "trunk" and bool(self.recipe().spawn_epoch)
             return [Unit(self.profile, self.name, self.index, "train trunk")] if forks else []
+        only = None if self.part == "pair" else ("A", "B")  # a displaced partner needs no independent network
         return [Unit(self.profile, self.name, seed, f"train {branch}")
-                for seed, branch in pairs.members(self.name, self.index).values()]
+                for member, (seed, branch) in pairs.members(self.name, self.index).items() if only is None or member in only]
 
     def path(self) -> Path:
         """Where the result lies when it is finished."""
@@ -113,7 +114,8 @@ class Unit:
                 train(self.recipe(), self.index, self.branch, dataset(self.recipe().data), device)
                 return
             began = time.perf_counter()
-            nets, data = pairs.networks(self.profile, self.name, self.index, device)
+            members = None if self.part == "pair" else ("A", "B")
+            nets, data = pairs.networks(self.profile, self.name, self.index, device, only=members)
             if self.part == "pair":
                 rows = pairs.measure_pair(self.profile, self.name, nets, data)
                 for who, (seed, branch) in pairs.members(self.name, self.index).items():

@@ -30,7 +30,7 @@ from llfc_lib.progress import Progress
 from llfc_lib.training.recipes import Recipe
 from llfc_lib.streams import generator, seed_of
 
-SUPPORTED = {"augment": ((), ("crop", "flip")), "init": ("PyTorch default", "kaiming normal"),
+SUPPORTED = {"augment": ((), ("crop",), ("crop", "flip")), "init": ("PyTorch default", "kaiming normal"),
              "normalise": ("per-channel mean and std",)}
 
 
