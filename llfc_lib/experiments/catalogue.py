@@ -28,7 +28,7 @@ class Experiment:
         # A displaced partner's own error and its size belong beside every number that it gives.
         partner = (row.role == "null" and row.kind.endswith(("t=1", "matched"))
                    and (row.quantity == "t" or row.quantity == "error" and row.alpha == 0))
-        return partner or row.quantity in self.quantities and not (self.half_way and row.alpha in (0.25, 0.75))
+        return partner or row.quantity in self.quantities and (not self.half_way or row.alpha in (None, 0.0, 0.5, 1.0))
 
 
 _SPAWNED_MLP = ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3")
@@ -44,12 +44,13 @@ EXPERIMENTS = {e.name: e for e in (
     Experiment("train_resnet20", "B.1", "Training curves of the spawned ResNet-20", _RESNET, frozenset(CURVES)),
     Experiment("lmc_vgg16", "B.1", "Error and loss between two VGG-16", _VGG, frozenset(CONNECTED)),
     Experiment("lmc_resnet20", "B.1", "Error and loss between two ResNet-20", _RESNET, frozenset(CONNECTED)),
-    Experiment("spawn_epoch", "B.1", "When must one spawn?", tuple(SPAWN_AT), frozenset(CONNECTED)),
+    Experiment("spawn_epoch", "B.1", "When must one spawn?", tuple(SPAWN_AT),
+               frozenset(CONNECTED)),
     Experiment("fig09", "B.2", "LLFC of the spawned VGG-16 on CIFAR-10 (Figure 9)", _VGG, frozenset(LLFC)),
     Experiment("fig10", "B.2", "LLFC of the spawned ResNet-20 on CIFAR-10 (Figure 10)", _RESNET, frozenset(LLFC)),
     Experiment("cooccur", "B.2", "LLFC against linear connectivity, all pairs",
                (*_SPAWNED_MLP, *_VGG, *_RESNET, *SPAWN_AT),
-               frozenset({"cos_ratio", "error_barrier_chord", "loss_barrier_chord"}), half_way=True),
+               frozenset({"cos_ratio", "error", "error_barrier_chord", "loss_barrier_chord"}), half_way=True),
     Experiment("fig16", "B.3", "Commutativity of the spawned VGG-16 (Figure 16)", _VGG, frozenset(COMMUTATIVITY)),
     Experiment("com_resnet20", "B.3", "Commutativity of the spawned ResNet-20", _RESNET, frozenset(COMMUTATIVITY)),
     Experiment("fig19", "B.3", "Dist_com of connected and independent ResNet-20 (Figure 19, spawning)", _RESNET,

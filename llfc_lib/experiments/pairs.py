@@ -53,11 +53,8 @@ def plan_of(name: str, profile: str) -> Plan:
     model = recipe(name, profile).model
     if model == "mlp":
         return Plan()
-    if profile == "smoke":
-        return Plan(draws=2, first=250, calibration=500)
-    if name in SPAWN_AT:
-        return Plan(parts=("pair", "rotation matched"), draws=4, first=1000, calibration=2000, control=False)
-    return Plan(draws=4, first=1000, calibration=2000)
+    size = Plan(draws=2, first=250, calibration=500) if profile == "smoke" else Plan(draws=4, first=1000, calibration=2000)
+    return replace(size, parts=("pair", "rotation matched"), control=False) if name in SPAWN_AT else size
 
 
 #: Small networks are measured in float64: what a chapter prints then agrees between processors.

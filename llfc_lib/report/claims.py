@@ -23,17 +23,62 @@ class Claim:
     extension: bool = False
 
 
-#: Table 1 of the appendix, in percent: the two networks, and B above A's first layers.
-TABLE_1 = {"A": 1.9, "B": 1.77, "FC 1": 2.69, "FC 2": 2.11, "FC 3": 1.92}
-_ENDS, _STITCHED = (TABLE_1["A"], TABLE_1["B"]), tuple(TABLE_1[site] for site in ("FC 1", "FC 2", "FC 3"))
+def _sites(kind: str, groups: dict[int, int], values: str) -> dict[str, float]:
+    names = [f"{kind} {group}-{number}" for group, count in groups.items() for number in range(1, count + 1)]
+    return dict(zip(names, map(float, values.split()), strict=True))
+
+
+#: The printed tables, in percent: the two networks, and B above A's first layers.
+TABLES: dict[str, dict[str, float]] = {
+    "tab1": {"A": 1.9, "B": 1.77, "FC 1": 2.69, "FC 2": 2.11, "FC 3": 1.92},
+    "tab2": {"A": 6.87, "B": 7.1, **_sites("Conv", {1: 2, 2: 2, 3: 3, 4: 3, 5: 3},
+                                           "7.2 8.43 8.39 9.91 11.84 9.55 8.22 7.61 6.99 7.05 6.91 6.88 6.88"),
+             "FC 1": 7.07, "FC 2": 6.92},
+    "tab3": {"A": 8.69, "B": 8.58, **_sites("Block", {1: 3, 2: 3, 3: 3},
+                                            "10.88 10.57 13.35 10.64 10.74 10.55 12.27 11.8 8.99")},
+}
+_ENDS = {name: (table["A"], table["B"]) for name, table in TABLES.items()}
+_STITCHED = {name: tuple(value for site, value in table.items() if site not in "AB") for name, table in TABLES.items()}
+
+
+def _spawned(network: str, title: str, recipe: str, llfc: str, com: str, tab: str, figure: str) -> tuple[Claim, ...]:
+    """The claims that the appendix repeats for each spawned convolutional network."""
+    ends, number = _ENDS[tab], tab[-1]
+    own = {"recipe": recipe}
+    return (
+        Claim(f"lmc_{network}", "B.1", "B.1.1", f"{title}: children spawned after epoch 5 are linearly connected.", "LMC holds",
+              f"lmc_{network}", "connected", "B1_settings", **own),
+        Claim(f"endpoints_{network}", "B.1", f"Table {number}", f"Errors of the two networks of Table {number} ({title}).",
+              f"A {ends[0]} %, B {ends[1]} %", tab, "endpoints", "B1_settings", numbers=ends, **own),
+        Claim(f"cosine_{network}", "B.2", figure, f"{title}: $1-\\mathrm{{cosine}}_\\alpha$ is close to 0 compared with the baseline "
+              "$1-\\mathrm{cosine}_{A,B}$.", "close to 0 compared with the baseline", llfc, "cosine", "B2_llfc", **own),
+        Claim(f"coefficient_{network}", "B.2", figure, f"{title}: $\\mathrm{{coef}}_\\alpha$ is close to 1.", "close to 1 in most cases",
+              llfc, "coefficient", "B2_llfc", **own),
+        Claim(f"commutativity_{network}", "B.3", "Figure 16" if network == "vgg16" else "Figures 16 to 18",
+              f"{title}: $\\mathrm{{Dist}}_{{com}}$ is negligible compared with $\\mathrm{{Dist}}_W$ and $\\mathrm{{Dist}}_H$.",
+              "negligible" + ("" if network == "vgg16" else " (for VGG-16 and matched MLPs)"), com, "commutativity",
+              "B3_commutativity", extension=network != "vgg16", **own),
+        Claim(f"additivity_{network}", "B.3", "Definition 3", f"{title}: the ReLUs of both networks are weakly additive.",
+              "a condition of Theorem 1", com, "additivity", "B3_commutativity", extension=True, **own),
+        Claim(f"stitched_{network}", "B.4", f"Table {number}", f"Stitched errors of {title}.",
+              f"{min(_STITCHED[tab])} to {max(_STITCHED[tab])} %", tab, "stitched_numbers", "B4_stitching",
+              numbers=_STITCHED[tab], **own),
+        Claim(f"profile_{network}", "B.4", f"Table {number}", f"{title}: the stitched error rises and falls over the layers as printed.",
+              "highest at " + max(list(TABLES[tab])[2:], key=TABLES[tab].get), tab, "profile", "B4_stitching", **own),
+        Claim(f"resembles_{network}", "B.4", f"Table {number}", f"Stitched {title} err about as rarely as A and B do.",
+              "closely resemble the errors of A and B", tab, "resembles", "B4_stitching", **own),
+        Claim(f"transfer_{network}", "B.4", "B.4", f"{title}: $W_BH_A\\approx W_BH_B$ at every layer.", "stitching gives insight towards it",
+              tab, "transfer", "B4_stitching", **own),
+    )
+
 
 CLAIMS = (
     Claim("lmc", "B.1", "B.1.1", "Children spawned from a common initialisation are linearly connected.",
           "LMC holds", "lmc_mlp", "connected", "B1_settings"),
-    Claim("endpoints", "B.1", "Table 1", "Errors of the two networks of Table 1.", f"A {_ENDS[0]} %, B {_ENDS[1]} %",
-          "tab1", "endpoints", "B1_settings", numbers=_ENDS),
+    Claim("endpoints", "B.1", "Table 1", "Errors of the two networks of Table 1.", f"A {_ENDS['tab1'][0]} %, B {_ENDS['tab1'][1]} %",
+          "tab1", "endpoints", "B1_settings", numbers=_ENDS["tab1"]),
     Claim("rate", "B.1", "B.1.1", "The printed learning rate, 1.2e-4, gives the printed errors.",
-          f"1.2e-4; mean of A and B {sum(_ENDS) / 2:.3f} %", "lmc_mlp", "learning_rate", "B1_settings", numbers=_ENDS),
+          f"1.2e-4; mean of A and B {sum(_ENDS['tab1']) / 2:.3f} %", "lmc_mlp", "learning_rate", "B1_settings", numbers=_ENDS["tab1"]),
     Claim("cosine", "B.2", "Figure 8",
           "$1-\\mathrm{cosine}_\\alpha$ is close to 0 compared with the baseline $1-\\mathrm{cosine}_{A,B}$.",
           "close to 0 compared with the baseline", "fig08", "cosine", "B2_llfc"),
@@ -44,8 +89,17 @@ CLAIMS = (
           "negligible (for VGG-16 and matched MLPs)", "com_mlp", "commutativity", "B3_commutativity", extension=True),
     Claim("additivity", "B.3", "Definition 3", "The ReLUs of both networks are weakly additive.",
           "a condition of Theorem 1", "com_mlp", "additivity", "B3_commutativity", extension=True),
-    Claim("stitched", "B.4", "Table 1", "Stitched errors at FC 1, FC 2 and FC 3.", ", ".join(map(str, _STITCHED)) + " %",
-          "tab1", "stitched_numbers", "B4_stitching", numbers=_STITCHED),
+    Claim("stitched", "B.4", "Table 1", "Stitched errors at FC 1, FC 2 and FC 3.", ", ".join(map(str, _STITCHED['tab1'])) + " %",
+          "tab1", "stitched_numbers", "B4_stitching", numbers=_STITCHED["tab1"]),
     Claim("resembles", "B.4", "Table 1", "Stitched networks err about as rarely as A and B do.",
           "closely resemble the errors of A and B", "tab1", "resembles", "B4_stitching"),
+    *_spawned("vgg16", "VGG-16", "vgg16_cifar10_spawn", "fig09", "fig16", "tab2", "Figure 9"),
+    *_spawned("resnet20", "ResNet-20", "resnet20_cifar10_spawn", "fig10", "com_resnet20", "tab3", "Figure 10"),
+    Claim("separates", "B.3", "Figure 19", "ResNet-20: $\\mathrm{Dist}_{com}$ of connected networks is far below that of independent ones.",
+          "$\\mathrm{Dist}_{com,LMC}$ is negligible beside $\\mathrm{Dist}_{com,not\\ LMC}$", "fig19", "separates", "B3_commutativity",
+          recipe="resnet20_cifar10_spawn"),
+    Claim("cooccurs", "B.2", "B.2", "LLFC co-occurs with linear mode connectivity.", "consistently co-occurs", "cooccur", "cooccurs",
+          "B2_llfc", recipe=""),
+    Claim("spawn_epoch", "B.1", "B.1.1", "Spawning after epoch 5 makes children of ResNet-20 linearly connected.", "after training 5 epochs",
+          "spawn_epoch", "spawn_epoch", "B1_settings", recipe=""),
 )

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from llfc_lib.report.claims import TABLE_1
-from llfc_lib.report.verdicts import numbers
+from llfc_lib.report.claims import TABLES
+from llfc_lib.report.select import at, numbers, own, pairwise, sites_of
+from llfc_lib.report.verdicts import cooccurrence
+from llfc_lib.training.recipes import SPAWN_AT
 
 WIDTH, DPI, SHOWN = 6.4, 200, 640  # inches, dots an inch, pixels on the page
 # Okabe and Ito's colours: told apart by the colour-blind, dark enough on white
@@ -47,8 +50,11 @@ def _figure(frame: pd.DataFrame, panels: int, height: float, rows: int = 1) -> t
         figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
         axes = figure.subplots(rows, panels, squeeze=False).ravel().tolist()
     count = frame["pair"].nunique()
-    made_by = f"profile {frame.attrs['profile']}, {frame['data'].iloc[0]}, {count} pair{'s' * (count > 1)}"
-    figure.supxlabel(made_by, fontsize=7, color="#444444", x=0.995, ha="right")
+    made_by = f"profile {frame.attrs['profile']}, {', '.join(sorted(frame['data'].unique()))}, {count} pair{'s' * (count > 1)}"
+    told = [f"{made_by}; train / test images: {frame.attrs['split']}"]
+    if frame.attrs["reductions"]:
+        told += textwrap.wrap(f"reduced: {frame.attrs['reductions']}".replace(" -> ", " → "), 110)
+    figure.supxlabel("\n".join(told), fontsize=7, color="#444444", x=0.995, ha="right")
     return figure, axes, made_by
 
 
@@ -59,25 +65,6 @@ def _legend(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels()):
             found.setdefault(label, handle)
     figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns, fontsize=7.5, frameon=False)
-
-
-def _ordered_sites(frame: pd.DataFrame, quantity: str) -> list[str]:
-    """Sites in order of depth: records are sorted by name, in which "logits" comes last, as it should."""
-    sites = frame.loc[(frame["quantity"] == quantity) & (frame["role"] == "value"), "site"].unique()
-    return sorted(site for site in sites if not site.endswith("(pre)"))
-
-
-def _own(frame: pd.DataFrame) -> pd.DataFrame:
-    own = frame[frame["pair"].str.startswith("mlp_mnist_spawn/")]
-    own.attrs = frame.attrs
-    return own
-
-
-def _pairwise(values: pd.Series, sites: Sequence[str], alpha: float | None = None) -> list[np.ndarray]:
-    """The numbers of all pairs at each site (and alpha)."""
-    if alpha is not None:
-        values = values[values.index.get_level_values("alpha") == alpha]
-    return [values[values.index.get_level_values("site") == site].to_numpy() for site in sites]
 
 
 def _band(axis: Axes, groups: Sequence[np.ndarray], colour: str, label: str, place: int | None = None) -> None:
@@ -119,7 +106,13 @@ def _log(axis: Axes) -> None:
 
 
 def _site_axis(axis: Axes, sites: Sequence[str]) -> None:
+    """Layers along the axis; many stand upright, with the words that all of them share said once below."""
     axis.set_xticks(range(len(sites)), sites)
+    if len(sites) > 6:
+        short = [site.replace("Block ", "").replace("Conv ", "" if "Conv 5-1" in sites else "Conv ").replace(" conv ", " c") for site in sites]
+        axis.set_xticks(range(len(sites)), short, rotation=90, fontsize=7)
+        axis.set_xlabel("block (c1, c2: its convolutions)" if any(" c" in name for name in short) else
+                        "convolution, then classifier" if "Conv 5-1" in sites else "block")
     axis.set_xlim(-0.6, len(sites) - 0.4)
     axis.grid(axis="x", visible=False)
 
@@ -130,42 +123,44 @@ def _span(values: pd.Series, digits: int) -> str:
 
 
 def llfc(frame: pd.DataFrame) -> Shown:
-    """Figure 8: 1-cos against its baseline, coef, and their ratio with every null."""
-    own = _own(frame)
-    figure, axes, made_by = _figure(own, 2, 5.6, rows=2)
-    sites = _ordered_sites(own, "1-cos_alpha")
-    alphas = sorted({a for a in numbers(own, "1-cos_alpha").index.get_level_values("alpha") if a >= 0})
+    """Figures 8 to 10: 1-cos against its baseline, coef, and their ratio with every null."""
+    rows = own(frame)
+    sites = sites_of(rows, "1-cos_alpha", inner=False)
+    figure, axes, made_by = _figure(rows, 2, 5.6 if len(sites) <= 6 else 7.0, rows=2)
+    alphas = sorted({a for a in numbers(rows, "1-cos_alpha").index.get_level_values("alpha") if a >= 0})
 
     def image_std(quantity: str, alpha: float | None) -> list[float]:
-        rows = own[(own["quantity"] == quantity) & (own["role"] == "value")]
-        rows = rows[rows["alpha"].isna() if alpha is None else rows["alpha"] == alpha]
-        return [rows.loc[rows["site"] == site, "std"].mean() for site in sites]
+        chosen = rows[(rows["quantity"] == quantity) & (rows["role"] == "value") & (rows["statistics"] == "interpolated")]
+        chosen = chosen[chosen["alpha"].isna() if alpha is None else chosen["alpha"] == alpha]
+        return [chosen.loc[chosen["site"] == site, "std"].mean() for site in sites]
 
     for axis, quantity in ((axes[0], "1-cos_alpha"), (axes[1], "1-coef_alpha")):
         for j, alpha in enumerate(alphas):
-            groups, shift = _pairwise(numbers(own, quantity), sites, alpha), 0.16 * (j - (len(alphas) - 1) / 2)
+            groups, shift = pairwise(numbers(rows, quantity), sites, alpha), 0.16 * (j - (len(alphas) - 1) / 2)
             _points(axis, groups, ALPHA_COLOURS.get(alpha, BLUE), f"α = {alpha:g}", shift)
             axis.errorbar([k + shift for k in range(len(sites))], [g.mean() for g in groups], yerr=image_std(quantity, alpha),
                           fmt="none", ecolor=ALPHA_COLOURS.get(alpha, BLUE), elinewidth=0.8, capsize=1.5, alpha=0.8)
         _site_axis(axis, sites)
-    groups = _pairwise(numbers(own, "1-cos_AB"), sites)
+    groups = pairwise(numbers(rows, "1-cos_AB"), sites)
     _points(axes[0], groups, RED, "A and B: $1-\\cos_{AB}$", 0.36, "s")
     axes[0].errorbar([k + 0.36 for k in range(len(sites))], [g.mean() for g in groups], yerr=image_std("1-cos_AB", None),
                      fmt="none", ecolor=RED, elinewidth=0.8, capsize=1.5)
-    _band(axes[1], _pairwise(numbers(own, "1-coef_alpha", "null", "nearest endpoint"), sites, 0.5), "#b8860b",
+    _band(axes[1], pairwise(numbers(rows, "1-coef_alpha", "null", "nearest endpoint"), sites, 0.5), "#b8860b",
           "null: nearest endpoint")
     axes[0].set_ylabel("1 - cosine, sd over images")
     axes[0].set_title("cosine, and its baseline", loc="left", fontsize=8)
     axes[1].set_ylabel("1 - coefficient, sd over images")
     axes[1].set_title("coefficient", loc="left", fontsize=8)
     axes[1].axhline(0, color="black", linewidth=0.6)
-    ratio = numbers(own, "cos_ratio")
+    ratio, again = numbers(rows, "cos_ratio"), numbers(rows, "cos_ratio", statistics="recomputed")
     for axis, size in ((axes[2], "t=1"), (axes[3], "matched")):
-        _points(axis, _pairwise(ratio, sites, 0.5), BLUE, "α = 0.5")
-        _band(axis, _pairwise(numbers(own, "cos_ratio", "null", "nearest endpoint"), sites, 0.5), "#b8860b",
+        _points(axis, pairwise(ratio, sites, 0.5), BLUE, "α = 0.5")
+        if len(again):
+            _points(axis, pairwise(again, sites, 0.5), RED, "α = 0.5, statistics recomputed", 0.25, "D")
+        _band(axis, pairwise(numbers(rows, "cos_ratio", "null", "nearest endpoint"), sites, 0.5), "#b8860b",
               "null: nearest endpoint")
         for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
-            _band(axis, _pairwise(numbers(own, "cos_ratio", "null", f"{kind} {size}"), sites, 0.5), colour,
+            _band(axis, pairwise(numbers(rows, "cos_ratio", "null", f"{kind} {size}"), sites, 0.5), colour,
                   NULL_LABELS[kind], place)
         _site_axis(axis, sites)
         axis.set_ylabel(r"$(1-\cos_\alpha)\,/\,(1-\cos_{AB})$, ratio")
@@ -173,31 +168,31 @@ def llfc(frame: pd.DataFrame) -> Shown:
                        loc="left", fontsize=8)
         axis.set_ylim(bottom=0)
     _legend(figure, axes)
-    half, null, turned = (numbers(own[own["alpha"] == 0.5], "cos_ratio", *which) for which in
+    half, null, turned = (numbers(rows[rows["alpha"] == 0.5], "cos_ratio", *which) for which in
                           ((), ("null", "nearest endpoint"), ("null", "rotation matched")))
     displaced = f", partners rotated at random to the same distance between {turned.min():.3f} and {turned.max():.3f}" \
         if len(turned) else ""
     alt = (f"LLFC of spawned pairs ({made_by}). Half-way, 1 - cosine of the features is between {half.min():.3f} and "
            f"{half.max():.3f} of its baseline; the nearest endpoint would give {_span(null, 3)}{displaced}. "
-           f"1 - coefficient reaches {numbers(own, '1-coef_alpha').abs().max():.3f}.")
+           f"1 - coefficient reaches {numbers(rows, '1-coef_alpha').abs().max():.3f}.")
     return Shown(figure, alt)
 
 
 def commutativity(frame: pd.DataFrame) -> Shown:
     """Dist_com beside Dist_W and Dist_H (as Figures 16 to 18), and against its nulls."""
-    own = _own(frame)
-    figure, axes, made_by = _figure(own, 2, 3.4)
-    sites = _ordered_sites(own, "dist_com")
-    com, w, h = (numbers(own, q) for q in ("dist_com", "dist_W", "dist_H"))
+    rows = own(frame)
+    sites = sites_of(rows, "dist_com")
+    figure, axes, made_by = _figure(rows, 2, 3.4) if len(sites) <= 6 else _figure(rows, 1, 6.4, rows=2)
+    com, w, h = (numbers(rows, q) for q in ("dist_com", "dist_W", "dist_H"))
     for axis in axes:
-        _points(axis, _pairwise(com, sites), BLUE, "Dist$_{com}$")
-    _points(axes[0], _pairwise(w, sites), GREEN, "Dist$_W$", -0.18, "s")
-    _points(axes[0], _pairwise(h, sites), PURPLE, "Dist$_H$", 0.18, "^")
-    _band(axes[1], _pairwise(numbers(own, "dist_com", "null", "formula"), sites), "#b8860b", "null: formula 4r/(1+r)", 1)
-    _band(axes[1], _pairwise(numbers(own, "dist_com", "null", "shuffled units"), sites), GREY, "null: shuffled units", 0)
-    _band(axes[1], _pairwise(numbers(own, "dist_com", "null", "rotation matched"), sites), ORANGE,
+        _points(axis, pairwise(com, sites), BLUE, "Dist$_{com}$")
+    _points(axes[0], pairwise(w, sites), GREEN, "Dist$_W$", -0.18, "s")
+    _points(axes[0], pairwise(h, sites), PURPLE, "Dist$_H$", 0.18, "^")
+    _band(axes[1], pairwise(numbers(rows, "dist_com", "null", "formula"), sites), "#b8860b", "null: formula 4r/(1+r)", 1)
+    _band(axes[1], pairwise(numbers(rows, "dist_com", "null", "shuffled units"), sites), GREY, "null: shuffled units", 0)
+    _band(axes[1], pairwise(numbers(rows, "dist_com", "null", "rotation matched"), sites), ORANGE,
           NULL_LABELS["rotation"], 2)
-    control = _pairwise(numbers(own, "dist_com", "control", "independent"), sites)
+    control = pairwise(numbers(rows, "dist_com", "control", "independent"), sites)
     _points(axes[1], control, RED, "control: independent pair", 0.3, "x")
     for axis, title in zip(axes, ("beside the distances of weights and features", "its nulls and control")):
         _log(axis)
@@ -205,7 +200,7 @@ def commutativity(frame: pd.DataFrame) -> Shown:
         axis.set_title(title, loc="left", fontsize=8)
         _site_axis(axis, sites)
     _legend(figure, axes, columns=3)
-    formula, shuffled = (numbers(own, "dist_com", "null", kind) for kind in ("formula", "shuffled units"))
+    formula, shuffled = (numbers(rows, "dist_com", "null", kind) for kind in ("formula", "shuffled units"))
     alt = (f"Commutativity of spawned pairs ({made_by}). Dist_com is {(com / w).min():.3f} to {(com / w).max():.3f} of Dist_W; "
            f"it is {_span((com / formula).dropna(), 2)} times what the formula gives without "
            f"structure and {_span((com / shuffled).dropna(), 1)} times what shuffled units give.")
@@ -214,87 +209,195 @@ def commutativity(frame: pd.DataFrame) -> Shown:
 
 def additivity(frame: pd.DataFrame) -> Shown:
     """Weak additivity at every ReLU against unrelated images, displaced partners and the control."""
-    own = _own(frame)
-    figure, axes, made_by = _figure(own, 1, 2.9)
-    axis, sites, values = axes[0], _ordered_sites(own, "dist_add"), numbers(own, "dist_add")
-    shuffled = numbers(own, "dist_add", "null", "shuffled images")
-    _points(axis, _pairwise(values, sites), BLUE, "spawned pair")
-    _band(axis, _pairwise(shuffled, sites), "#b8860b", "null: shuffled images")
+    rows = own(frame)
+    sites, values = sites_of(rows, "dist_add"), numbers(rows, "dist_add")
+    figure, (axis,), made_by = _figure(rows, 1, 2.9 if len(sites) <= 6 else 3.9)
+    shuffled = numbers(rows, "dist_add", "null", "shuffled images")
+    _points(axis, pairwise(values, sites), BLUE, "spawned pair")
+    _band(axis, pairwise(shuffled, sites), "#b8860b", "null: shuffled images")
     for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
-        _band(axis, _pairwise(numbers(own, "dist_add", "null", f"{kind} matched"), sites), colour,
+        _band(axis, pairwise(numbers(rows, "dist_add", "null", f"{kind} matched"), sites), colour,
               NULL_LABELS[kind], place)
-    _points(axis, _pairwise(numbers(own, "dist_add", "control", "independent"), sites), RED, "control: independent pair",
+    _points(axis, pairwise(numbers(rows, "dist_add", "control", "independent"), sites), RED, "control: independent pair",
             0.3, "x")
     _log(axis)
     axis.set_ylabel("dist (no unit, log scale)")
     _site_axis(axis, sites)
     axis.set_title("σ(x + y) against σ(x) + σ(y); displaced partners at the pair's distance", loc="left", fontsize=8)
-    _legend(figure, axes, columns=3)
+    _legend(figure, [axis], columns=3)
     alt = (f"Weak additivity of the ReLU ({made_by}): dist is {values.min():.4f} to {values.max():.4f}, with unrelated "
            f"images {_span(shuffled, 3)}.")
     return Shown(figure, alt)
 
 
 def stitching(frame: pd.DataFrame) -> Shown:
-    """Stitched errors in both directions beside the endpoints, the paper's Table 1, and the nulls."""
+    """Stitched errors in both directions beside the endpoints, the paper's table, and the nulls."""
     from llfc_lib.report.tables import wilson
 
-    own = _own(frame)
-    figure, axes, made_by = _figure(own, 2, 3.3)
-    sites = _ordered_sites(own, "stitched_error")
-    error = numbers(own, "error")
+    rows, printed = own(frame), TABLES[frame.attrs["experiment"]]
+    sites = sites_of(rows, "stitched_error")
+    figure, axes, made_by = _figure(rows, 2, 3.3) if len(sites) <= 6 else _figure(rows, 1, 6.6, rows=2)
+    error = numbers(rows, "error")
     ends = 100 * error[error.index.get_level_values("alpha").isin([0.0, 1.0])]
-    n = int(own.loc[(own["quantity"] == "stitched_error") & (own["role"] == "value"), "n"].iloc[0])
-    stitched = 100 * numbers(own, "stitched_error")
+    n = int(rows.loc[(rows["quantity"] == "stitched_error") & (rows["role"] == "value"), "n"].iloc[0])
+    stitched = 100 * numbers(rows, "stitched_error")
     for axis in axes:
         axis.axhspan(ends.min(), ends.max(), color=GREY, alpha=0.2, linewidth=0, label="A and B alone")
     for direction, colour, shift, marker in (("A to B", BLUE, -0.12, "o"), ("B to A", GREEN, 0.12, "s")):
-        groups = _pairwise(stitched[stitched.index.get_level_values("direction") == direction], sites)
+        groups = pairwise(at(stitched, direction=direction), sites)
         _points(axes[0], groups, colour, f"stitched, {direction}", shift, marker)
         mean = [g.mean() / 100 for g in groups]
         bars = np.array([[100 * (p - wilson(p, n)[0]), 100 * (wilson(p, n)[1] - p)] for p in mean]).T
         axes[0].errorbar([k + shift for k in range(len(sites))], [100 * p for p in mean], yerr=bars, fmt="none",
                          ecolor=colour, elinewidth=0.8, capsize=1.5)
-    if own.attrs["profile"] != "smoke":  # another data set: the paper's numbers say nothing there
-        axes[0].plot(range(len(sites)), [TABLE_1[site] for site in sites], "*", color="black", markersize=8,
-                     label="the paper's Table 1", zorder=5)
-    _points(axes[1], _pairwise(stitched, sites), BLUE, "stitched, both directions")
+    raw = 100 * numbers(rows, "stitched_error", suffix="(raw)")
+    if len(raw):
+        raw.index = raw.index.set_levels(raw.index.levels[1].str.removesuffix(" (raw)"), level="site")
+        _points(axes[0], pairwise(raw, sites), PURPLE, "before normalisation, both directions", 0.34, "^")
+    if rows.attrs["profile"] != "smoke":  # another data set: the paper's numbers say nothing there
+        shown = [(k, printed[site]) for k, site in enumerate(sites) if site in printed]
+        axes[0].plot(*zip(*shown), "*", color="black", markersize=8,
+                     label=f"the paper's Table {frame.attrs['experiment'][-1]}", zorder=5)
+    _points(axes[1], pairwise(stitched, sites), BLUE, "stitched, both directions")
     for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
-        _band(axes[1], _pairwise(100 * numbers(own, "stitched_error", "null", f"{kind} matched"), sites), colour,
+        _band(axes[1], pairwise(100 * numbers(rows, "stitched_error", "null", f"{kind} matched"), sites), colour,
               NULL_LABELS[kind], place)
-    control = 100 * numbers(own, "stitched_error", "control", "independent")
-    _points(axes[1], _pairwise(control, sites), RED, "control: independent pair", 0.3, "x")
+    control = 100 * numbers(rows, "stitched_error", "control", "independent")
+    _points(axes[1], pairwise(control, sites), RED, "control: independent pair", 0.3, "x")
     _log(axes[1])
     for axis, title in zip(axes, ("mean with 95 % interval of one test set", "nulls (at the pair's distance) and control")):
         axis.set_ylabel("test error (%)" + (", log scale" if axis is axes[1] else ""))
         axis.set_title(title, loc="left", fontsize=8)
         _site_axis(axis, sites)
     _legend(figure, axes, columns=3)
-    by_site = ", ".join(f"{site} {g.mean():.2f}" for site, g in zip(sites, _pairwise(stitched, sites)))
+    by_site = ", ".join(f"{site} {g.mean():.2f}" for site, g in zip(sites, pairwise(stitched, sites)))
     alt = (f"Test errors of stitched networks ({made_by}), mean over pairs and directions in percent: {by_site}; the "
            f"networks alone {ends.mean():.2f}; stitched to an independent network {_span(control, 0)}.")
     return Shown(figure, alt)
 
 
+def transfer(frame: pd.DataFrame) -> Shown:
+    """W_B H_A against W_B H_B, and W_A H_B against W_A H_A, with nulls and control."""
+    rows = own(frame)
+    figure, (axis,), made_by = _figure(rows, 1, 3.9)
+    sites, values = sites_of(rows, "dist_transfer"), numbers(rows, "dist_transfer")
+    shuffled = numbers(rows, "dist_transfer", "null", "shuffled units")
+    _points(axis, pairwise(values, sites), BLUE, "spawned pair, both directions")
+    _band(axis, pairwise(shuffled, sites), "#b8860b", "null: shuffled units", 0)
+    _band(axis, pairwise(numbers(rows, "dist_transfer", "null", "rotation matched"), sites), ORANGE, NULL_LABELS["rotation"], 2)
+    _points(axis, pairwise(numbers(rows, "dist_transfer", "control", "independent"), sites), RED, "control: independent pair",
+            0.3, "x")
+    _log(axis)
+    axis.set_ylabel("dist (no unit, log scale)")
+    _site_axis(axis, sites)
+    _legend(figure, [axis], columns=2)
+    alt = (f"Distance of W_B H_A from W_B H_B ({made_by}): {_span(values, 3)}; with the units of the difference of features "
+           f"shuffled {_span(shuffled, 3)}.")
+    return Shown(figure, alt)
+
+
+def connected_or_not(frame: pd.DataFrame) -> Shown:
+    """Figure 19: Dist_com of connected and of independent networks, each beside what it would be without structure."""
+    rows = own(frame)
+    figure, axes, made_by = _figure(rows, 1, 6.4, rows=2)
+    sites = sites_of(rows, "dist_com")
+    com, control = numbers(rows, "dist_com"), numbers(rows, "dist_com", "control", "independent")
+    formula, shuffled = (numbers(rows, "dist_com", "null", kind) for kind in ("formula", "shuffled units"))
+    apart, mixed = (numbers(rows, "dist_com", "control", f"independent: {kind}") for kind in ("formula", "shuffled units"))
+    _points(axes[0], pairwise(com, sites), BLUE, "connected")
+    _points(axes[0], pairwise(control, sites), RED, "not connected", 0.0, "x")
+    for axis, values, null, label, colour, shift, marker in (
+            (axes[1], com, formula, "connected / formula", BLUE, -0.2, "o"), (axes[1], com, shuffled, "connected / shuffled units", SKY, -0.05, "^"),
+            (axes[1], control, apart, "not connected / formula", RED, 0.1, "x"),
+            (axes[1], control, mixed, "not connected / shuffled units", ORANGE, 0.25, "s")):
+        _points(axis, pairwise(values / null, sites), colour, label, shift, marker)
+    axes[1].axhline(1, color="black", linewidth=0.6)
+    for axis, title, unit in zip(axes, ("the paper's comparison", "each divided by its own null: below 1 is structure"),
+                                 ("dist (no unit, log scale)", "Dist$_{com}$ / null, log scale")):
+        _log(axis)
+        axis.set_ylabel(unit)
+        axis.set_title(title, loc="left", fontsize=8)
+        _site_axis(axis, sites)
+    _legend(figure, axes, columns=3)
+    alt = (f"Dist_com of connected and independent networks ({made_by}): {_span(com, 4)} and {_span(control, 2)}. Of the formula's "
+           f"null that is {_span((com / formula).dropna(), 2)} and {_span((control / apart).dropna(), 2)}.")
+    return Shown(figure, alt)
+
+
+def spawn_epoch(frame: pd.DataFrame) -> Shown:
+    """Barrier between two children against the epoch at which they were spawned."""
+    figure, axes, made_by = _figure(frame, 2, 3.0)
+    epochs = frame["pair"].str.rsplit("/", n=1).str[0].map(SPAWN_AT)
+    last = {}
+    for axis, quantity, factor, unit in ((axes[0], "error", 100, "points"), (axes[1], "loss", 1, "nats")):
+        for statistics, colour, marker, shift in (("interpolated", BLUE, "o", -0.08), ("recomputed", RED, "D", 0.08)):
+            groups = []
+            for epoch in sorted(epochs.unique()):
+                values = factor * numbers(frame[epochs == epoch], f"{quantity}_barrier_chord", statistics=statistics)
+                groups.append(values.to_numpy())
+                last[quantity, statistics, epoch] = values.mean()
+            _points(axis, groups, colour, f"statistics {statistics}", shift, marker)
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set_xticks(range(epochs.nunique()), sorted(epochs.unique()))
+        axis.set_xlabel("epoch of spawning")
+        axis.set_ylabel(f"{quantity} barrier above the chord ({unit})")
+    _legend(figure, axes)
+    words = ", ".join(f"{epoch}: {last['error', 'interpolated', epoch]:.1f}" for epoch in sorted(epochs.unique()))
+    return Shown(figure, f"Barrier between two children by the epoch of spawning ({made_by}), error in points: {words}.")
+
+
+def cooccur(frame: pd.DataFrame) -> Shown:
+    """LLFC against the barrier, every pair and control of the book a point; then LLFC relative to its nulls."""
+    figure, axes, made_by = _figure(frame, 2, 3.4)
+    table = cooccurrence(frame)
+    table["network"] = table["pair"].str.split("_").str[0].replace({"mlp": "MLP", "vgg16": "VGG-16", "resnet20": "ResNet-20"})
+    barrier = 100 * table["barrier"].clip(lower=1e-4)
+    colours = {"MLP": BLUE, "VGG-16": ORANGE, "ResNet-20": GREEN}
+    for axis, column, unit in ((axes[0], "ratio", "LLFC ratio, mean over layers"),
+                               (axes[1], "of rotated", "the same / rotated partners'")):
+        for network, colour in colours.items():
+            for role, marker in (("value", "o"), ("control", "x")):
+                chosen = (table["network"] == network) & (table["role"] == role) & table[column].notna()
+                if chosen.any():
+                    axis.plot(barrier[chosen], table.loc[chosen, column], marker, color=colour, markersize=4, alpha=0.7,
+                              label=network + (", independent" if role == "control" else ""))
+        axis.set_xscale("log")
+        _log(axis)
+        axis.set_xlabel("error barrier (points, at least 0.01)")
+        axis.set_ylabel(f"{unit}, log scale")
+    axes[0].axhline(0.1, color="black", linewidth=0.6)
+    axes[1].axhline(1, color="black", linewidth=0.6)
+    _legend(figure, axes, columns=3)
+    near, far = table[table["connected"]], table[~table["connected"]]
+    alt = (f"LLFC against linear connectivity ({made_by}). The ratio of 1 - cosine to its baseline is {_span(near['ratio'], 3)} for "
+           f"{len(near)} connected pairs and {_span(far['ratio'], 3)} for {len(far)} that are not.")
+    return Shown(figure, alt)
+
+
 def barrier(frame: pd.DataFrame) -> Shown:
     """Error and loss along the line between A and B, spawned and independent."""
-    own = _own(frame)
-    figure, axes, made_by = _figure(own, 2, 3.0)
+    rows = own(frame)
+    figure, axes, made_by = _figure(rows, 2, 3.0)
     for axis, quantity, unit, factor in ((axes[0], "error", "%", 100), (axes[1], "loss", "nats", 1)):
         for role, kind, colour, label in (("value", "", BLUE, "spawned pair"),
                                           ("control", "independent", RED, "control: independent pair")):
-            values = factor * numbers(own, quantity, role, kind)
+            values = factor * numbers(rows, quantity, role, kind)
             for _, one in values.groupby("pair"):
                 axis.plot(one.index.get_level_values("alpha"), one.to_numpy(), color=colour, alpha=0.25, linewidth=0.7)
             mean = values.groupby("alpha").mean()
             axis.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.8, label=f"{label} (mean)")
+            again = factor * numbers(rows, quantity, role, kind, statistics="recomputed").groupby("alpha").mean()
+            if len(again):
+                axis.plot(again.index, again.to_numpy(), "--", color=colour, linewidth=1.4, label="statistics recomputed")
         _log(axis)
         axis.set_xlabel("α, the share of A")
         axis.set_ylabel(f"test {quantity} ({unit}), log scale")
     _legend(figure, axes)
-    over, control = (100 * numbers(own, "error_barrier_chord", *which) for which in ((), ("control", "independent")))
+    again = 100 * numbers(rows, "error_barrier_chord", statistics="recomputed")
+    recomputed = f", with recomputed statistics {again.max():.2f}" if len(again) else ""
+    over, control = (100 * numbers(rows, "error_barrier_chord", *which) for which in ((), ("control", "independent")))
     alt = (f"Test error and loss between A and B ({made_by}). The largest excess of the error over the chord is "
-           f"{over.max():.2f} points for spawned pairs and {_span(control, 0)} for independent ones.")
+           f"{over.max():.2f} points for spawned pairs{recomputed} and {_span(control, 0)} for independent ones.")
     return Shown(figure, alt)
 
 

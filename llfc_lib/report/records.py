@@ -13,7 +13,7 @@ import pandas as pd
 
 from llfc_lib.metrics.rows import Row
 from llfc_lib.places import RECORDS, atomic_write
-from llfc_lib.training.recipes import PROFILES, check_profile
+from llfc_lib.training.recipes import PROFILES, SCALE, check_profile, recipe
 
 FORMAT = 1
 ROW_FIELDS = [f.name for f in fields(Row)]
@@ -38,8 +38,11 @@ class Record:
         """All rows, with the profile and the data set's source as attributes for figures."""
         frame = self.table.copy()
         sources = {p["data"]["source"] for p in self.pairs.values()}
+        splits = {f"{d['name']} ({d['train']:,} / {d['test']:,})" if "train" in d else d["name"]
+                  for d in (p["data"] for p in self.pairs.values())}
+        reductions = dict.fromkeys(p.get("reductions", "") for p in self.pairs.values())
         frame.attrs = {"experiment": self.experiment, "profile": self.profile, "source": "; ".join(sorted(sources)),
-                       "reductions": next(iter(self.pairs.values())).get("reductions", "")}
+                       "split": ", ".join(sorted(splits)), "reductions": "; ".join(text for text in list(reductions)[:1] if text)}
         return frame
 
 
@@ -139,6 +142,28 @@ def best(experiment: str, folder: Path | None = None, recipe_hashes: Mapping[str
         if path_of(experiment, profile, folder).exists():
             return load(experiment, profile, folder, recipe_hashes)
     raise RecordError(f"there is no record of {experiment!r} yet; `make runs` and `make publish` make one")
+
+
+def best_of_each(experiment: str, folder: Path | None = None) -> Record:
+    """The best pairs of every recipe in the experiment, of several profiles if need be; smoke only if there is no other.
+
+    RecordError if there is none, or one is of another recipe than the library's.
+    """
+    there = [profile for profile in reversed(PROFILES) if path_of(experiment, profile, folder).exists()]
+    there = [profile for profile in there if profile != "smoke"] or there
+    pairs: dict[str, dict[str, Any]] = {}
+    tables, seen, used = [], set(), []
+    for profile in there:
+        found = load(experiment, profile, folder, {name: recipe(name, profile).hash for name in SCALE[profile]})
+        new = {pair: p for pair, p in found.pairs.items() if p["recipe"] not in seen}
+        if new:
+            pairs |= new
+            tables.append(found.table[found.table["pair"].isin(list(new))])
+            used.append(profile)
+        seen |= {p["recipe"] for p in found.pairs.values()}
+    if not tables:
+        return best(experiment, folder)  # raises, saying what to do
+    return Record(experiment, " and ".join(used), pairs, pd.concat(tables, ignore_index=True))
 
 
 def compare(live: pd.DataFrame, record: pd.DataFrame, tolerance: float) -> pd.DataFrame:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from llfc_lib.report import records, verdicts
-from llfc_lib.report.claims import TABLE_1
-from llfc_lib.report.verdicts import DISPLACED, NOTHING, Verdict, numbers, spread
+from llfc_lib.report.claims import TABLES
+from llfc_lib.report.select import at, numbers, own, recipe_of, sites_of
+from llfc_lib.report.verdicts import DISPLACED, NOTHING, Verdict, alike, spread
 from llfc_lib.training.recipes import PROFILES
 
 
@@ -32,18 +33,20 @@ def table(frame: pd.DataFrame, caption: str, name: str) -> MyST:
 def _made_by(frame: pd.DataFrame) -> str:
     """The profile, data set and pairs behind a table, for its caption."""
     a, count = frame.attrs, frame["pair"].nunique()
-    return f"Profile {a['profile']}, {count} pair{'s' * (count > 1)}. {a['source']}."
+    reduced = f" Reduced: {a['reductions'].replace(' -> ', ' → ')}." if a["reductions"] and a["profile"] != "smoke" else ""
+    return f"Profile {a['profile']}, {count} pair{'s' * (count > 1)}. {a['source']}.{reduced}"
 
 
-def _first_recipe(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the printed setting; variants have tables of their own."""
-    return frame[frame["pair"].str.startswith("mlp_mnist_spawn/")]
+def _label(frame: pd.DataFrame, name: str) -> str:
+    """A label of its own for every experiment; the first one's is plain."""
+    experiment = frame.attrs["experiment"]
+    return name if experiment in ("fig08", "com_mlp", "lmc_mlp") else f"{name}-{experiment.replace('_', '-')}"
 
 
 def distances(frame: pd.DataFrame) -> MyST:
     """Distance, disagreement, endpoint errors and barrier of spawned pairs, by recipe, beside their controls."""
     rows = []
-    for recipe, group in frame.groupby(frame["pair"].str.rsplit("/", n=1).str[0], sort=True):
+    for recipe, group in frame.groupby(recipe_of(frame), sort=True):
         for role, kind, label in (("value", "", "spawned pairs"), ("control", "independent", "independent pairs")):
             values = {q: numbers(group, q, role, kind) for q in ("weight_distance", "disagreement", "error",
                                                                 "error_barrier_chord", "loss_barrier_chord")}
@@ -51,96 +54,149 @@ def distances(frame: pd.DataFrame) -> MyST:
             rows.append((f"`{recipe}`, {label}", group["pair"].nunique(), spread(values["weight_distance"]),
                          spread(100 * values["disagreement"]), spread(100 * ends),
                          spread(100 * values["error_barrier_chord"]), spread(values["loss_barrier_chord"])))
+            again = numbers(group, "error_barrier_chord", role, kind, statistics="recomputed")
+            if len(again):
+                ends = numbers(group, "error", role, kind, statistics="recomputed")
+                ends = ends[ends.index.get_level_values("alpha").isin([0.0, 1.0])]
+                rows.append((f"`{recipe}`, {label}, statistics recomputed", group["pair"].nunique(), NOTHING, NOTHING,
+                             spread(100 * ends), spread(100 * again),
+                             spread(numbers(group, "loss_barrier_chord", role, kind, statistics="recomputed"))))
     columns = ["recipe", "pairs", "weight distance", "disagreement (%)", "test error of the ends (%)",
                "error barrier above the chord (points)", "loss barrier above the chord (nats)"]
     return table(pd.DataFrame(rows, columns=columns),
                  f"How far the two networks of a pair are apart: mean ± standard deviation over pairs. {_made_by(frame)}",
-                 f"tbl-distances-{frame.attrs['profile']}")
+                 _label(frame, f"tbl-distances-{frame.attrs['profile']}"))
 
 
-def llfc(frame: pd.DataFrame, pre: bool = False, alpha: float = 0.5) -> MyST:
-    """1-cos, its baseline and null, coef and c per site at one alpha: mean ± sd over pairs."""
-    own, rows = _first_recipe(frame), []
+WHICH = {"": "after the ReLU", "(pre)": "before the ReLU", "(raw)": "before normalisation"}
+
+
+def llfc(frame: pd.DataFrame, suffix: str = "", alpha: float = 0.5, statistics: str = "interpolated") -> MyST:
+    """1-cos, its baseline and null, coef and c per site at one alpha: mean ± sd over pairs. ``suffix`` "(pre)" or "(raw)"
+    takes other features than f^(l)."""
+    chosen, rows = own(frame), []
     null = {"role": "null", "kind": "nearest endpoint"}
 
-    def cell(quantity: str, site: str, at: float = alpha, **where: str) -> str:
-        values = numbers(own, quantity, pre=pre, **where)
-        chosen = values[(values.index.get_level_values("site") == site)
-                        & (values.index.get_level_values("alpha") == at)]
-        return spread(chosen)
+    def cell(quantity: str, site: str, where_alpha: float = alpha, **where: str) -> str:
+        values = numbers(chosen, quantity, suffix=suffix, statistics=statistics, **where)
+        return spread(at(values, site=site, alpha=where_alpha))
 
-    for site in own.loc[(own["quantity"] == "1-cos_AB") & (own["site"].str.endswith("(pre)") == pre), "site"].unique():
-        rows.append((site, cell("1-cos_alpha", site), cell("1-cos_AB", site, -1.0), cell("cos_ratio", site),
-                     cell("cos_ratio", site, **null), cell("1-coef_alpha", site), cell("1-coef_alpha", site, **null),
-                     cell("set_c", site)))
+    for site in sites_of(chosen, "1-cos_AB", suffix):
+        rows.append((site.removesuffix(f" {suffix}") if suffix == "(raw)" else site, cell("1-cos_alpha", site),
+                     cell("1-cos_AB", site, -1.0), cell("cos_ratio", site), cell("cos_ratio", site, **null),
+                     cell("1-coef_alpha", site), cell("1-coef_alpha", site, **null), cell("set_c", site)))
     columns = ["site", r"$1-\cos_\alpha$", r"$1-\cos_{A,B}$", "ratio", "nearest endpoint: ratio",
                r"$1-\mathrm{coef}_\alpha$", r"nearest endpoint: $1-\mathrm{coef}$", "$c$ of the set"]
-    which = "before the ReLU" if pre else "after the ReLU"
+    which = WHICH[suffix] + (", statistics recomputed" if statistics == "recomputed" else "")
+    name = {"": "post", "(pre)": "pre", "(raw)": "raw"}[suffix] + ("-recomputed" if statistics == "recomputed" else "")
     return table(pd.DataFrame(rows, columns=columns), f"LLFC at α = {alpha:g}, {which}: mean ± standard deviation over "
-                 f"pairs. {_made_by(own)}", f"tbl-llfc-{'pre' if pre else 'post'}")
+                 f"pairs. {_made_by(chosen)}", _label(frame, f"tbl-llfc-{name}"))
+
+
+def readings(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
+    """The ratio of 1-cos to its baseline under every reading of f^(l), and with both kinds of statistics."""
+    chosen, rows = own(frame), []
+    for suffix in WHICH:
+        for statistics in ("interpolated", "recomputed"):
+            values = at(numbers(chosen, "cos_ratio", suffix=suffix, statistics=statistics), alpha=alpha)
+            off = at(numbers(chosen, "1-coef_alpha", suffix=suffix, statistics=statistics), alpha=alpha)
+            if len(values):
+                by_pair = values.groupby("pair")
+                rows.append((WHICH[suffix], statistics, values.index.get_level_values("site").nunique(), spread(by_pair.mean()),
+                             spread(by_pair.max()), f"{100 * (values <= verdicts.NEGLIGIBLE).mean():.0f} %",
+                             spread(off.groupby("pair").mean())))
+    columns = ["features", "running statistics", "layers", "ratio, mean over layers", "ratio, largest", "at most a tenth",
+               r"$1-\mathrm{coef}_\alpha$, mean"]
+    return table(pd.DataFrame(rows, columns=columns), f"Which features, which statistics? LLFC at α = {alpha:g}: mean ± standard "
+                 f"deviation over pairs. {_made_by(chosen)}", _label(frame, "tbl-readings"))
 
 
 def displaced(frame: pd.DataFrame, quantity: str = "cos_ratio", alpha: float = 0.5) -> MyST:
     """``quantity`` of the pairs beside that of displaced partners, which are named with their own error and t."""
-    own, rows = _first_recipe(frame), []
-
-    def line(label: str, role: str, kind: str, t: str, error: str) -> None:
-        values = numbers(own, quantity, role, kind)
-        values = values[values.index.get_level_values("alpha") == alpha]
-        rows.append((label, t, error, *(spread(group) for _, group in values.groupby("site"))))
-
-    line("the pair", "value", "", "1", NOTHING)
+    chosen = own(frame)
+    sites = sites_of(chosen, quantity, inner=False)
+    lines: list[tuple[str, str, str, pd.Series]] = [("the pair", "1", NOTHING, numbers(chosen, quantity))]
     for kind in DISPLACED:
-        if (own["kind"] == kind).any():
-            partner = numbers(own, "error", "null", kind)
-            line(kind, "null", kind, spread(numbers(own, "t", "null", kind)),
-                 spread(100 * partner[partner.index.get_level_values("alpha") == 0]))
-    line("nearest endpoint", "null", "nearest endpoint", NOTHING, NOTHING)
-    line("independent pair", "control", "independent", NOTHING, NOTHING)
-    sites = sorted(numbers(own, quantity).index.get_level_values("site").unique())
-    return table(pd.DataFrame(rows, columns=["partner of A", "t", "its test error (%)", *sites]),
-                 f"$(1-\\cos_\\alpha)/(1-\\cos_{{A,B}})$ at α = {alpha:g} for B and for partners that training did not make: mean ± "
-                 f"standard deviation over pairs. {_made_by(own)}", "tbl-displaced")
+        if (chosen["kind"] == kind).any():
+            partner = at(numbers(chosen, "error", "null", kind), alpha=0.0)
+            lines.append((kind, spread(numbers(chosen, "t", "null", kind)), spread(100 * partner),
+                          numbers(chosen, quantity, "null", kind)))
+    lines.append(("nearest endpoint", NOTHING, NOTHING, numbers(chosen, quantity, "null", "nearest endpoint")))
+    lines.append(("independent pair", NOTHING, NOTHING, numbers(chosen, quantity, "control", "independent")))
+    rows = [(label, t, error, *(spread(at(values, alpha=alpha, site=site)) for site in sites)) for label, t, error, values in lines]
+    content = pd.DataFrame(rows, columns=["partner of A", "t", "its test error (%)", *sites])
+    if len(sites) > verdicts.FEW:  # many layers go down the page
+        content = content.set_index("partner of A").T.rename_axis("layer").reset_index()
+    return table(content, f"$(1-\\cos_\\alpha)/(1-\\cos_{{A,B}})$ at α = {alpha:g} for B and for partners that training did not make: "
+                 f"mean ± standard deviation over pairs. {_made_by(chosen)}", _label(frame, "tbl-displaced"))
 
 
 def commutativity(frame: pd.DataFrame) -> MyST:
     """Dist_com, Dist_W, Dist_H and the nulls of Dist_com per map: mean ± sd over pairs."""
-    own = _first_recipe(frame)
+    chosen = own(frame)
     columns = {"Dist_com": ("dist_com", "value", ""), "Dist_W": ("dist_W", "value", ""), "Dist_H": ("dist_H", "value", ""),
                "null: formula": ("dist_com", "null", "formula"), "null: shuffled units": ("dist_com", "null", "shuffled units"),
                "rotation matched": ("dist_com", "null", "rotation matched"),
-               "independent pair": ("dist_com", "control", "independent")}
-    values = {label: numbers(own, *which) for label, which in columns.items()}
-    sites = sorted(values["Dist_com"].index.get_level_values("site").unique())
-    rows = [(site, *(spread(v.xs(site, level="site")) if len(v) else NOTHING for v in values.values())) for site in sites]
-    return table(pd.DataFrame(rows, columns=["map", *columns]), "Commutativity of the spawned MLP, with nulls and "
-                 f"control: mean ± standard deviation over pairs. {_made_by(own)}", "tbl-commutativity")
+               "independent pair": ("dist_com", "control", "independent"),
+               "independent: formula": ("dist_com", "control", "independent: formula")}
+    values = {label: numbers(chosen, *which) for label, which in columns.items()}
+    rows = [(site, *(spread(v.xs(site, level="site")) if len(v) else NOTHING for v in values.values()))
+            for site in sites_of(chosen, "dist_com")]
+    return table(pd.DataFrame(rows, columns=["map", *columns]), "Commutativity of spawned pairs, with nulls and "
+                 f"control: mean ± standard deviation over pairs. {_made_by(chosen)}", _label(frame, "tbl-commutativity"))
 
 
 def stitching(frame: pd.DataFrame) -> MyST:
-    """The paper's Table 1 beside ours: errors in percent, both directions, first pair with its interval."""
-    own = _first_recipe(frame)
-    stitched, error = numbers(own, "stitched_error"), numbers(own, "error")
-    control = numbers(own, "stitched_error", "control", "independent")
-    turned = numbers(own, "stitched_error", "null", "rotation matched")
-    first = own["pair"].unique()[0]
-    n = int(own.loc[(own["quantity"] == "stitched_error") & (own["role"] == "value"), "n"].iloc[0])
+    """The paper's table beside ours: errors in percent, both directions, first pair with its interval."""
+    chosen, experiment = own(frame), frame.attrs["experiment"]
+    printed, number = TABLES[experiment], experiment[-1]
+    stitched, error = numbers(chosen, "stitched_error"), numbers(chosen, "error")
+    raw = numbers(chosen, "stitched_error", suffix="(raw)")
+    control = numbers(chosen, "stitched_error", "control", "independent")
+    turned = numbers(chosen, "stitched_error", "null", "rotation matched")
+    first = chosen["pair"].unique()[0]
+    n = int(chosen.loc[(chosen["quantity"] == "stitched_error") & (chosen["role"] == "value"), "n"].iloc[0])
     rows = []
-    for name, alpha, printed in (("A", 1.0, TABLE_1["A"]), ("B", 0.0, TABLE_1["B"])):
-        values = error[error.index.get_level_values("alpha") == alpha]
-        rows.append((f"{name} alone", printed, interval(values.xs(first, level="pair").iloc[0], n), spread(100 * values), NOTHING, NOTHING, NOTHING))
-    for site in sorted(stitched.index.get_level_values("site").unique()):
-        def cell(values: pd.Series, direction: str) -> str:
-            chosen = values[(values.index.get_level_values("site") == site)
-                            & (values.index.get_level_values("direction") == direction)]
-            return spread(100 * chosen) if len(chosen) else NOTHING
+    for name, alpha in (("A", 1.0), ("B", 0.0)):
+        values = at(error, alpha=alpha)
+        rows.append((f"{name} alone", printed[name], interval(values.xs(first, level="pair").iloc[0], n), spread(100 * values),
+                     *[NOTHING] * (3 + 2 * bool(len(raw)))))
+    for site in sites_of(chosen, "stitched_error"):
+        def cell(values: pd.Series, direction: str, site: str = site) -> str:
+            found = at(values, site=site, direction=direction)
+            return spread(100 * found) if len(found) else NOTHING
 
-        rows.append((site, TABLE_1.get(site, NOTHING), interval(stitched[first, site, -1.0, "A to B"], n), cell(stitched, "A to B"),
-                     cell(stitched, "B to A"), cell(turned, "A to B"), cell(control, "A to B")))
-    columns = ["stitched at", "paper", "first pair, A to B (95 %)", "A to B", "B to A", "null: rotation matched",
+        before = [cell(raw, direction, f"{site} (raw)") for direction in ("A to B", "B to A")] if len(raw) else []
+        rows.append((site, printed.get(site, NOTHING), interval(stitched[first, site, -1.0, "A to B"], n), cell(stitched, "A to B"),
+                     cell(stitched, "B to A"), *before, cell(turned, "A to B"), cell(control, "A to B")))
+    columns = ["stitched at", "paper", "first pair, A to B (95 %)", "A to B", "B to A",
+               *(["before normalisation, A to B", "B to A, before"] if len(raw) else []), "null: rotation matched",
                "control: independent"]
-    return table(pd.DataFrame(rows, columns=columns), "Table 1 of the paper beside ours: test errors in percent, mean ± "
-                 f"standard deviation over pairs. {_made_by(own)}", "tbl-tab1")
+    return table(pd.DataFrame(rows, columns=columns), f"Table {number} of the paper beside ours: test errors in percent, mean ± "
+                 f"standard deviation over pairs. {_made_by(chosen)}", f"tbl-{experiment}")
+
+
+def stitched_readings(frame: pd.DataFrame) -> MyST:
+    """Which place of stitching gives the printed numbers? Both, by distance and by rank correlation."""
+    chosen, printed = own(frame), TABLES[frame.attrs["experiment"]]
+    profile = pd.Series({site: value for site, value in printed.items() if site not in "AB"})
+    ends = numbers(chosen, "error")
+    ends = 100 * ends[ends.index.get_level_values("alpha").isin([0.0, 1.0])].mean()
+    rows = []
+    for suffix, label in (("", "after the ReLU"), ("(raw)", "before normalisation, by the upper network's")):
+        values = 100 * numbers(chosen, "stitched_error", suffix=suffix)
+        mean = values.groupby("site").mean().rename(lambda site, suffix=suffix: site.removesuffix(f" {suffix}"))
+        both = pd.concat([mean, profile], axis=1, keys=["ours", "printed"]).dropna()
+        if len(both) < 3:
+            continue
+        extra = both["ours"] - ends - (both["printed"] - (printed["A"] + printed["B"]) / 2)
+        rows.append((label, len(both), spread(alike(chosen, profile, suffix)), f"{extra.abs().max():.1f}", f"{extra.pow(2).mean() ** 0.5:.2f}",
+                     f"{mean.max() - ends:.1f} at {mean.idxmax()}"))
+    columns = ["stitched", "layers", "rank correlation with the printed profile", "largest difference of the excess (points)",
+               "root mean square (points)", "our largest excess"]
+    return table(pd.DataFrame(rows, columns=columns), "Stitching after or before normalisation: which gives the printed table? "
+                 "The excess is over the networks alone, mean over pairs and directions. " + _made_by(chosen),
+                 _label(frame, "tbl-stitched-readings"))
 
 
 def wilson(p: float, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -209,6 +265,10 @@ def rules() -> MyST:
         f"- *Resembles* (stitching): above the mean endpoint error by at most {verdicts.RESEMBLES:g} of it in every pair, site and "
         "direction, and falling with depth.",
         f"- A printed number agrees if it lies within {verdicts.INTERVAL_SD:g} standard deviations of our independent pairs.",
+        "- *Rises and falls as printed*: the rank correlation over layers with the printed table is at least "
+        f"{verdicts.ALIKE:g} in every pair; its evidence compares the smallest one with the largest of displaced partners.",
+        "- *Co-occurs*: a pair is connected exactly if the ratio of 1-cos to its baseline, mean over layers at α = 0.5, is "
+        f"at most {verdicts.NEGLIGIBLE:g}; over all pairs of the book and their controls.",
         f"- *{verdicts.REPRODUCED}*: the rule holds in every case; *{verdicts.PARTLY}*: in some; *{verdicts.NOT}*: in none. A reduced profile never "
         f"earns the last, only *{verdicts.NOT_HERE}*.",
         f"- *{verdicts.EXCEEDS}*: in every pair and site below {verdicts.SUPPORTED:g} of each null and better than the control; otherwise "

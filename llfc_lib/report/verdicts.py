@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from llfc_lib.experiments.catalogue import EXPERIMENTS
 from llfc_lib.report import records
-from llfc_lib.report.claims import CLAIMS, Claim
-from llfc_lib.training.recipes import RECIPES, SCALE, recipe
+from llfc_lib.report.claims import CLAIMS, TABLES, Claim
+from llfc_lib.report.select import at, depth, numbers, recipe_of
+from llfc_lib.training.recipes import RECIPES, SCALE, SPAWN_AT, recipe
 
 CONNECTED_SE = 2.0  # a barrier within two binomial standard errors of the endpoint error is none
 NEGLIGIBLE = 0.1  # "negligible", "close to 0 compared with": at most a tenth
@@ -22,9 +24,11 @@ SUPPORTED = 0.5  # below half of each null: twice as good, not a little better
 RESEMBLES = 0.5  # stitched error above the endpoints' mean by at most half of it (the paper's Table 1: 0.47 at FC 1)
 INTERVAL_SD = 2.0  # the paper has one pair: its number agrees if it lies within two standard deviations of our pairs
 
+ALIKE = 0.5  # rank correlation of a profile over layers with the printed one
+FEW = 6  # sites that are listed one by one
+
 DISPLACED = [f"{kind} {size}" for size in ("t=1", "matched") for kind in ("rotation", "entries", "gaussian")]
 MATCHED = [kind for kind in DISPLACED if kind.endswith("matched")]
-KEYS = ["pair", "site", "alpha", "direction"]
 
 REPRODUCED, PARTLY, NOT, NOT_HERE = "reproduced", "partly", "not reproduced", "not seen at this scale"
 NOT_COMPARABLE = "another data set"
@@ -52,6 +56,8 @@ def judge(section: str | None = None) -> list[Verdict]:
 
 
 def _best(experiment: str) -> records.Record:
+    if len(EXPERIMENTS[experiment].recipes) > 2:  # pairs of several networks, which need not have the same profiles
+        return records.best_of_each(experiment)
     # a record of an older recipe must not be judged as if it were of this one
     for profile in reversed(records.PROFILES):
         if records.path_of(experiment, profile).exists():
@@ -63,23 +69,16 @@ def _best(experiment: str) -> records.Record:
 def judge_claim(claim: Claim, record: records.Record) -> Verdict:
     """The verdict that ``claim``'s rule gives on a record; a reduced profile never earns "not reproduced"."""
     frame = record.frame()
-    own = frame[frame["pair"].str.rsplit("/", n=1).str[0] == claim.recipe]
+    own = frame[recipe_of(frame) == claim.recipe] if claim.recipe else frame
     agreement, evidence, ours, null = RULES[claim.rule](claim, own, frame)
     if agreement == NOT and record.profile != "paper":
         agreement = NOT_HERE
-    if claim.numbers and set(own["data"]) != {RECIPES[claim.recipe].data}:
+    if (claim.numbers or claim.rule == "profile") and set(own["data"]) != {RECIPES[claim.recipe].data}:
         agreement = NOT_COMPARABLE  # the paper's figures say nothing about digits
     return Verdict(claim, record.profile, agreement, evidence, ours, null, own["pair"].nunique())
 
 
 # -- selecting and comparing ------------------------------------------------------------------------------------------
-
-def numbers(frame: pd.DataFrame, quantity: str, role: str = "value", kind: str = "", pre: bool = False) -> pd.Series:
-    """Means of ``quantity``, indexed by pair, site, alpha, direction; pre-activations only where asked."""
-    chosen = frame[(frame["quantity"] == quantity) & (frame["role"] == role) & (frame["kind"] == kind)
-                   & (frame["site"].str.endswith("(pre)") == pre)]
-    return chosen.assign(alpha=chosen["alpha"].fillna(-1.0)).set_index(KEYS)["mean"].sort_index()
-
 
 def measured(frame: pd.DataFrame, quantity: str) -> pd.Series:
     """The pairs' own ``numbers``. RecordError if there is none or one is NaN: nothing at all would keep every rule."""
@@ -123,7 +122,11 @@ def evidence_of(value: pd.Series, nulls: Mapping[str, pd.Series], control: pd.Se
 def by_site(values: pd.Series, scale: float = 1.0, unit: str = "") -> str:
     """"FC 1 0.054 ± 0.002, ...": mean and standard deviation over pairs (and directions) of the mean over alphas."""
     groups = values.mul(scale).groupby(["pair", "site", "direction"]).mean().groupby("site")
-    return ", ".join(f"{site} {spread(group)}{unit}".strip() for site, group in groups)
+    found = {site: groups.get_group(site) for site in sorted(groups.groups, key=depth)}
+    if len(found) > FEW:  # their range says more than all of them
+        low, high = (pick(found, key=lambda site: found[site].mean()) for pick in (min, max))
+        return f"from {spread(found[low])}{unit} ({low}) to {spread(found[high])}{unit} ({high})"
+    return ", ".join(f"{site} {spread(group)}{unit}".strip() for site, group in found.items())
 
 
 def spread(values: pd.Series) -> str:
@@ -150,8 +153,10 @@ def connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
     nulls = {kind: numbers(own, "error_barrier_chord", "null", kind) for kind in DISPLACED}
     control = numbers(own, "error_barrier_chord", "control", "independent")
     evidence, word = evidence_of(numbers(own, "error_barrier_chord"), nulls, control)
-    ours = f"largest excess over the chord {100 * barrier.max():.2f} points, allowed {100 * allowed.min():.2f}; control " \
-           f"{100 * control.mean():.1f}"
+    again = numbers(own, "error_barrier_chord", statistics="recomputed")
+    recomputed = f" ({100 * again.max():.2f} with recomputed statistics)" if len(again) else ""
+    ours = f"largest excess over the chord {100 * barrier.max():.2f} points{recomputed}, allowed {100 * allowed.min():.2f}; " \
+           f"control {100 * control.mean():.1f}"
     return agreement_of(barrier <= allowed), evidence, ours, word
 
 
@@ -211,17 +216,48 @@ def _inside(value: float, ours: pd.Series) -> bool:
 
 def stitched_numbers(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
     stitched = 100 * measured(own, "stitched_error")
-    sites = sorted(stitched.index.get_level_values("site").unique())
-    inside = pd.Series([_inside(value, stitched.xs(site, level="site")) for value, site in zip(claim.numbers, sites, strict=True)])
-    return agreement_of(inside), NO_NULL, by_site(stitched, unit=" %"), NOTHING
+    printed = TABLES[claim.experiment]
+    inside = pd.Series([_inside(value, at(stitched, site=site)) for site, value in printed.items() if site not in "AB"])
+    return agreement_of(inside), NO_NULL, by_site(_printed_sites(stitched, printed), unit=" %"), NOTHING
+
+
+def _printed_sites(stitched: pd.Series, printed: Mapping[str, float]) -> pd.Series:
+    return stitched[stitched.index.get_level_values("site").isin(set(printed))]
+
+
+def profile(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Does the stitched error rise and fall over the layers as in the printed table?"""
+    printed = pd.Series({site: value for site, value in TABLES[claim.experiment].items() if site not in "AB"})
+    found = {suffix: alike(own, printed, suffix) for suffix in ("", "(raw)")}
+    text = ", ".join(f"{label} {spread(found[suffix])}" for suffix, label in (("", "after the ReLU"), ("(raw)", "before normalisation"))
+                     if len(found[suffix]))
+    nulls = [alike(own, printed, "", "null", kind) for kind in MATCHED]
+    null = pd.concat(nulls) if any(len(n) for n in nulls) else pd.Series(dtype=float)
+    word = f"displaced partners at the pair's distance {spread(null)}" if len(null) else NOTHING
+    evidence = NO_NULL if null.empty else EXCEEDS if found[""].min() > null.max() else EXCEEDS_NOT
+    return agreement_of(found[""] >= ALIKE), evidence, f"rank correlation with the printed profile: {text}", word
+
+
+def alike(own: pd.DataFrame, printed: pd.Series, suffix: str = "", role: str = "value", kind: str = "") -> pd.Series:
+    """Rank correlation over layers of each pair's stitched errors (mean of both directions) with the printed ones."""
+    values = numbers(own, "stitched_error", role, kind, suffix)
+    values.index = values.index.set_levels(values.index.levels[1].str.replace(f" {suffix}", "") if suffix else
+                                           values.index.levels[1], level="site")
+    table = values.groupby(["pair", "site"]).mean().unstack("site")
+    sites = [site for site in printed.index if site in table]
+    if len(sites) < 3:  # no profile to speak of
+        return pd.Series(dtype=float)
+    return table[sites].T.rank().corrwith(printed[sites].rank())
 
 
 def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
     stitched, ends = measured(own, "stitched_error"), _ends(own).groupby("pair").mean()
     excess = (stitched - ends.reindex(stitched.index.get_level_values("pair")).values)
     relative = excess / ends.reindex(excess.index.get_level_values("pair")).values
-    means = stitched.groupby("site").mean()  # FC 1, FC 2, FC 3: in order of depth
-    falls = pd.Series([bool(means.is_monotonic_decreasing)])
+    means = stitched.groupby("site").mean()
+    # Table 1 falls with depth; Tables 2 and 3 do not
+    falls = pd.Series([bool(means[sorted(means.index, key=depth)].is_monotonic_decreasing)] if claim.experiment == "tab1" else [],
+                      dtype=bool)
 
     own_error = _ends(own).xs(1.0, level="alpha").groupby("pair").mean()
 
@@ -254,5 +290,76 @@ def learning_rate(claim: Claim, own: pd.DataFrame, frame: pd.DataFrame) -> tuple
     return agreement_of(holds), NO_NULL, f"{text}; nearer to the printed mean of {printed:.3f} %: {nearest}", NOTHING
 
 
+def separates(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Figure 19: Dist_com of connected networks beside that of independent ones, and each beside its own null."""
+    com, control = measured(own, "dist_com"), numbers(own, "dist_com", "control", "independent")
+    formula = {role: numbers(own, "dist_com", role, kind) for role, kind in (("null", "formula"), ("control", "independent: formula"))}
+    evidence, word = evidence_of(com, {kind: numbers(own, "dist_com", "null", kind) for kind in ("formula", "shuffled units")})
+    ours = f"connected {by_site(com)}; independent {by_site(control)}"
+    relative = f"of the formula: connected {spread(com / formula['null'])}, independent {spread(control / formula['control'])}"
+    return agreement_of(com < control.reindex(com.index)), evidence, ours, f"{relative}; {word}"
+
+
+def transfer(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    dist = measured(own, "dist_transfer")
+    nulls = {"shuffled units": numbers(own, "dist_transfer", "null", "shuffled units"),
+             **{kind: numbers(own, "dist_transfer", "null", kind) for kind in MATCHED}}
+    evidence, word = evidence_of(dist, nulls, numbers(own, "dist_transfer", "control", "independent"))
+    return agreement_of(dist <= NEGLIGIBLE), evidence, by_site(dist), word
+
+
+def spawn_epoch(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Children are to be connected from the paper's epoch on, and not when spawned at the initialisation."""
+    found = {}
+    for name, epoch in SPAWN_AT.items():
+        own = frame[recipe_of(frame) == name]
+        if len(own):
+            found[epoch] = (100 * numbers(own, "error_barrier_chord"), _connected(own))
+    first = min((k for k in found if all(holds.all() for later, (_, holds) in found.items() if later >= k)), default=None)
+    holds = pd.Series([first is not None and first <= RECIPES["resnet20_cifar10_spawn"].spawn_epoch, not found[0][1].any()])
+    text = ", ".join(f"{k}: {spread(barrier)}" for k, (barrier, _) in sorted(found.items()))
+    return agreement_of(holds), NO_NULL, (f"barrier (points) by epoch of spawning: {text}; connected from epoch {first} on"
+                                          if first is not None else f"barrier (points): {text}; none connected"), NOTHING
+
+
+def _connected(own: pd.DataFrame, role: str = "value", kind: str = "") -> pd.Series:
+    """Per pair, whether the error barrier over the chord is within two binomial standard errors of the ends' error."""
+    barrier = numbers(own, "error_barrier_chord", role, kind).groupby("pair").mean()
+    error = numbers(own, "error", role, kind)
+    ends = error[error.index.get_level_values("alpha").isin([0.0, 1.0])].groupby("pair").mean().reindex(barrier.index)
+    n = own.loc[own["quantity"] == "error"].groupby("pair")["n"].max().reindex(barrier.index)
+    return barrier <= CONNECTED_SE * (ends * (1 - ends) / n) ** 0.5
+
+
+def cooccurrence(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line a pair and control: barrier (fraction), whether connected, LLFC ratio at alpha .5 (mean over layers), and
+    the same ratio over that of the nearest endpoint and of rotated partners at the same distance."""
+    lines = []
+    for role, kind in (("value", ""), ("control", "independent")):
+        barrier = numbers(frame, "error_barrier_chord", role, kind).groupby("pair").mean()
+        ratio = at(numbers(frame, "cos_ratio", role, kind), alpha=0.5)
+        nearest = at(numbers(frame, "cos_ratio", "null" if role == "value" else "control",
+                             "nearest endpoint" if role == "value" else "independent: nearest endpoint"), alpha=0.5)
+        rotated = at(numbers(frame, "cos_ratio", "null", "rotation matched"), alpha=0.5) if role == "value" else None
+        means = {"ratio": ratio, "of nearest": ratio / nearest,
+                 "of rotated": ratio / rotated if rotated is not None and len(rotated) else ratio * math.nan}
+        table = pd.DataFrame({name: values.groupby("pair").mean() for name, values in means.items()})
+        lines.append(table.assign(barrier=barrier, connected=_connected(frame, role, kind), role=role))
+    return pd.concat(lines).reset_index()
+
+
+def cooccurs(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
+    """LLFC (ratio at most a tenth) exactly where the two are connected, over all pairs and controls."""
+    table = cooccurrence(frame)
+    holds = table["connected"] == (table["ratio"] <= NEGLIGIBLE)
+    rank = table["ratio"].rank().corr(table["barrier"].rank())
+    exceeds = table.loc[table["connected"] & table["of rotated"].notna(), "of rotated"]
+    evidence = NO_NULL if exceeds.empty else EXCEEDS if (exceeds < SUPPORTED).all() else EXCEEDS_NOT
+    ours = f"agree in {int(holds.sum())} of {len(table)} pairs and controls; rank correlation of ratio and barrier {rank:.2f}"
+    word = f"connected pairs: ratio over that of rotated partners {spread(exceeds)}" if len(exceeds) else NOTHING
+    return agreement_of(holds), evidence, ours, word
+
+
 RULES = {rule.__name__: rule for rule in (connected, cosine, coefficient, commutativity, additivity, endpoints,
-                                          stitched_numbers, resembles, learning_rate)}
+                                          stitched_numbers, resembles, learning_rate, profile, separates, transfer, spawn_epoch,
+                                          cooccurs)}

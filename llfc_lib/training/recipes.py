@@ -129,6 +129,7 @@ PROFILES = ("smoke", "lite", "paper")
 _DIGITS = {"data": "digits", "speedups": ()}
 _SMOKE_MLP = {**_DIGITS, "model_args": (("hidden", 64),), "epochs": 20}
 _SMOKE_CONV = {**_DIGITS, "batch": 32, "epochs": 15, "spawn_epoch": 2}
+_SMOKE_RESNET = {**_SMOKE_CONV, "model_args": (("width", 4),), "drops": (8, 12), "augment": ("crop",)}
 # The children stop after 40 epochs, drops at the same halves and quarters; the trunk keeps its 5.
 _LITE_CONV = {"epochs": 40, "drops": (20, 30)}
 _SPAWN_AT_SCALE = {"model_args": (("width", 8),), "epochs": 16, "drops": (8, 12)}
@@ -139,7 +140,8 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
         # on 8 x 8 pixels most of VGG-16 sees a single one: with SGD it does not leave chance within seconds
         "vgg16_cifar10_spawn": {**_SMOKE_CONV, "model_args": (("width", 8),), "drops": (9, 12), "augment": (),
                                 "optimiser": "adam", "lr": 2e-3, "momentum": 0.0, "weight_decay": 0.0},
-        "resnet20_cifar10_spawn": {**_SMOKE_CONV, "model_args": (("width", 4),), "drops": (8, 12), "augment": ("crop",)},
+        "resnet20_cifar10_spawn": _SMOKE_RESNET,
+        **{name: {key: value for key, value in _SMOKE_RESNET.items() if key != "spawn_epoch"} for name in SPAWN_AT},
     },
     "lite": {  # real data, fewer epochs; VGG-16 a quarter as wide, classifier included
         "mlp_mnist_spawn": {"epochs": 6},
@@ -157,7 +159,7 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
 
 #: Independently initialised pairs of each recipe. Recipes without an entry have no results yet.
 PAIRS = {
-    "smoke": {"mlp_mnist_spawn": 2, "vgg16_cifar10_spawn": 1, "resnet20_cifar10_spawn": 1},
+    "smoke": {"mlp_mnist_spawn": 2, "vgg16_cifar10_spawn": 1, "resnet20_cifar10_spawn": 1, **{name: 1 for name in SPAWN_AT}},
     "lite": {"mlp_mnist_spawn": 3, "mlp_mnist_spawn_lr1.2e-3": 1, "resnet20_cifar10_spawn": 3, "vgg16_cifar10_spawn": 2,
              **{name: 2 for name in SPAWN_AT}},
     "paper": {"mlp_mnist_spawn": 10, "mlp_mnist_spawn_lr1.2e-3": 3, "resnet20_cifar10_spawn": 1},
@@ -166,7 +168,7 @@ PAIRS = {
 
 #: What the queue does first; within a line all first pairs, then all second ones, and so on.
 QUEUE = (
-    ("smoke", ("mlp_mnist_spawn", "vgg16_cifar10_spawn", "resnet20_cifar10_spawn")),
+    ("smoke", ("mlp_mnist_spawn", "vgg16_cifar10_spawn", "resnet20_cifar10_spawn", *SPAWN_AT)),
     ("paper", ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3")),
     ("lite", ("resnet20_cifar10_spawn", "vgg16_cifar10_spawn")),
     ("lite", tuple(SPAWN_AT)),
@@ -193,14 +195,17 @@ def recipe(name: str, profile: str = "paper") -> Recipe:
 def reductions(name: str, profile: str) -> str:
     """In words, what ``profile`` changes in the recipe: to be printed beside its figures. Empty for nothing."""
     full = RECIPES[name]
-    return "; ".join(f"{key} {_plain(getattr(full, key))} -> {_plain(value)}"
+    return "; ".join(f"{TOLD.get(key, key.replace('_', ' '))} {_plain(key, getattr(full, key))} -> {_plain(key, value)}"
                      for key, value in SCALE[check_profile(profile)][name].items()
                      if key != "speedups" and getattr(full, key) != value)
 
 
-def _plain(value: Any) -> str:
+TOLD = {"model_args": "network", "spawn_epoch": "spawned after epoch", "lr": "learning rate"}
+
+
+def _plain(key: str, value: Any) -> str:
     if value == ():
-        return "as printed"
+        return "as printed" if key == "model_args" else "none"
     if isinstance(value, tuple):
         return ", ".join(f"{v[0]} {v[1]}" if isinstance(v, tuple) else str(v) for v in value)
     return str(value)
