@@ -7,36 +7,42 @@ import pytest
 from llfc_lib.report import plots, records, tables
 from llfc_lib.report.verdicts import numbers, spread
 
-FIGURES = {"llfc": "fig08", "commutativity": "com_mlp", "additivity": "com_mlp", "stitching": "tab1", "barrier": "lmc_mlp",
-           "training": "train_mlp"}
+FIGURES = {"llfc": ("fig08", "fig09", "fig10"), "commutativity": ("com_mlp", "fig16", "com_resnet20"),
+           "additivity": ("com_mlp", "fig16", "com_resnet20"), "stitching": ("tab1", "tab2", "tab3"),
+           "barrier": ("lmc_mlp", "lmc_vgg16", "lmc_resnet20"), "training": ("train_mlp", "train_vgg16", "train_resnet20"),
+           "transfer": ("tab2", "tab3"), "connected_or_not": ("fig19",), "spawn_epoch": ("spawn_epoch",), "cooccur": ("cooccur",)}
+ALL = [(name, experiment) for name, experiments in FIGURES.items() for experiment in experiments]
 
 
-@pytest.fixture(params=FIGURES)
+@pytest.fixture(params=ALL, ids=lambda param: "-".join(param))
 def drawn(request):
-    frame = records.load(FIGURES[request.param], "smoke").frame()
-    return request.param, frame, getattr(plots, request.param)(frame)
+    name, experiment = request.param
+    frame = records.load(experiment, "smoke").frame()
+    return name, frame, getattr(plots, name)(frame)
 
 
 def test_axes_say_what_they_show(drawn):
     _, _, shown = drawn
     for axis in shown.figure.axes:
         named = {text.get_text() for text in axis.get_xticklabels()}
-        assert axis.get_ylabel() and (axis.get_xlabel() or named & {"FC 1", "FC 2"})
-        assert 1 <= len(axis.get_legend_handles_labels()[1]) <= 6
+        assert axis.get_ylabel() and (axis.get_xlabel() or named & {"FC 1", "FC 2", "FC"})
+        assert 1 <= len(set(axis.get_legend_handles_labels()[1])) <= 6
         assert axis.yaxis.label.get_size() >= 8 and all(t.get_size() >= 7 for t in axis.get_xticklabels())
 
 
 def test_the_figure_names_the_profile_that_made_it(drawn):
     _, frame, shown = drawn
-    assert shown.figure._supxlabel.get_text() == "profile smoke, digits, 2 pairs"
-    assert "profile smoke, digits, 2 pairs" in shown.alt
+    count = frame["pair"].nunique()
+    made_by, told = f"profile smoke, digits, {count} pair{'s' * (count > 1)}", shown.figure._supxlabel.get_text()
+    assert told.startswith(f"{made_by}; train / test images: digits (1,297 / 500)") and made_by in shown.alt
+    assert "reduced: data " in told and "→ digits" in told
 
 
 def test_the_same_bytes_each_time_at_the_width_of_the_page(drawn):
     name, frame, shown = drawn
     assert getattr(plots, name)(frame).png == shown.png
     width = struct.unpack(">I", shown.png[16:20])[0]
-    assert width == 1280 and len(shown.png) < 200_000
+    assert width == 1280 and len(shown.png) < 250_000
     data, metadata = shown._repr_mimebundle_()
     assert data["text/plain"] == f"<figure: {shown.alt}>" and metadata["image/png"] == {"width": 640, "alt": shown.alt}
 
@@ -48,7 +54,7 @@ def test_the_same_bytes_each_time_at_the_width_of_the_page(drawn):
     ("stitching", "stitched_error", lambda v: f"FC 1 {100 * v.xs('FC 1', level='site').mean():.2f}"),
 ])
 def test_the_words_hold_the_numbers(name, quantity, text):
-    frame = records.load(FIGURES[name], "smoke").frame()
+    frame = records.load(FIGURES[name][0], "smoke").frame()
     assert text(numbers(frame, quantity)) in getattr(plots, name)(frame).alt
     changed = frame.copy()
     changed.attrs = frame.attrs
@@ -56,19 +62,19 @@ def test_the_words_hold_the_numbers(name, quantity, text):
     assert getattr(plots, name)(changed).alt != getattr(plots, name)(frame).alt
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_one_pair_without_displaced_partners_can_be_drawn(name):
-    frame = records.load(FIGURES[name], "smoke").frame()
-    one = frame[(frame["pair"] == "mlp_mnist_spawn/0") & ~frame["kind"].str.contains("t=1|matched")]
+@pytest.mark.parametrize("name, experiment", ALL)
+def test_one_pair_without_displaced_partners_can_be_drawn(name, experiment):
+    frame = records.load(experiment, "smoke").frame()
+    one = frame[(frame["pair"] == frame["pair"].iloc[0]) & ~frame["kind"].str.contains("t=1|matched")]
     one.attrs = frame.attrs
     shown = getattr(plots, name)(one)
     assert "1 pair)" in shown.alt and "nan" not in shown.alt
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name, experiment", ALL)
 @pytest.mark.parametrize("dropped", ["null", "control"])
-def test_what_is_missing_is_said_so(name, dropped):
-    frame = records.load(FIGURES[name], "smoke").frame()
+def test_what_is_missing_is_said_so(name, experiment, dropped):
+    frame = records.load(experiment, "smoke").frame()
     rest = frame[frame["role"] != dropped]
     rest.attrs = frame.attrs
     assert "nan" not in getattr(plots, name)(rest).alt
@@ -90,3 +96,14 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head():
                  tables.distances(records.load("lmc_mlp", "smoke").frame()).text):
         rows = text.split("\n* - ")[1:]
         assert len(rows) > 1 and len({row.count("\n  - ") for row in rows}) == 1
+
+
+@pytest.mark.parametrize("experiment, sites", [("tab2", 15), ("tab3", 10)])
+def test_tables_of_the_convolutional_nets_are_in_order_of_depth(experiment, sites):
+    frame = records.load(experiment, "smoke").frame()
+    text = tables.stitching(frame).text
+    names = [row.split("\n")[0] for row in text.split("\n* - ")[2:]]
+    assert len(names) == 2 + sites and names[2] in ("Conv 1", "Conv 1-1") and names[-1] in ("FC 2", "Block 3-3")
+    assert (f"Table {experiment[-1]} of the paper" in text) and ("11.84" in text or "13.35" in text)
+    raw = 100 * numbers(frame, "stitched_error", suffix="(raw)").xs(f"{names[2]} (raw)", level="site").xs("A to B", level="direction")
+    assert spread(raw) in text.split(names[2])[1]

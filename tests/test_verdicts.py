@@ -4,7 +4,7 @@ import pytest
 
 from llfc_lib.metrics.rows import Row
 from llfc_lib.report import records, tables, verdicts
-from llfc_lib.report.claims import CLAIMS, TABLE_1
+from llfc_lib.report.claims import CLAIMS, TABLES
 from llfc_lib.report.verdicts import (EXCEEDS, EXCEEDS_NOT, INCOMPLETE, NO_NULL, NOT, NOT_COMPARABLE, NOT_HERE, PARTLY, REPRODUCED,
                                       judge_claim)
 
@@ -201,7 +201,7 @@ def stitched(by_site, displaced=0.5, control=0.9, end=0.01835, partner=0.02):
 
 
 def test_stitched_numbers_and_their_pattern():
-    printed = {site: TABLE_1[site] / 100 for site in SITES}
+    printed = {site: TABLES["tab1"][site] / 100 for site in SITES}
     assert outcome("stitched", stitched(printed))[0] == REPRODUCED
     assert outcome("stitched", stitched({**printed, "FC 2": 0.05}))[0] == PARTLY
     assert outcome("resembles", stitched(printed)) == (REPRODUCED, EXCEEDS)  # the paper's own numbers pass
@@ -213,8 +213,87 @@ def test_stitched_numbers_and_their_pattern():
 
 def test_a_partner_stitched_better_than_its_ends_is_no_null_to_beat():
     """Its excess is negative; taken by size it would count as a large one."""
-    printed = {site: TABLE_1[site] / 100 for site in SITES}
+    printed = {site: TABLES["tab1"][site] / 100 for site in SITES}
     assert outcome("resembles", stitched(printed, displaced=0.01, partner=0.2))[1] == EXCEEDS_NOT
+
+
+def convolutional(rows_of_pair, recipe="resnet20_cifar10_spawn", pairs=2, data="cifar10", experiment="toy"):
+    ids = {f"{recipe}/{k}": rows_of_pair(k) for k in range(pairs)}
+    provenance = {pair: {"recipe": recipe, "data": {"name": data, "source": "toy"}} for pair in ids}
+    return records.live_record(experiment, "paper", provenance, ids, model="toy", data=data, method="spawning")
+
+
+def profile_of(errors, null=0.5, suffix=""):
+    def of_pair(k):
+        return [Row("stitched_error", e, site=site + suffix, n=6000, direction=d) for site, e in errors.items() for d in ("A to B", "B to A")] + [
+            Row("stitched_error", null * (1 + 0.01 * j), site=site, n=4, direction=d, role="null", kind="rotation matched")
+            for j, site in enumerate(reversed(errors)) for d in ("A to B", "B to A")]
+
+    return convolutional(of_pair)
+
+
+def test_the_profile_of_a_printed_table():
+    printed = {site: value / 100 for site, value in TABLES["tab3"].items() if site not in "AB"}
+    assert outcome("profile_resnet20", profile_of(printed)) == (REPRODUCED, EXCEEDS)
+    assert outcome("profile_resnet20", profile_of({site: -value for site, value in printed.items()}))[0] == NOT
+    assert outcome("profile_resnet20", profile_of({site: 1 + 0.3 * value for site, value in printed.items()}))[0] == REPRODUCED
+    verdict = judge_claim(CLAIM["profile_resnet20"], profile_of(printed))
+    assert "after the ReLU 1" in verdict.ours and "before normalisation" not in verdict.ours
+
+
+def test_connected_networks_below_independent_ones_and_each_beside_its_null():
+    def found(com, control, null):
+        kinds = {"formula": null, "shuffled units": null}
+        apart = [Row("dist_com", 1.0, site=site, role="control", kind=f"independent: {kind}") for site in SITES for kind in kinds]
+        return convolutional(lambda k: rows("dist_com", com, kinds, control) + apart)
+
+    assert outcome("separates", found(0.01, 1.0, 0.03)) == (REPRODUCED, EXCEEDS)
+    assert outcome("separates", found(0.01, 1.0, 0.015)) == (REPRODUCED, EXCEEDS_NOT)
+    assert outcome("separates", found(1.1, 1.0, 3.0)) == (NOT, EXCEEDS)
+
+
+def test_transfer_against_its_nulls_and_control():
+    nulls = {"shuffled units": 0.5, **{kind: 0.5 for kind in verdicts.MATCHED}}
+    assert outcome("transfer_resnet20", convolutional(lambda k: rows("dist_transfer", 0.05, nulls, 0.9))) == (REPRODUCED, EXCEEDS)
+    assert outcome("transfer_resnet20", convolutional(lambda k: rows("dist_transfer", 0.2, nulls, 0.9))) == (NOT, EXCEEDS)
+    assert outcome("transfer_resnet20", convolutional(lambda k: rows("dist_transfer", 0.05, nulls, 0.04)))[1] == EXCEEDS_NOT
+
+
+def spawned_at(barriers):
+    from llfc_lib.training.recipes import SPAWN_AT
+
+    ids = {f"{name}/0": [Row("error_barrier_chord", barriers[epoch], n=6000)] + ends(0.1, 0.1) for name, epoch in SPAWN_AT.items()}
+    provenance = {pair: {"recipe": pair.split("/")[0], "data": {"name": "cifar10", "source": "toy"}} for pair in ids}
+    return records.live_record("spawn_epoch", "paper", provenance, ids, model="toy", data="cifar10", method="spawning")
+
+
+def test_the_epoch_of_spawning():
+    good = {0: 0.5, 1: 0.2, 2: 0.05, 3: 0.0, 5: 0.001, 10: 0.0}
+    verdict = judge_claim(CLAIM["spawn_epoch"], spawned_at(good))
+    assert verdict.agreement == REPRODUCED and "connected from epoch 3 on" in verdict.ours
+    assert outcome("spawn_epoch", spawned_at({**good, 5: 0.05}))[0] == PARTLY  # only from 10 on
+    assert outcome("spawn_epoch", spawned_at({**good, 0: 0.0}))[0] == PARTLY  # connected from the start
+    assert outcome("spawn_epoch", spawned_at({**good, 0: 0.0, 10: 0.1}))[0] == NOT
+
+
+def pairs_of_the_book(ratio, barrier, control_ratio, control_barrier, rotated=0.3):
+    def of_pair(k):
+        made = [Row("cos_ratio", ratio, site="FC 1", alpha=0.5), Row("error_barrier_chord", barrier, n=6000), *ends(0.1, 0.1),
+                Row("cos_ratio", 0.25, site="FC 1", alpha=0.5, role="null", kind="nearest endpoint"),
+                Row("cos_ratio", rotated, site="FC 1", alpha=0.5, role="null", kind="rotation matched")]
+        control = {"role": "control", "kind": "independent"}
+        return made + [Row("cos_ratio", control_ratio, site="FC 1", alpha=0.5, **control), Row("error_barrier_chord", control_barrier, **control),
+                       Row("error", 0.1, n=6000, alpha=0.0, **control), Row("error", 0.1, n=6000, alpha=1.0, **control)]
+
+    return convolutional(of_pair, experiment="cooccur")
+
+
+def test_co_occurrence_counts_pairs_and_controls():
+    assert outcome("cooccurs", pairs_of_the_book(0.05, 0.0, 0.5, 0.5)) == (REPRODUCED, EXCEEDS)
+    assert outcome("cooccurs", pairs_of_the_book(0.05, 0.0, 0.05, 0.5))[0] == PARTLY  # linear features without connectivity
+    assert outcome("cooccurs", pairs_of_the_book(0.5, 0.0, 0.05, 0.5))[0] == NOT
+    assert outcome("cooccurs", pairs_of_the_book(0.05, 0.0, 0.5, 0.5, rotated=0.06))[1] == EXCEEDS_NOT
+    assert "agree in 4 of 4 pairs and controls" in judge_claim(CLAIM["cooccurs"], pairs_of_the_book(0.05, 0.0, 0.5, 0.5)).ours
 
 
 def test_the_learning_rate_that_comes_nearer():

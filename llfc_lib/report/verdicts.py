@@ -227,6 +227,7 @@ def _printed_sites(stitched: pd.Series, printed: Mapping[str, float]) -> pd.Seri
 
 def profile(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
     """Does the stitched error rise and fall over the layers as in the printed table?"""
+    measured(own, "stitched_error")
     printed = pd.Series({site: value for site, value in TABLES[claim.experiment].items() if site not in "AB"})
     found = {suffix: alike(own, printed, suffix) for suffix in ("", "(raw)")}
     text = ", ".join(f"{label} {spread(found[suffix])}" for suffix, label in (("", "after the ReLU"), ("(raw)", "before normalisation"))
@@ -310,13 +311,14 @@ def transfer(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str
 
 def spawn_epoch(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
     """Children are to be connected from the paper's epoch on, and not when spawned at the initialisation."""
+    measured(frame, "error_barrier_chord")
     found = {}
     for name, epoch in SPAWN_AT.items():
         own = frame[recipe_of(frame) == name]
         if len(own):
             found[epoch] = (100 * numbers(own, "error_barrier_chord"), _connected(own))
     first = min((k for k in found if all(holds.all() for later, (_, holds) in found.items() if later >= k)), default=None)
-    holds = pd.Series([first is not None and first <= RECIPES["resnet20_cifar10_spawn"].spawn_epoch, not found[0][1].any()])
+    holds = pd.Series([first is not None and first <= RECIPES["resnet20_cifar10_spawn"].spawn_epoch, 0 in found and not found[0][1].any()])
     text = ", ".join(f"{k}: {spread(barrier)}" for k, (barrier, _) in sorted(found.items()))
     return agreement_of(holds), NO_NULL, (f"barrier (points) by epoch of spawning: {text}; connected from epoch {first} on"
                                           if first is not None else f"barrier (points): {text}; none connected"), NOTHING
@@ -350,12 +352,14 @@ def cooccurrence(frame: pd.DataFrame) -> pd.DataFrame:
 
 def cooccurs(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
     """LLFC (ratio at most a tenth) exactly where the two are connected, over all pairs and controls."""
+    measured(frame, "cos_ratio")
     table = cooccurrence(frame)
     holds = table["connected"] == (table["ratio"] <= NEGLIGIBLE)
-    rank = table["ratio"].rank().corr(table["barrier"].rank())
+    vary = table[["ratio", "barrier"]].nunique().min() > 1
+    rank = f"{table['ratio'].rank().corr(table['barrier'].rank()):.2f}" if vary else NOTHING
     exceeds = table.loc[table["connected"] & table["of rotated"].notna(), "of rotated"]
     evidence = NO_NULL if exceeds.empty else EXCEEDS if (exceeds < SUPPORTED).all() else EXCEEDS_NOT
-    ours = f"agree in {int(holds.sum())} of {len(table)} pairs and controls; rank correlation of ratio and barrier {rank:.2f}"
+    ours = f"agree in {int(holds.sum())} of {len(table)} pairs and controls; rank correlation of ratio and barrier {rank}"
     word = f"connected pairs: ratio over that of rotated partners {spread(exceeds)}" if len(exceeds) else NOTHING
     return agreement_of(holds), evidence, ours, word
 
