@@ -10,13 +10,14 @@ import torch
 
 from llfc_lib.experiments import pairs
 from llfc_lib.experiments.catalogue import experiment
-from llfc_lib.experiments.units import environment
+from llfc_lib.experiments.publish import describe
+from llfc_lib.experiments.units import Unit, environment
 from llfc_lib.metrics import LLFC, Barrier, Commutativity, Stitching, Transfer, WeakAdditivity
 from llfc_lib.report import records
 from llfc_lib.report.tables import MyST, table
 from llfc_lib.training.checkpoints import Checkpoint
 from llfc_lib.training.loop import train
-from llfc_lib.training.recipes import PAIRS, check_profile, recipe
+from llfc_lib.training.recipes import PAIRS, PROFILES, check_profile, recipe, reductions
 
 PARAMETERS = {"profile", "retrain", "device"}
 IPYTHON = {"In", "Out", "exit", "quit", "get_ipython", "open"}
@@ -32,6 +33,7 @@ METRICS: dict[str, pairs.MakeMetrics] = {
 #: How far a live number may lie from the record of the same profile: absolute, or relative to the record where that is
 #: above 1. In float64 (smoke) only rounding differs between processors; in float32 an image may change sides.
 TOLERANCE = {"smoke": 1e-6, "lite": 5e-4, "paper": 5e-4}
+QUICK = 1e13  # operations: some minutes of training
 #: What a network trained now must reach on the test set.
 TRAINED = {"smoke": 0.06, "lite": 0.035, "paper": 0.025}
 
@@ -71,23 +73,35 @@ class Chapter:
     def live(self, name: str) -> pd.DataFrame:
         """The rows of experiment ``name``, measured now on its first recipe: every pair in smoke, the first elsewhere.
 
-        The displacement null is measured whole for the MLP in smoke; elsewhere the rotation with t = 1 alone.
+        Networks that are neither shipped nor in the cache and would take long to train are replaced by those of a
+        smaller profile, which the figure names; ``retrain`` trains them all the same. The displacement null is measured whole for the MLP in smoke; elsewhere the rotation with t = 1 alone.
         """
         chosen, found = experiment(name), {}
         recipe_name, metrics = chosen.recipes[0], METRICS[chosen.section]
-        whole = self.profile == "smoke" and recipe(recipe_name, self.profile).model == "mlp"
+        profile = self.at_hand(recipe_name)
+        whole = profile == "smoke" and recipe(recipe_name, profile).model == "mlp"
         displaced = pairs.DISPLACEMENTS if whole else pairs.DISPLACEMENTS[:1]
-        for index in range(PAIRS[self.profile][recipe_name] if self.profile == "smoke" else 1):
-            nets, data = pairs.networks(self.profile, recipe_name, index, self.device, self.retrain)
-            rows = pairs.measure_pair(self.profile, recipe_name, nets, data, metrics)
+        for index in range(PAIRS[profile][recipe_name] if profile == "smoke" else 1):
+            nets, data = pairs.networks(profile, recipe_name, index, self.device, self.retrain)
+            rows = pairs.measure_pair(profile, recipe_name, nets, data, metrics)
             for kind, matched in displaced:
-                rows += pairs.measure_displaced(self.profile, recipe_name, index, nets, data, kind, matched, metrics)
+                rows += pairs.measure_displaced(profile, recipe_name, index, nets, data, kind, matched, metrics)
             found[f"{recipe_name}/{index}"] = [row for row in rows if chosen.keeps(row)]
-        r = recipe(recipe_name, self.profile)
-        provenance = {"recipe": recipe_name, "recipe_hash": r.hash, "data": {"name": data.name, "source": data.source},
+        r = recipe(recipe_name, profile)
+        provenance = {"recipe": recipe_name, "recipe_hash": r.hash, "data": describe(data),
+                      "reductions": reductions(recipe_name, profile),
                       **environment(self.device)}
-        return records.live_record(name, self.profile, {pair: provenance for pair in found}, found, model=r.model,
+        return records.live_record(name, profile, {pair: provenance for pair in found}, found, model=r.model,
                                    data=r.data, method="spawning").frame()
+
+    def at_hand(self, recipe_name: str) -> str:
+        """The highest profile up to this chapter's whose first pair is there, or is quickly trained."""
+        for profile in PROFILES[PROFILES.index(self.profile):0:-1]:
+            if recipe_name in PAIRS[profile]:
+                networks = Unit(profile, recipe_name, 0, "pair").needs()
+                if self.retrain or all(u.available() or u.work() < QUICK for u in networks):
+                    return profile
+        return "smoke"
 
     def published(self, name: str) -> "records.Record":
         """The best committed record of the experiment, recipe by recipe where it has several networks; figures drawn
@@ -99,11 +113,12 @@ class Chapter:
 
         AssertionError if one exceeds its tolerance (not with ``retrain``: other bits, other numbers).
         """
+        profile = live.attrs["profile"]
         try:
-            record = records.load(name, self.profile)
+            record = records.load(name, profile)
         except records.RecordError:
-            return MyST(f"There is no record of profile *{self.profile}* to hold this against.")
-        compared = records.compare(live, record.frame(), TOLERANCE[self.profile])
+            return MyST(f"There is no record of profile *{profile}* to hold this against.")
+        compared = records.compare(live, record.frame(), TOLERANCE[profile])
         within = compared["difference"] <= compared["tolerance"]
         if not self.retrain:
             assert within.all(), f"live numbers differ from the record:\n{compared[~within]}"
@@ -111,7 +126,7 @@ class Chapter:
                 for c, ok in zip(compared.itertuples(), within)]
         columns = ["quantity", "numbers compared", "largest difference", "tolerance", "all within"]
         return table(pd.DataFrame(rows, columns=columns),
-                     f"Live against the committed record of profile {self.profile}.", f"tbl-check-{name.replace('_', '-')}")
+                     f"Live against the committed record of profile {profile}.", f"tbl-check-{name.replace('_', '-')}")
 
     def tolerance(self, quantity: str, recipe_name: str) -> float:
         """The bound that a network trained now must keep."""

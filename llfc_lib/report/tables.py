@@ -220,10 +220,14 @@ def badge(word: str) -> str:
     return f"{{bdg-{colour}}}`{word}`"
 
 
+def _ours(v: Verdict) -> str:
+    return f"{v.ours} ({v.profile}, {v.pairs} pair{'s' * (v.pairs > 1)})"
+
+
 def comparison_table(judged: Sequence[Verdict]) -> MyST:
     """The verdicts of one chapter."""
     rows = [(v.claim.statement + (" *(our extension)*" if v.claim.extension else ""), f"{v.claim.source}: {v.claim.paper}",
-             f"{v.ours} ({v.profile}, {v.pairs} pairs)", badge(v.agreement), v.null, badge(v.evidence)) for v in judged]
+             _ours(v), badge(v.agreement), v.null, badge(v.evidence)) for v in judged]
     section = judged[0].claim.section
     return table(pd.DataFrame(rows, columns=["claim", "the paper", "ours, ± over pairs", "agreement", "nulls and control",
                                              "evidence"]),
@@ -233,7 +237,7 @@ def comparison_table(judged: Sequence[Verdict]) -> MyST:
 def ledger(judged: Sequence[Verdict]) -> MyST:
     """All claims, with links to their chapters."""
     rows = [(v.claim.statement + (" *(our extension)*" if v.claim.extension else ""), badge(v.agreement),
-             badge(v.evidence), v.claim.paper, f"{v.ours} ({v.profile}, {v.pairs} pairs)", v.null,
+             badge(v.evidence), v.claim.paper, _ours(v), v.null,
              f"{v.claim.source}; {{doc}}`{v.claim.chapter}`") for v in judged]
     return table(pd.DataFrame(rows, columns=["claim", "agreement", "evidence", "the paper", "ours, ± over pairs",
                                              "nulls and control", "where"]),
