@@ -41,8 +41,24 @@ def test_a_live_number_that_differs_is_an_error(quantity):
 
 
 def test_without_a_record_of_the_profile_the_page_says_so(monkeypatch, tmp_path):
+    live = records.load("tab1", "smoke").frame()
     monkeypatch.setattr(records, "RECORDS", tmp_path)
-    assert "no record of profile *smoke*" in Chapter("smoke", False, "cpu").check("tab1", None).text
+    assert "no record of profile *smoke*" in Chapter("smoke", False, "cpu").check("tab1", live).text
+
+
+@pytest.mark.parametrize("there, retrain, expected", [(False, False, "smoke"), (True, False, "lite"), (False, True, "paper")])
+def test_networks_that_would_take_hours_are_replaced_by_smaller_ones(monkeypatch, there, retrain, expected):
+    """Unless they are asked for; a network that is there is used whatever it cost."""
+    monkeypatch.setattr(chapter.Unit, "available", lambda unit: there and unit.profile == "lite")
+    monkeypatch.setattr(chapter.Unit, "work", lambda unit: 1e15)
+    assert Chapter("paper", retrain, "cpu").at_hand("resnet20_cifar10_spawn") == expected
+    assert Chapter("smoke", retrain, "cpu").at_hand("resnet20_cifar10_spawn") == "smoke"
+
+
+def test_a_network_that_trains_in_minutes_is_trained(monkeypatch):
+    monkeypatch.setattr(chapter.Unit, "available", lambda unit: False)
+    monkeypatch.setattr(chapter.Unit, "work", lambda unit: 1e12)
+    assert Chapter("lite", False, "cpu").at_hand("mlp_mnist_spawn") == "lite"
 
 
 def test_a_pair_trained_now(monkeypatch):
