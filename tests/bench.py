@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -29,12 +30,14 @@ from llfc_lib.training.recipes import Recipe, recipe
 
 
 class PlainImages(torch.utils.data.Dataset):
-    """One image at a time through PIL, ToTensor and Normalize, as torchvision's MNIST gives them."""
+    """One image at a time through PIL and torchvision's transforms, as its data sets give them."""
 
-    def __init__(self, data: Dataset) -> None:
+    def __init__(self, r: Recipe, data: Dataset) -> None:
         transforms = torchvision().transforms
-        self.images, self.labels = data.x_train[:, 0].numpy(), data.y_train.tolist()
-        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(data.mean, data.std)])
+        images = data.x_train.permute(0, 2, 3, 1).numpy()
+        self.images, self.labels = images[..., 0] if images.shape[-1] == 1 else images, data.y_train.tolist()
+        augment = [transforms.RandomCrop(images.shape[1], padding=4), transforms.RandomHorizontalFlip()] if r.augment else []
+        self.transform = transforms.Compose([*augment, transforms.ToTensor(), transforms.Normalize(data.mean, data.std)])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,8 +51,10 @@ class PlainImages(torch.utils.data.Dataset):
 class PlainLoop:
     def __init__(self, r: Recipe, data: Dataset) -> None:
         self.model = loop.new_network(r, data)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=r.lr)
-        self.loader = torch.utils.data.DataLoader(PlainImages(data), batch_size=r.batch, shuffle=True)
+        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[r.optimiser]
+        extra = {} if r.optimiser == "adam" else {"momentum": r.momentum, "weight_decay": r.weight_decay}
+        self.optimiser = kind(self.model.parameters(), lr=r.lr, **extra)
+        self.loader = torch.utils.data.DataLoader(PlainImages(r, data), batch_size=r.batch, shuffle=True)
 
     def run(self, steps: int) -> float:
         self.model.train()
@@ -71,18 +76,18 @@ class OurLoop:
     """`loop.train_epoch` over as many images as the block has steps."""
 
     def __init__(self, r: Recipe, data: Dataset, steps: int) -> None:
-        from dataclasses import replace
-
         images = steps * r.batch
-        self.recipe = r
+        self.recipe, self.fast = r, loop.speedups(r, "cpu")
         self.data = replace(data, x_train=data.x_train[:images], y_train=data.y_train[:images])
-        self.model = loop.new_network(r, data)
-        self.optimiser = loop.make_optimiser(r, self.model)
+        model = loop.new_network(r, data)
+        self.learner, self.augmenter = loop.prepare(model, r, self.data, self.fast)
+        self.optimiser = loop.make_optimiser(r, model)
         self.epoch = 0
 
     def run(self) -> float:
         began = time.perf_counter()
-        loop.train_epoch(self.model, self.optimiser, self.data, self.recipe, self.epoch, (0, "bench")).tolist()
+        loop.train_epoch(self.learner, self.optimiser, self.data, self.recipe, self.epoch, (0, "bench"), self.augmenter,
+                         "bf16 autocast" in self.fast).tolist()
         self.epoch += 1
         return time.perf_counter() - began
 
@@ -92,14 +97,25 @@ def with_threads(threads: int, work) -> float:
     return work()
 
 
-def worker(pipe, data_name: str, steps: int) -> None:
+def worker(pipe, r: Recipe, data: Dataset | None, steps: int) -> None:
     """One of two training processes at one thread each: runs a block whenever it is told to."""
     torch.set_num_threads(1)
-    ours = OurLoop(recipe("mlp_mnist_spawn"), load(data_name), steps)
+    ours = OurLoop(r, data or load(r.data), steps)
     ours.run()
-    pipe.send("ready")
+    pipe.send(ours.fast)
     while pipe.recv():
         pipe.send(ours.run())
+    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def two_workers(r: Recipe, data: Dataset | None, steps: int) -> list:
+    """Pipes to two training processes that are warm and wait."""
+    context, pipes = multiprocessing.get_context("spawn"), []
+    for _ in range(2):
+        here, there = context.Pipe()
+        context.Process(target=worker, args=(there, r, data, steps), daemon=True).start()
+        pipes.append(here)
+    return pipes
 
 
 def both(pipes) -> float:
@@ -160,11 +176,7 @@ def bench(rounds: int, steps: int) -> dict:
     r, data = recipe("mlp_mnist_spawn"), load("mnist")
     epoch = len(data.y_train) / r.batch / steps  # blocks in an epoch
     plain, ours = PlainLoop(r, data), OurLoop(r, data, steps)
-    context, pipes = multiprocessing.get_context("spawn"), []
-    for _ in range(2):
-        here, there = context.Pipe()
-        context.Process(target=worker, args=(there, data.name, steps), daemon=True).start()
-        pipes.append(here)
+    pipes = two_workers(r, None, steps)
     for pipe in pipes:
         pipe.recv()
     variants = {
@@ -206,15 +218,74 @@ def bench(rounds: int, steps: int) -> dict:
     return result
 
 
+def random_images(r: Recipe, images: int) -> Dataset:
+    """As many images of CIFAR-10's form as a block needs: speed does not depend on what they show."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randint(0, 256, (images, 3, 32, 32), generator=g, dtype=torch.uint8), torch.randint(0, 10, (images,), generator=g)
+    return Dataset("cifar10", x, y, x[:1], y[:1], 10, "random pixels", "", (0.49, 0.48, 0.45), (0.2, 0.2, 0.2))
+
+
+def bench_convolutional(name: str, rounds: int, steps: int) -> dict:
+    """Images a second of a plain loop and of ours (two networks at once, one thread each), in float32 and sped up."""
+    fast = recipe(name, "lite")
+    single = replace(fast, speedups=tuple(s for s in fast.speedups if s != "bf16 autocast"))
+    data = random_images(fast, steps * fast.batch)
+    plain, images = PlainLoop(fast, data), steps * fast.batch
+    pipes = {"this loop, float32": two_workers(single, data, steps), "this loop, sped up": two_workers(fast, data, steps)}
+    used = {label: [pipe.recv() for pipe in group][0] for label, group in pipes.items()}
+    variants = {"plain loop, 2 threads": lambda: images / with_threads(2, lambda: plain.run(steps)),
+                **{label: lambda group=group: 2 * images / both(group) for label, group in pipes.items()}}
+    rates: dict[str, list[float]] = {label: [] for label in (*variants, "matrix products, 1 thread (GFLOP/s)")}
+    torch.set_num_threads(1)
+    a = torch.randn(1024, 1024)
+    plain.run(1)
+    for k in range(rounds):
+        for label, run in variants.items():
+            rates[label].append(run())
+        torch.set_num_threads(1)
+        began = time.perf_counter()
+        for _ in range(10):
+            a @ a
+        rates["matrix products, 1 thread (GFLOP/s)"].append(10 * 2 * 1024**3 / (time.perf_counter() - began) / 1e9)
+        print(f"{name}, round {k + 1} of {rounds}", file=sys.stderr)
+    median = {label: statistics.median(values) for label, values in rates.items()}
+    memory = {}
+    for label, group in pipes.items():
+        for pipe in group:
+            pipe.send(False)
+        memory[label] = max(pipe.recv() for pipe in group)
+    products = median.pop("matrix products, 1 thread (GFLOP/s)")
+    each = 3 * flops_of(fast, data) / 1e9
+    return {"images_per_second": median, "speedups": used, "peak_MiB_a_process": memory, "GFLOP/s of the products": products,
+            "ratio_to_plain": {label: median[label] / median["plain loop, 2 threads"] for label in pipes},
+            "share_of_matmul_rate": {label: median[label] / 2 * each / products for label in pipes}}
+
+
+def flops_of(r: Recipe, data: Dataset) -> float:
+    """Operations of one image's forward pass."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = loop.new_network(r, data).to("meta").eval()
+    with FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, *data.image_shape, device="meta"))
+    return counter.get_total_flops()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=100, help="training steps in a block")
+    parser.add_argument("--convolutional-steps", type=int, default=10, help="the same for VGG-16 and ResNet-20")
+    parser.add_argument("--only-convolutional", action="store_true", help="VGG-16 and ResNet-20 only; writes no file")
     parser.add_argument("--metric-pass", type=int, metavar="IMAGES", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.metric_pass is not None:
         return metric_pass(options.metric_pass)
-    result = bench(options.rounds, options.steps)
+    networks = {name: bench_convolutional(name, options.rounds, options.convolutional_steps)
+                for name in ("resnet20_cifar10_spawn", "vgg16_cifar10_spawn")}
+    if options.only_convolutional:
+        return print_convolutional(networks)
+    result = {**bench(options.rounds, options.steps), "convolutional": networks}
     folder = ROOT / "_build"
     folder.mkdir(exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(result, indent=1))
@@ -230,6 +301,18 @@ def main() -> None:
         print(f"  {value['seconds']:7.2f} s         all metrics of a pair over {name}, 1 thread, peak "
               f"{value['memory']['MiB_peak']:.0f} MiB, of it "
               f"{value['memory']['MiB_peak'] - value['memory']['MiB_before']:.0f} in the pass")
+    print_convolutional(result["convolutional"])
+
+
+def print_convolutional(networks: dict) -> None:
+    for name, found in networks.items():
+        print(f"{name} as in profile lite, batch 128; two networks at once, one thread each, against a plain loop of one at two")
+        for label, value in found["images_per_second"].items():
+            fast = ", ".join(found["speedups"].get(label, ()))
+            print(f"  {value:7.0f} images a second  {label}" + (f" ({fast})" if fast else ""))
+        for label in found["ratio_to_plain"]:
+            print(f"  {found['ratio_to_plain'][label]:7.2f} x, {100 * found['share_of_matmul_rate'][label]:.0f} % of the float32 matrix-product "
+                  f"rate ({found['GFLOP/s of the products']:.0f} GFLOP/s a thread), peak {found['peak_MiB_a_process'][label]:.0f} MiB: {label}")
 
 
 if __name__ == "__main__":

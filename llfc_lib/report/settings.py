@@ -3,7 +3,7 @@
 import pandas as pd
 
 from llfc_lib.report.tables import MyST, table
-from llfc_lib.training.recipes import PAIRS, PROFILES, RECIPES, SCALE, Recipe, reductions
+from llfc_lib.training.recipes import PAIRS, PROFILES, RECIPES, SCALE, SPAWN_AT, Recipe, reductions
 
 ROWS = {
     "network": ("model", "model_args"), "data set": ("data",), "initialisation": ("init",), "input": ("normalise",),
@@ -11,7 +11,7 @@ ROWS = {
     "schedule": ("schedule", "drops", "warmup"), "weight decay": ("weight_decay",), "batch": ("batch",),
     "epochs": ("epochs",), "spawned after epoch": ("spawn_epoch",),
 }
-LABELS = {"init": "initialisation", "normalise": "input", "augment": "augmentation", "lr": "learning rate", "data": "data set"}
+LABELS = {"model_args": "network", "init": "initialisation", "normalise": "input", "augment": "augmentation", "lr": "learning rate", "data": "data set"}
 
 
 def _value(r: Recipe, names: tuple[str, ...]) -> str:
@@ -38,7 +38,7 @@ def _value(r: Recipe, names: tuple[str, ...]) -> str:
 
 def table_of(section: str) -> MyST:
     """The settings of ``section`` ("B.1.1" or "B.1.2"), a column a setting; † marks what the appendix leaves out."""
-    chosen = [r for r in RECIPES.values() if r.section == section]
+    chosen = [r for r in RECIPES.values() if r.section == section and r.name not in SPAWN_AT]
     frame = pd.DataFrame({"setting": list(ROWS), **{r.title: [_value(r, names) for names in ROWS.values()] for r in chosen}})
     return table(frame, f"Settings of {section}. † our choice: the appendix does not say.",
                  f"tbl-settings-{section.replace('.', '').lower()}")
@@ -47,7 +47,7 @@ def table_of(section: str) -> MyST:
 def choices() -> MyST:
     """Every value that the appendix leaves out, and where ours comes from."""
     settings: dict[tuple[str, str], list[str]] = {}
-    for r in RECIPES.values():
+    for r in (r for r in RECIPES.values() if r.name not in SPAWN_AT):
         for name, why in r.choices.items():
             why = why.removeprefix("our choice: ").removeprefix("our variant: ")
             settings.setdefault((LABELS.get(name, name.replace("_", " ")), why), []).append(r.title)
@@ -58,7 +58,14 @@ def choices() -> MyST:
 
 def reductions_table() -> MyST:
     """What each profile changes in each recipe, and how many pairs it has."""
-    rows = [(profile, RECIPES[name].title, PAIRS[profile].get(name, 0), reductions(name, profile) or "nothing")
-            for profile in PROFILES for name in SCALE[profile]]
+    rows = []
+    for profile in PROFILES:
+        rows += [(profile, RECIPES[name].title, PAIRS[profile].get(name, 0), reductions(name, profile) or "nothing")
+                 for name in SCALE[profile] if name not in SPAWN_AT]
+        spawned = [name for name in SCALE[profile] if name in SPAWN_AT]
+        if spawned:
+            epochs = ", ".join(str(SPAWN_AT[name]) for name in spawned)
+            rows.append((profile, f"ResNet-20, CIFAR-10, spawning after epochs {epochs}", f"{PAIRS[profile][spawned[0]]} each",
+                         reductions(spawned[0], profile)))
     return table(pd.DataFrame(rows, columns=["profile", "setting", "pairs", "what it changes"]),
                  "What the profiles scale down.", "tbl-profiles")

@@ -254,9 +254,10 @@ def provenance() -> MyST:
             rows.append((f"`{path.stem}`", profile, len(pairs), ", ".join(sorted({p["data"]["name"] for p in pairs})),
                          ", ".join(f"`{c}`" for c in commits), ", ".join(sorted({p["cpu"] for p in pairs})),
                          f"{sum(p['train_seconds'] for p in pairs) / 60:.0f}", f"{sum(p['measure_seconds'] for p in pairs) / 60:.0f}",
+                         "; ".join(sorted({fast for p in pairs for fast in p.get("speedups", ())})) or NOTHING,
                          max(p["finished"] for p in pairs)))
     columns = ["record", "profile", "pairs", "data", "measured at commit", "processor", "training (min)", "measuring (min)",
-               "finished"]
+               "training sped up by", "finished"]
     return table(pd.DataFrame(rows, columns=columns), "Committed records. Experiments of one profile share their networks "
                  "and their passes, so their times are not to be added.", "tbl-provenance")
 

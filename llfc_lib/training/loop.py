@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -144,6 +145,15 @@ def evaluate(model: nn.Module, data: Dataset, split: str = "test") -> Tensor:
     return total / n
 
 
+def prepare(model: nn.Module, recipe: Recipe, data: Dataset, fast: Sequence[str]) -> tuple[nn.Module, Augmenter | None]:
+    """What :func:`train_epoch` trains in place of ``model`` (the same weights), and the augmentation, if there is one."""
+    if "channels last" in fast:
+        model.to(memory_format=torch.channels_last)
+    # static shapes: the full batch and the last partial one are compiled once each
+    learner = torch.compile(model, dynamic=False) if "compiled" in fast else model
+    return learner, Augmenter(data.x_train, recipe.augment) if recipe.augment else None
+
+
 def fit(start: Checkpoint, recipe: Recipe, data: Dataset, stream: tuple[object, ...], until: int,
         device: torch.device | str = "cpu", save=lambda checkpoint: None, title: str = "") -> Checkpoint:
     """Train from ``start`` to epoch ``until`` on draws of ``stream``; ``save`` is called after every epoch.
@@ -154,11 +164,7 @@ def fit(start: Checkpoint, recipe: Recipe, data: Dataset, stream: tuple[object, 
     data, fast = data.to(device), speedups(recipe, device)
     model = new_network(recipe, data).to(device)
     model.load_state_dict(start.model)
-    if "channels last" in fast:
-        model = model.to(memory_format=torch.channels_last)
-    # static shapes: the full batch and the last partial one are compiled once each
-    learner = torch.compile(model, dynamic=False) if "compiled" in fast else model
-    augmenter = Augmenter(data.x_train, recipe.augment) if recipe.augment else None
+    learner, augmenter = prepare(model, recipe, data, fast)
     optimiser = make_optimiser(recipe, model)
     _restore(optimiser, start.optimiser)
     history = list(start.history)

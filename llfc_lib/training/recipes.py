@@ -78,6 +78,10 @@ _CONV_CHOICES = {
     "normalise": "our choice: the authors' loader (zzp1012/LLFC) uses it",
     "init": "our choice: the authors' code (He's normal draw: fan-out for VGG-16, fan-in for ResNet-20)",
 }
+_VGG_CHOICES = {**_CONV_CHOICES, "model_args": "our choice: batch normalisation and three classifier layers with dropout, as in the "
+                "authors' code and as the rows FC 1 and FC 2 of Table 2 imply; Frankle et al. have one linear layer"}
+_RESNET_CHOICES = {**_CONV_CHOICES, "model_args": "our choice: shortcuts that pad with zeros (option A), as in the authors' code; "
+                   "Frankle et al. project (option B)"}
 _FAST = ("channels last", "bf16 autocast")
 
 RECIPES = {r.name: r for r in (
@@ -89,11 +93,11 @@ RECIPES = {r.name: r for r in (
                                           "give for an MLP with batches of 60"}),
     Recipe("vgg16_cifar10_spawn", "B.1.1", "VGG-16, CIFAR-10, spawning", "vgg16", "cifar10", epochs=160, batch=128,
            optimiser="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="steps", drops=(80, 120),
-           augment=("crop", "flip"), init="kaiming normal", spawn_epoch=5, speedups=_FAST, choices=_CONV_CHOICES),
+           augment=("crop", "flip"), init="kaiming normal", spawn_epoch=5, speedups=_FAST, choices=_VGG_CHOICES),
     Recipe("resnet20_cifar10_spawn", "B.1.1", "ResNet-20, CIFAR-10, spawning", "resnet20", "cifar10", epochs=160,
            batch=128, optimiser="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="steps", drops=(80, 120),
            augment=("crop", "flip"), init="kaiming normal", spawn_epoch=5, speedups=(*_FAST, "compiled"),
-           choices=_CONV_CHOICES),
+           choices=_RESNET_CHOICES),
     Recipe("resnet50_tinyimagenet_spawn", "B.1.1", "ResNet-50, Tiny-ImageNet, spawning", "resnet50", "tiny_imagenet_50",
            epochs=90, batch=128, optimiser="sgd", lr=0.4, momentum=0.9, weight_decay=1e-4, schedule="steps",
            drops=(30, 60, 80), warmup=5, augment=("crop", "flip"), init="kaiming normal", spawn_epoch=14,
@@ -119,7 +123,7 @@ RECIPES = {r.name: r for r in (
 SPAWN_AT = {f"resnet20_cifar10_spawn_at{k}": k for k in (0, 1, 2, 3, 5, 10)}
 RECIPES |= {name: replace(
     RECIPES["resnet20_cifar10_spawn"], name=name, spawn_epoch=k, title=f"ResNet-20, CIFAR-10, spawning after epoch {k}",
-    choices={**_CONV_CHOICES, "spawn_epoch": "our variant: the appendix gives 5"}) for name, k in SPAWN_AT.items()}
+    choices={**_RESNET_CHOICES, "spawn_epoch": "our variant: the appendix gives 5"}) for name, k in SPAWN_AT.items()}
 
 # ---------------------------------------------------------------------------------------------------------------
 # Profiles. `paper` is B.1 as printed; the others scale it down, here and nowhere else.
