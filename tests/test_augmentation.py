@@ -1,0 +1,193 @@
+"""Batched augmentation, and the fast training path against a plain one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from llfc_lib.data import load
+from llfc_lib.data.augment import Augmenter
+from llfc_lib.data.torchvision import torchvision
+from llfc_lib.experiments import publish, units
+from llfc_lib.models import build
+from llfc_lib.streams import generator, seed_of
+from llfc_lib.training import checkpoints, loop
+from llfc_lib.training.checkpoints import Checkpoint
+from llfc_lib.training.recipes import recipe
+
+BOTH = ("crop", "flip")
+
+
+def colour(n: int = 50, side: int = 32) -> torch.Tensor:
+    return torch.randint(1, 256, (n, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def test_crops_and_flips_are_torchvisions_on_the_same_draws():
+    transform = torchvision().transforms.functional
+    x = colour()
+    augmenter = Augmenter(x, BOTH)
+    draws, index = augmenter.draw(0, "A", 3), torch.randperm(50, generator=torch.Generator().manual_seed(1))
+    batch = augmenter.batch(index, draws)
+    for k, i in enumerate(index.tolist()):
+        image = transform.crop(transform.pad(x[i], 4), int(draws.top[i]), int(draws.left[i]), 32, 32)
+        assert torch.equal(batch[k], transform.hflip(image) if draws.flip[i] else image)
+    assert batch.is_contiguous(memory_format=torch.channels_last) and batch.dtype == torch.uint8
+
+
+def test_every_place_and_both_sides_occur():
+    draws = Augmenter(colour(2000, 8), BOTH).draw(0, "A", 0)
+    assert set(draws.top.tolist()) == set(draws.left.tolist()) == {0, 1, 2}  # a border of an eighth: 1 pixel at 8
+    assert 0.45 < draws.flip.double().mean() < 0.55
+    wide = Augmenter(colour(2000, 32), BOTH).draw(0, "A", 0)
+    assert set(wide.top.tolist()) == set(range(9)) and not torch.equal(wide.top, wide.left)
+    assert not Augmenter(colour(20), ("crop",)).draw(0, "A", 0).flip.any()
+    assert not Augmenter(colour(20), ("flip",)).draw(0, "A", 0).top.any()
+
+
+def test_draws_differ_between_epochs_and_children_and_repeat():
+    augmenter = Augmenter(colour(500, 8), BOTH)
+    names = [(0, "A", 0), (0, "A", 1), (0, "B", 0), (1, "A", 0)]
+    drawn = [augmenter.draw(*name) for name in names]
+    for j, one in enumerate(drawn):
+        assert torch.equal(one.top, augmenter.draw(*names[j]).top)
+        assert all(not torch.equal(one.top, other.top) and not torch.equal(one.flip, other.flip) for other in drawn[:j])
+
+
+def test_an_unknown_augmentation_is_refused():
+    with pytest.raises(ValueError, match=r"augmentation \['rotate'\] is not built yet"):
+        Augmenter(colour(2), ("crop", "rotate"))
+
+
+# -- the loop ----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load("digits")
+    return replace(data, x_train=data.x_train[:300], y_train=data.y_train[:300])
+
+
+def small(name="resnet20_cifar10_spawn", **change):
+    return replace(recipe(name, "smoke"), **{"model_args": (("width", 4),), "epochs": 2, "spawn_epoch": 0, "augment": BOTH,
+                                             "batch": 64, **change})
+
+
+def start(r, data) -> Checkpoint:
+    return Checkpoint({k: v.clone() for k, v in loop.new_network(r, data).state_dict().items()})
+
+
+def plain(r, data) -> tuple[nn.Module, list[float]]:
+    """What a reader would write: one image after the other is cropped and flipped, usual memory, SGD not fused."""
+    transform = torchvision().transforms.functional
+    model = loop.new_network(r, data).train()
+    optimiser = torch.optim.SGD(model.parameters(), lr=r.lr, momentum=r.momentum, weight_decay=r.weight_decay, fused=False, foreach=False)
+    losses = []
+    for epoch in range(r.epochs):
+        torch.manual_seed(seed_of(0, "A", epoch, "dropout"))
+        order = torch.randperm(len(data.y_train), generator=generator(0, "A", epoch, "order"))
+        draws = Augmenter(data.x_train, r.augment).draw(0, "A", epoch)
+        total = 0.0
+        for index in order.split(r.batch):
+            x = torch.stack([transform.crop(transform.pad(data.x_train[i], 1), int(draws.top[i]), int(draws.left[i]), 8, 8) for i in index])
+            x = torch.stack([transform.hflip(image) if draws.flip[i] else image for image, i in zip(x, index)])
+            loss = nn.functional.cross_entropy(model((x / data.scale - data.mean[0]) / data.std[0]), data.y_train[index])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += loss.item() * len(index)
+        losses.append(total / len(data.y_train))
+    return model, losses
+
+
+@pytest.mark.parametrize("fast, tolerance", [((), 1e-5), (("channels last",), 1e-5), (("channels last", "bf16 autocast"), 0.05)])
+def test_the_fast_path_learns_what_the_plain_one_learns(digits, fast, tolerance):
+    """Losses of the first two epochs within ``tolerance``: rounding in float32, 8 bits of mantissa in bf16. At a rate of
+    0.01: at 0.05 these few steps amplify a rounding error ten thousand times."""
+    r = small(speedups=fast, lr=0.01)
+    if loop.speedups(r, "cpu") != fast:
+        pytest.skip("this processor has no bf16")
+    model, losses = plain(r, digits)
+    found = loop.fit(start(r, digits), r, digits, (0, "A"), r.epochs)
+    assert [h["train_loss"] for h in found.history] == pytest.approx(losses, abs=tolerance)
+    assert losses[1] < losses[0] - 5 * 0.05  # something was learned, more than any tolerance here
+    assert all(h.get("speedups", "") == ", ".join(fast) for h in found.history)
+    if fast != ("channels last", "bf16 autocast"):
+        apart = max((found.model[k].double() - v.double()).abs().max().item() for k, v in model.state_dict().items())
+        assert apart < 10 * tolerance
+
+
+@pytest.mark.parametrize("name, change", [("resnet20_cifar10_spawn", {}), ("vgg16_cifar10_spawn", {"optimiser": "sgd", "lr": 0.05, "momentum": 0.9})])
+def test_a_killed_and_resumed_run_equals_an_undisturbed_one(digits, tmp_path, name, change):
+    """To the bit: batch-norm statistics, momentum and dropout included."""
+    r = small(name, epochs=3, speedups=("channels last",), **change)
+    undisturbed = loop.fit(start(r, digits), r, digits, (0, "A"), 3)
+
+    class Killed(Exception):
+        pass
+
+    def kill(checkpoint):
+        checkpoints.write(tmp_path / "run.safetensors", checkpoint, "key")
+        raise Killed
+
+    with pytest.raises(Killed):
+        loop.fit(start(r, digits), r, digits, (0, "A"), 3, save=kill)
+    resumed = loop.fit(checkpoints.read(tmp_path / "run.safetensors", "key"), r, digits, (0, "A"), 3)
+    assert [k for k, v in undisturbed.model.items() if not torch.equal(v, resumed.model[k])] == []
+    assert any("running_var" in k for k in resumed.model) and undisturbed.optimiser
+    assert all(torch.equal(v, resumed.optimiser[k]) for k, v in undisturbed.optimiser.items())
+
+
+def test_restored_momentum_lies_in_memory_as_its_parameter(digits):
+    r = small(speedups=("channels last",), epochs=1)
+    checkpoint = loop.fit(start(r, digits), r, digits, (0, "A"), 1)
+    model = loop.new_network(r, digits).to(memory_format=torch.channels_last)
+    optimiser = loop.make_optimiser(r, model)
+    loop._restore(optimiser, checkpoint.optimiser)
+    strides = [(p.stride(), optimiser.state[p]["momentum_buffer"].stride()) for p in model.parameters()]
+    assert strides and all(one == other for one, other in strides)
+    first = next(model.parameters())
+    assert not first.is_contiguous() or first.shape[1] == 1
+    assert torch.equal(optimiser.state[first]["momentum_buffer"], checkpoint.optimiser["0/momentum_buffer"])
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg16"])
+def test_a_training_step_on_device_meta(name):
+    """Nothing in the step asks the device for a number."""
+    with torch.device("meta"):
+        model = build(name, (3, 32, 32), 10)
+    r = replace(recipe("resnet20_cifar10_spawn"), speedups=())
+    augmenter = Augmenter(torch.empty(6, 3, 32, 32, dtype=torch.uint8, device="meta"), BOTH)
+    index = torch.zeros(4, dtype=torch.int64, device="meta")
+    x = augmenter.batch(index, augmenter.draw(0, "A", 0)).float()
+    out = loop.train_step(model, loop.make_optimiser(r, model), x, index)
+    assert out.device.type == "meta" and out.shape == (2,) and x.shape == (4, 3, 32, 32)
+
+
+def test_speedups_are_no_part_of_a_recipes_name():
+    r = recipe("resnet20_cifar10_spawn")
+    assert r.speedups and replace(r, speedups=()).hash == r.hash
+    assert loop.speedups(replace(r, speedups=()), "cpu") == ()
+
+
+def test_a_long_unfinished_run_is_kept_and_goes_when_it_is_complete(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(loop.places, "UNFINISHED", tmp_path / "kept")
+    monkeypatch.setattr(units, "dataset", lambda name: digits)
+    monkeypatch.setattr(publish, "dataset", lambda name: digits)
+    r = small()
+    monkeypatch.setattr(units, "recipe", lambda name, profile: r)
+    unit = units.Unit("smoke", r.name, 0, "train A")
+    key, finished = loop.run_key(r, 0, "A", digits), unit.path()
+    first = loop.fit(start(r, digits), r, digits, (0, "A"), 1)
+    finished.parent.mkdir(parents=True)
+    checkpoints.write(loop.latest_path(finished), first, key)
+    assert publish._keep_unfinished([unit]) == []  # a few seconds are not worth it
+    monkeypatch.setattr(publish, "LONG", 0.0)
+    assert publish._keep_unfinished([unit]) and loop.unfinished_path(finished).exists()
+    assert publish._keep_unfinished([unit]) == []  # once
+    loop.latest_path(finished).unlink()  # another machine: the cache is empty
+    seen = []
+    monkeypatch.setattr(loop, "fit", lambda start, *args, **rest: seen.append(start.epoch) or replace(first, epoch=2))
+    loop.train(r, 0, "A", digits)
+    assert seen == [1] and finished.exists()
+    assert publish._keep_unfinished([unit]) and not loop.unfinished_path(finished).exists()
