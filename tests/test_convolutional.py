@@ -65,7 +65,7 @@ def test_parameter_counts():
 def test_the_initialisation_of_the_authors_code():
     torch.manual_seed(0)
     vgg, resnet = VGG16(width=16), ResNet20(width=16)
-    conv, block = vgg.features.conv3_2, resnet.block2_2.conv1
+    conv, block = vgg.features.conv3_1, resnet.block2_1.conv1
     assert conv.weight.std().item() == pytest.approx((2 / (conv.out_channels * 9)) ** 0.5, rel=0.02)  # fan-out
     assert block.weight.std().item() == pytest.approx((2 / (block.in_channels * 9)) ** 0.5, rel=0.04)  # fan-in
     assert vgg.classifier.fc2.weight.std().item() == pytest.approx(0.01, rel=0.01)
@@ -214,6 +214,7 @@ def test_recomputing_changes_neither_the_view_nor_what_has_no_statistics():
     changed = {k for k, v in other.state().items() if not torch.equal(before[k], v)}
     assert changed and all("running" in k or "tracked" in k for k in changed)
     assert not torch.equal(other(batches[0]), view(batches[0]))
+    assert torch.allclose(other(batches[0])[:3], other(batches[0][:3]), atol=1e-12)  # no longer the batch's own
     plain = View(mlp(0))
     assert recomputed(plain, []) is plain
     with pytest.raises(ValueError, match=r"batches of one size, not \[8, 3\]"):
@@ -282,3 +283,21 @@ def test_the_first_images_of_a_loader():
     digits = load("digits")
     batches = list(digits.loader("test", 64, first=100))
     assert [len(y) for _, y in batches] == [64, 36] and torch.equal(torch.cat([y for _, y in batches]), digits.y_test[:100])
+
+
+def test_analysis_is_without_tf32():
+    seen = []
+
+    class Looks(Barrier):
+        def update(self, batch):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            super().update(batch)
+
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        measure(mlp(1), mlp(2), flat_loader(), [Looks(GRID)])
+        assert set(seen) == {(False, False)} and torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before[1]
+    assert torch.backends.cudnn.allow_tf32 == before[0]

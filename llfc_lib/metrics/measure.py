@@ -1,7 +1,8 @@
 """One pass over the data for any number of metrics of a pair of networks."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
@@ -113,6 +114,20 @@ class Batch:
         return self._between[alpha]
 
 
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Without TF32, whose ten bits of mantissa a GPU else takes for convolutions: 1 - cos would drown in rounding."""
+    products = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=torch.backends.cudnn.benchmark,
+                                        deterministic=torch.backends.cudnn.deterministic, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = products
+
+
+@exact_float32()
 def measure(a: Network, b: Network, loader: Loader, metrics: Sequence[Metric], dtype: torch.dtype | None = None,
             calibration: Sequence[Tensor] | None = None) -> list[Row]:
     """Rows of all ``metrics`` for networks A and B, in one pass over ``loader``'s (images, labels).
