@@ -80,7 +80,8 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
         "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},
         **({"speedups": fast} if (fast := sorted({e["speedups"] for run in runs.values() for e in run.history
                                                   if "speedups" in e})) else {}),
-        "train_seconds": round(sum(e["seconds"] for run in runs.values() for e in run.history), 1),
+        "train_seconds": round(sum(e["seconds"] for who, run in runs.items() for e in run.history
+                                   if who != "B" or e["epoch"] > (r.spawn_epoch or 0)), 1),  # the trunk of A and B once
         "measure_seconds": round(sum(result["seconds"] for result in results), 1),
         **results[-1]["environment"],
         # parts may have been measured at several commits, of one measure_version

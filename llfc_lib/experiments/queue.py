@@ -138,8 +138,12 @@ def status(profile: str | None) -> str:
     for name in dict.fromkeys((u.profile, u.name) for u in units):
         for part in dict.fromkeys("train" if u.trains else u.part for u in units):
             group = [u for u in units if (u.profile, u.name) == name and part == ("train" if u.trains else u.part)]
+            if not group:
+                continue
             todo = [u for u in group if u in open_units]
-            seconds = sum(u.work() / rates.get((u.profile, part), DEFAULT_RATE) for u in todo)
+            # the same network in another profile tells more than another network in the same one
+            rate = rates.get((name[1], part)) or rates.get((name[0], part), DEFAULT_RATE)
+            seconds = sum(u.work() / rate for u in todo)
             left += seconds
             count = Counter("running" if _is_running(u) else "missing" for u in todo)
             words = ", ".join(f"{n} {word}" for word, n in count.items())
@@ -158,7 +162,7 @@ def _is_running(unit: Unit) -> bool:
 
 
 def _rates(units: Sequence[Unit]) -> dict[tuple[str, str], float]:
-    """Operations a second by profile and part, the median over what was finished on this machine."""
+    """Operations a second by recipe and part, and by profile and part: medians over what was finished on this machine."""
     found: dict[tuple[str, str], list[float]] = {}
     for unit in units:
         try:
@@ -168,12 +172,14 @@ def _rates(units: Sequence[Unit]) -> dict[tuple[str, str], float]:
             continue
         if unit.trains:
             key = run_key(unit.recipe(), unit.index, unit.branch, dataset(unit.recipe().data))
+            before = 0 if unit.branch == "trunk" else unit.recipe().spawn_epoch or 0  # a child's history holds its trunk's
             history = checkpoints.read(unit.path(), key).history
-            seconds = sum(epoch["seconds"] for epoch in history)
+            seconds = sum(epoch["seconds"] for epoch in history if epoch["epoch"] > before)
         else:
             seconds = unit.result()["seconds"]
         if seconds:
-            found.setdefault((unit.profile, "train" if unit.trains else unit.part), []).append(unit.work() / seconds)
+            for key in (unit.name, unit.profile):
+                found.setdefault((key, "train" if unit.trains else unit.part), []).append(unit.work() / seconds)
     return {key: statistics.median(rates) for key, rates in found.items()}
 
 
