@@ -87,6 +87,9 @@ def test_a_finished_pair_has_every_role(finished, monkeypatch):
     displaced = Unit("smoke", NAME, 0, "rotation t=1").result()["rows"]
     assert {row.n for row in displaced if row.quantity == "1-cos_alpha"} == {2}
     assert all(row.role == "null" and row.kind == "rotation t=1" for row in displaced)
+    # the control is another network, further away than the spawned one; A itself is nowhere else
+    apart = {(row.role, row.kind): row.mean for row in rows if row.quantity == "weight_distance"}
+    assert apart["control", "independent"] > 1.2 * apart["value", ""] > 0 == apart["control", "itself"]
     # every experiment finds its rows
     for e in EXPERIMENTS.values():
         if NAME in e.recipes:
@@ -162,6 +165,19 @@ def test_a_failing_unit_is_named_and_the_others_go_on(monkeypatch, capsys, empty
                                                               for name in PAIRS["smoke"])
     printed = capsys.readouterr().out
     assert f"FAILED: smoke/{NAME}/0/train B" in printed and f"left out: smoke/{NAME}/0/pair" in printed
+    assert f"done: smoke/{NAME}/1/pair" in printed
+
+
+def test_what_another_queue_trains_is_not_measured_before_it_is_done(monkeypatch, capsys, empty_tree):
+    def start(unit, device, lines):
+        code = queue.BUSY if str(unit) == f"smoke/{NAME}/0/train B" else 0
+        return subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({code})"])
+
+    monkeypatch.setattr(queue, "_start", start)
+    assert queue.run("smoke", jobs=2, device="cpu") == 0
+    printed = capsys.readouterr().out
+    assert f"left to another queue: smoke/{NAME}/0/train B" in printed
+    assert f"left to another queue: smoke/{NAME}/0/pair" in printed and f"done: smoke/{NAME}/0/pair" not in printed
     assert f"done: smoke/{NAME}/1/pair" in printed
 
 

@@ -340,3 +340,20 @@ def test_wilson_interval():
     low, high = tables.wilson(0.019, 10000)
     assert (round(low, 5), round(high, 5)) == (0.01650, 0.02187)
     assert tables.wilson(0.0, 100)[0] == pytest.approx(0, abs=1e-12) and tables.wilson(0.0, 100)[1] > 0.03
+
+
+def test_numbers_of_both_kinds_of_statistics_are_kept_apart():
+    from llfc_lib.report.select import depth, numbers, sites_of
+
+    frame = records.load("fig10", "smoke").frame()
+    plain, again = (numbers(frame, "cos_ratio", statistics=kind) for kind in ("interpolated", "recomputed"))
+    assert plain.index.is_unique and again.index.is_unique and set(plain.index) == set(again.index)
+    assert not plain.equals(again)
+    names = set(plain.index.get_level_values("site"))
+    assert not any("(" in name for name in names)
+    assert {name.split(" (")[1] for name in numbers(frame, "cos_ratio", suffix="(raw)").index.get_level_values("site")} == {"raw)"}
+    in_order = sites_of(frame, "cos_ratio")
+    assert in_order[:4] == ["Conv 1", "Block 1-1 inner", "Block 1-1", "Block 1-2 inner"] and in_order[-1] == "logits"
+    assert sorted(["Block 2-1 shortcut", "FC", "Block 2-1 conv 2", "Block 2-1 conv 1", "Conv 1"], key=depth) == [
+        "Conv 1", "Block 2-1 conv 1", "Block 2-1 conv 2", "Block 2-1 shortcut", "FC"]
+    assert sorted(["FC 1", "Conv 1-1 (raw)", "Conv 5-3", "Conv 1-2"], key=depth) == ["Conv 1-1 (raw)", "Conv 1-2", "Conv 5-3", "FC 1"]
