@@ -23,7 +23,9 @@ class MyST:
 
 def table(frame: pd.DataFrame, caption: str, name: str) -> MyST:
     """``frame`` as a numbered table with a caption; ``name`` is its label. Cells are MyST text."""
-    lines = [f":::{{list-table}} {caption}", f":name: {name}", ":header-rows: 1", ":class: table-scroll", ""]
+    # names of layers stay on one line; sentences may break
+    whole = " first-whole" if len(frame) and frame.iloc[:, 0].astype(str).str.len().max() <= 24 else ""
+    lines = [f":::{{list-table}} {caption}", f":name: {name}", ":header-rows: 1", f":class: table-scroll{whole}", ""]
     for line in [list(frame.columns), *frame.itertuples(index=False)]:
         cells = [str(cell) for cell in line]
         lines += [("* - " if k == 0 else "  - ") + cell for k, cell in enumerate(cells)]
