@@ -153,7 +153,7 @@ def metric_pass(images: int) -> None:
     r = recipe("mlp_mnist_spawn")
     nets = [loop.new_network(r, data, seed).eval() for seed in (0, 1)]
     x, y = data.x_test[:images], data.y_test[:images]
-    batches = [(x[i:i + pairs.BATCH], y[i:i + pairs.BATCH]) for i in range(0, images, pairs.BATCH)]
+    batches = [(x[i:i + pairs.Plan().batch], y[i:i + pairs.Plan().batch]) for i in range(0, images, pairs.Plan().batch)]
 
     class Normalised:
         def __iter__(self):

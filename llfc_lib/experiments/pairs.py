@@ -30,7 +30,6 @@ FULL_GRID = tuple(np.linspace(0, 1, 21).round(2).tolist())
 COARSE_GRID = (0.0, *ALPHAS, 1.0)
 DISPLACEMENTS = tuple((kind, matched) for matched in (False, True) for kind in ("rotation", "entries", "gaussian"))
 DISPLACED = {f"{kind} {'matched' if matched else 't=1'}": (kind, matched) for kind, matched in DISPLACEMENTS}
-BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Plan:
     """How the pairs of a recipe are measured.
 
     ``parts``: "pair" and the displacements; ``draws`` of each, measured on the ``first`` test images (None: all).
+    ``batch`` images at a time: all features of five networks are in memory at once (3 GB for 250 images of ResNet-20).
     ``calibration`` is the number of training images on which running statistics are recomputed (0: there are none).
     """
 
@@ -45,6 +45,7 @@ class Plan:
     draws: int = 10
     first: int | None = None
     calibration: int = 0
+    batch: int = 1000
     control: bool = True
 
 
@@ -53,7 +54,7 @@ def plan_of(name: str, profile: str) -> Plan:
     model = recipe(name, profile).model
     if model == "mlp":
         return Plan()
-    size = Plan(draws=2, first=250, calibration=500) if profile == "smoke" else Plan(draws=4, first=1000, calibration=2000)
+    size = Plan(draws=2, first=250, calibration=500) if profile == "smoke" else Plan(draws=4, first=1000, calibration=2000, batch=250)
     return replace(size, parts=("pair", "rotation matched"), control=False) if name in SPAWN_AT else size
 
 
@@ -156,7 +157,7 @@ def measure_pair(profile: str, name: str, nets: dict[str, nn.Module], data: Data
     with recomputed ones (only what depends on the networks between).
     """
     plan, dtype = plan_of(name, profile), DTYPE[profile]
-    metrics, loader = metrics or metrics_of(name, profile), data.loader("test", BATCH, dtype)
+    metrics, loader = metrics or metrics_of(name, profile), data.loader("test", plan.batch, dtype)
     grid = COARSE_GRID if name in SPAWN_AT else FULL_GRID
     images = calibration(data, recipe(name, profile), plan.calibration)
 
@@ -178,7 +179,7 @@ def measure_displaced(profile: str, name: str, pair: int, nets: dict[str, nn.Mod
                       matched: bool, metrics: MakeMetrics | None = None) -> list[Row]:
     """The displacement null of one kind: every quantity, with partners that training did not make."""
     plan, dtype = plan_of(name, profile), DTYPE[profile]
-    metrics, loader = metrics or metrics_of(name, profile), data.loader("test", BATCH, dtype, plan.first)
+    metrics, loader = metrics or metrics_of(name, profile), data.loader("test", plan.batch, dtype, plan.first)
     return displacement_null(nets["A"], nets["B"], loader, lambda: metrics(COARSE_GRID, nulls=False), kind=kind,
                              matched=matched, draws=plan.draws, seed=f"{name}/{pair}", dtype=dtype,
                              calibration=calibration(data, recipe(name, profile), plan.calibration))

@@ -1,6 +1,7 @@
 """From the cache into the tracked tree: records and shipped endpoints. Nothing else changes them."""
 
 import shutil
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
             for who, (seed, branch) in pairs.members(name, index).items()}
     provenance = {
         "recipe": name, "recipe_hash": r.hash, "recipe_fields": r.identity(), "reductions": reductions(name, profile),
+        **({} if r.model == "mlp" else {"plan": {key: value for key, value in asdict(pairs.plan_of(name, profile)).items() if key != "parts"}}),
         "measure_version": MEASURE_VERSION, "parts": [u.part for u in parts],
         "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(name, index).items()},
         "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from llfc_lib.experiments.pairs import plan_of
 from llfc_lib.report.tables import MyST, table
 from llfc_lib.training.recipes import PAIRS, PROFILES, RECIPES, SCALE, SPAWN_AT, Recipe, reductions
 
@@ -69,3 +70,17 @@ def reductions_table() -> MyST:
                          reductions(spawned[0], profile)))
     return table(pd.DataFrame(rows, columns=["profile", "setting", "pairs", "what it changes"]),
                  "What the profiles scale down.", "tbl-profiles")
+
+
+def measuring_table() -> MyST:
+    """How many images and draws the nulls of each setting rest on."""
+    rows = []
+    for profile in PROFILES:
+        for name in (n for n in PAIRS[profile] if n not in SPAWN_AT):
+            plan = plan_of(name, profile)
+            rows.append((profile, RECIPES[name].title, plan.draws, f"first {plan.first:,}" if plan.first else "all",
+                         f"{plan.calibration:,}" if plan.calibration else "has none"))
+    columns = ["profile", "setting", "displaced partners of each kind", "test images they are measured on",
+               "training images that running statistics are recomputed on"]
+    return table(pd.DataFrame(rows, columns=columns), "How pairs are measured; pairs themselves and their controls always on the "
+                 "whole test set.", "tbl-measuring")
