@@ -185,6 +185,8 @@ def test_endpoints_within_two_standard_deviations_of_our_pairs():
     spread = {0: 0.018, 1: 0.019, 2: 0.0175}
     assert outcome("endpoints", record(lambda k: ends(spread[k], spread[k]))) == (REPRODUCED, NO_NULL)
     assert outcome("endpoints", record(lambda k: ends(spread[k] + 0.01, spread[k] + 0.01)))[0] == NOT
+    # one pair has no spread, however far its two networks are apart
+    assert outcome("endpoints", record(lambda k: ends(0.014, 0.022), pairs=1))[0] == NOT
     # the paper's MNIST errors say nothing about digits
     assert outcome("endpoints", record(lambda k: ends(0.018, 0.019), data="digits", profile="smoke"))[0] == NOT_COMPARABLE
 

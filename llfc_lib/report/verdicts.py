@@ -211,7 +211,8 @@ def endpoints(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
 
 
 def _inside(value: float, ours: pd.Series) -> bool:
-    return len(ours) > 1 and abs(value - ours.mean()) <= INTERVAL_SD * ours.std()
+    """One pair has no spread to judge by: its two networks, or its two directions, are not independent."""
+    return ours.index.get_level_values("pair").nunique() > 1 and abs(value - ours.mean()) <= INTERVAL_SD * ours.std()
 
 
 def stitched_numbers(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
