@@ -150,8 +150,8 @@ def as_control(rows: Sequence[Row], kind: str) -> list[Row]:
 
 
 def measure_pair(profile: str, name: str, nets: dict[str, nn.Module], data: Dataset,
-                 metrics: MakeMetrics | None = None, control: bool = True) -> list[Row]:
-    """The pair with its nulls and, with ``control``, the independent pair and A with itself.
+                 metrics: MakeMetrics | None = None, controls: Sequence[str] = ("independent", "itself")) -> list[Row]:
+    """The pair with its nulls and its ``controls``: an independent pair, and A with itself.
 
     Networks with running statistics are measured twice: those between the two with interpolated statistics, and all
     with recomputed ones (only what depends on the networks between).
@@ -169,8 +169,9 @@ def measure_pair(profile: str, name: str, nets: dict[str, nn.Module], data: Data
         return found
 
     found = rows("B", grid, True)
-    if plan.control and control:
+    if plan.control and "independent" in controls:
         found += as_control(rows("independent", grid, False), "independent")
+    if plan.control and "itself" in controls:
         found += as_control(rows("A", COARSE_GRID, False), "itself")
     return found
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llfc_lib.metrics.rows import Row
-from llfc_lib.models.statistics import recomputed
+from llfc_lib.models.statistics import recompute, recomputed
 from llfc_lib.models.view import UntraceableError, View
 from llfc_lib.models.weights import check_finite, check_same_shapes, interpolate
 
@@ -65,9 +65,8 @@ class Pair:
             self._scratch = self.a.with_state(self.state_a)
         self._scratch.load(interpolate(self.state_a, self.state_b, alpha) | self._recomputed.get(alpha, {}))
         if self.calibration is not None and alpha not in self._recomputed:
-            fresh = recomputed(self._scratch, self.calibration)
-            self._recomputed[alpha] = {name: value.clone() for name, value in fresh.graph.named_buffers()}
-            self._scratch.load(self._scratch.state() | self._recomputed[alpha])
+            recompute(self._scratch, self.calibration)
+            self._recomputed[alpha] = {name: value.clone() for name, value in self._scratch.graph.named_buffers()}
         return self._scratch
 
     @torch.no_grad()

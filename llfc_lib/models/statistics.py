@@ -21,18 +21,23 @@ def recomputed(view: View, images: Sequence[Tensor]) -> View:
     """
     if not has_statistics(view):
         return view
-    if len({len(x) for x in images}) != 1:
-        raise ValueError(f"statistics need batches of one size, not {[len(x) for x in images]}: each counts alike")
     other = view.with_state(view.state())
-    layers = [m for m in other.graph.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    recompute(other, images)
+    return other
+
+
+def recompute(view: View, images: Sequence[Tensor]) -> None:
+    """The same in place."""
+    layers = [m for m in view.graph.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if layers and len({len(x) for x in images}) != 1:
+        raise ValueError(f"statistics need batches of one size, not {[len(x) for x in images]}: each counts alike")
     before = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None
         layer.train()
-    for x in images:
-        other(x)
+    for x in images if layers else ():
+        view(x)
     for layer, momentum in zip(layers, before):
         layer.momentum = momentum
         layer.eval()
-    return other

@@ -74,17 +74,19 @@ class Chapter:
         """The rows of experiment ``name``, measured now on its first recipe: every pair in smoke, the first elsewhere.
 
         Networks that are neither shipped nor in the cache and would take long to train are replaced by those of a
-        smaller profile, which the figure names; ``retrain`` trains them all the same. Of convolutional nets on real
-        data only the pair itself is measured, which takes minutes; the record has the rest. The displacement null is measured whole for the MLP in smoke; elsewhere the rotation with t = 1 alone.
+        smaller profile, which the figure names; ``retrain`` trains them all the same. Convolutional nets
+        take long: in smoke A is not compared with itself, on real data only the pair is measured; the record has the
+        rest. The displacement null is measured whole for the MLP in smoke; elsewhere the rotation with t = 1 alone.
         """
         chosen, found = experiment(name), {}
         recipe_name, metrics = chosen.recipes[0], METRICS[chosen.section]
         profile = self.at_hand(recipe_name)
         mlp, smoke = recipe(recipe_name, profile).model == "mlp", profile == "smoke"
+        controls = ("independent", "itself") if mlp else ("independent",) if smoke else ()
         displaced = pairs.DISPLACEMENTS[:6 if mlp and smoke else 1 if mlp or smoke else 0]
         for index in range(PAIRS[profile][recipe_name] if profile == "smoke" else 1):
             nets, data = pairs.networks(profile, recipe_name, index, self.device, self.retrain)
-            rows = pairs.measure_pair(profile, recipe_name, nets, data, metrics, control=mlp or smoke)
+            rows = pairs.measure_pair(profile, recipe_name, nets, data, metrics, controls)
             for kind, matched in displaced:
                 rows += pairs.measure_displaced(profile, recipe_name, index, nets, data, kind, matched, metrics)
             found[f"{recipe_name}/{index}"] = [row for row in rows if chosen.keeps(row)]
