@@ -10,7 +10,8 @@ from llfc_lib.report.verdicts import numbers, spread
 FIGURES = {"llfc": ("fig08", "fig09", "fig10"), "commutativity": ("com_mlp", "fig16", "com_resnet20"),
            "additivity": ("com_mlp", "fig16", "com_resnet20"), "stitching": ("tab1", "tab2", "tab3"),
            "barrier": ("lmc_mlp", "lmc_vgg16", "lmc_resnet20"), "training": ("train_mlp", "train_vgg16", "train_resnet20"),
-           "transfer": ("tab2", "tab3"), "connected_or_not": ("fig19",), "spawn_epoch": ("spawn_epoch",), "cooccur": ("cooccur",)}
+           "transfer": ("tab2", "tab3"), "excess": ("tab2", "tab3"),
+           "connected_or_not": ("fig19",), "spawn_epoch": ("spawn_epoch",), "cooccur": ("cooccur",)}
 ALL = [(name, experiment) for name, experiments in FIGURES.items() for experiment in experiments]
 
 

@@ -243,6 +243,19 @@ def test_the_profile_of_a_printed_table():
     assert "after the ReLU 1" in verdict.ours and "before normalisation" not in verdict.ours
 
 
+def test_the_excess_over_the_networks_alone_beside_the_printed_one():
+    errors = {"Block 1-1": 0.5, "Block 2-1": 0.3, "Conv 1": 0.4}  # Conv 1 is not in Table 3
+    ends = [Row("error", error, n=6000, alpha=alpha) for alpha, error in ((0.0, 0.1), (0.5, 0.9), (1.0, 0.2))]
+    for suffix in ("", "(raw)"):
+        stitched = [Row("stitched_error", e, site=f"{site} {suffix}".strip(), n=6000, direction="A to B") for site, e in errors.items()]
+        frame = convolutional(lambda k: ends + stitched).frame()
+        frame.attrs["experiment"] = "tab3"
+        found = verdicts.excess(frame, suffix)
+        assert found.index.tolist() == ["Block 1-1", "Block 2-1"]
+        assert found["ours"].tolist() == pytest.approx([35, 15])
+        assert found["printed"].tolist() == pytest.approx([10.88 - 8.635, 10.64 - 8.635])
+
+
 def test_connected_networks_below_independent_ones_and_each_beside_its_null():
     def found(com, control, null):
         kinds = {"formula": null, "shuffled units": null}

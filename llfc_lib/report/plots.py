@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from llfc_lib.report import verdicts
 from llfc_lib.report.claims import TABLES
 from llfc_lib.report.select import at, numbers, own, pairwise, sites_of
-from llfc_lib.report.verdicts import cooccurrence
 from llfc_lib.training.recipes import SPAWN_AT
 
 WIDTH, DPI, SHOWN = 6.4, 200, 640  # inches, dots an inch, pixels on the page
@@ -276,6 +276,32 @@ def stitching(frame: pd.DataFrame) -> Shown:
     return Shown(figure, alt)
 
 
+def excess(frame: pd.DataFrame) -> Shown:
+    """What stitching costs, layer by layer: printed, and ours at both places of stitching."""
+    rows = own(frame)
+    figure, (axis,), made_by = _figure(rows, 1, 3.3)
+    readings = {label: verdicts.excess(rows, suffix) for label, suffix in
+                (("ours, stitched after the ReLU", ""), ("ours, stitched before normalisation", "(raw)"))}
+    sites = readings["ours, stitched after the ReLU"].index.tolist()
+    place = {site: k for k, site in enumerate(sites)}
+    printed = readings["ours, stitched after the ReLU"]["printed"]
+    axis.axhline(0, color=GREY, linewidth=0.8)
+    if rows.attrs["profile"] != "smoke":  # another data set: the paper's numbers say nothing there
+        axis.plot(range(len(sites)), printed, "*-", color="black", markersize=8, linewidth=0.8,
+                  label=f"the paper's Table {frame.attrs['experiment'][-1]}")
+    for (label, found), colour, marker in zip(readings.items(), (BLUE, PURPLE), ("o", "^")):
+        if len(found):
+            axis.plot([place[site] for site in found.index], found["ours"], marker + "-", color=colour, markersize=5, linewidth=0.8,
+                      label=label)
+    axis.set_ylabel("stitched error over the mean\nof A and B alone (points)")
+    _site_axis(axis, sites)
+    _legend(figure, [axis], columns=3)
+    told = "; ".join(f"{label}: " + ", ".join(f"{site} {value:.1f}" for site, value in found["ours"].items())
+                     for label, found in readings.items() if len(found))
+    return Shown(figure, f"Stitched error over the mean of both networks, in points ({made_by}). {told}; printed: "
+                         + ", ".join(f"{site} {value:.1f}" for site, value in printed.items()) + ".")
+
+
 def transfer(frame: pd.DataFrame) -> Shown:
     """W_B H_A against W_B H_B, and W_A H_B against W_A H_A, with nulls and control."""
     rows = own(frame)
@@ -349,7 +375,7 @@ def spawn_epoch(frame: pd.DataFrame) -> Shown:
 def cooccur(frame: pd.DataFrame) -> Shown:
     """LLFC against the barrier, every pair and control of the book a point; then LLFC relative to its nulls."""
     figure, axes, made_by = _figure(frame, 2, 3.4)
-    table = cooccurrence(frame)
+    table = verdicts.cooccurrence(frame)
     table["network"] = table["pair"].str.split("_").str[0].replace({"mlp": "MLP", "vgg16": "VGG-16", "resnet20": "ResNet-20"})
     barrier = 100 * table["barrier"].clip(lower=1e-4)
     colours = {"MLP": BLUE, "VGG-16": ORANGE, "ResNet-20": GREEN}

@@ -182,22 +182,17 @@ def stitching(frame: pd.DataFrame) -> MyST:
 
 def stitched_readings(frame: pd.DataFrame) -> MyST:
     """Which place of stitching gives the printed numbers? Both, by distance and by rank correlation."""
-    chosen, printed = own(frame), TABLES[frame.attrs["experiment"]]
-    profile = pd.Series({site: value for site, value in printed.items() if site not in "AB"})
-    ends = numbers(chosen, "error")
-    ends = 100 * ends[ends.index.get_level_values("alpha").isin([0.0, 1.0])].mean()
-    rows = []
+    chosen, rows = own(frame), []
+    printed = pd.Series(TABLES[frame.attrs["experiment"]]).drop(["A", "B"])
     for suffix, label in (("", "after the ReLU"), ("(raw)", "before normalisation, by the upper network's")):
-        values = 100 * numbers(chosen, "stitched_error", suffix=suffix)
-        mean = values.groupby("site").mean().rename(lambda site, suffix=suffix: site.removesuffix(f" {suffix}"))
-        both = pd.concat([mean, profile], axis=1, keys=["ours", "printed"]).dropna()
+        both = verdicts.excess(chosen, suffix)
         if len(both) < 3:
             continue
-        extra = both["ours"] - ends - (both["printed"] - (printed["A"] + printed["B"]) / 2)
-        rows.append((label, len(both), spread(alike(chosen, profile, suffix)), f"{extra.abs().max():.1f}", f"{extra.pow(2).mean() ** 0.5:.2f}",
-                     f"{mean.max() - ends:.1f} at {mean.idxmax()}"))
+        off = both["ours"] - both["printed"]
+        rows.append((label, len(both), spread(alike(chosen, printed, suffix)), f"{off.abs().max():.1f}", f"{off.pow(2).mean() ** 0.5:.2f}",
+                     *(f"{both[whose].max():.1f} at {both[whose].idxmax()}" for whose in ("ours", "printed"))))
     columns = ["stitched", "layers", "rank correlation with the printed profile", "largest difference of the excess (points)",
-               "root mean square (points)", "our largest excess"]
+               "root mean square (points)", "our largest excess", "printed, same layers"]
     return table(pd.DataFrame(rows, columns=columns), "Stitching after or before normalisation: which gives the printed table? "
                  "The excess is over the networks alone, mean over pairs and directions. " + _made_by(chosen),
                  _label(frame, "tbl-stitched-readings"))

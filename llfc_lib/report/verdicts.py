@@ -252,6 +252,15 @@ def alike(own: pd.DataFrame, printed: pd.Series, suffix: str = "", role: str = "
     return table[sites].T.rank().corrwith(printed[sites].rank())
 
 
+def excess(own: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
+    """Stitched errors over the mean of both networks', in points, by layer: "ours" and the "printed" ones."""
+    printed = pd.Series(TABLES[own.attrs["experiment"]])
+    ours = 100 * (numbers(own, "stitched_error", suffix=suffix).groupby("site").mean() - _ends(own).mean())
+    ours.index = ours.index.str.removesuffix(f" {suffix}")
+    both = pd.DataFrame({"ours": ours, "printed": printed.drop(["A", "B"]) - printed[["A", "B"]].mean()}).dropna()
+    return both.loc[sorted(both.index, key=depth)]
+
+
 def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
     stitched, ends = measured(own, "stitched_error"), _ends(own).groupby("pair").mean()
     excess = (stitched - ends.reindex(stitched.index.get_level_values("pair")).values)
