@@ -136,7 +136,7 @@ _SMOKE_CONV = {**_DIGITS, "batch": 32, "epochs": 15, "spawn_epoch": 2}
 _SMOKE_RESNET = {**_SMOKE_CONV, "model_args": (("width", 4),), "drops": (8, 12), "augment": ("crop",)}
 # The children stop after 40 epochs, drops at the same halves and quarters; the trunk keeps its 5.
 _LITE_CONV = {"epochs": 40, "drops": (20, 30)}
-_SPAWN_AT_SCALE = {"model_args": (("width", 8),), "epochs": 16, "drops": (8, 12)}
+_SPAWN_AT_SCALE = {"model_args": (("width", 8),), "epochs": 12, "drops": (6, 9)}
 
 SCALE: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {  # embedded data, seconds; the MLP's learning rate is raised tenfold: an epoch has 22 steps, not 1,000
