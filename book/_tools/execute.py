@@ -120,6 +120,8 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, tra
         source, product = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
         nbformat.write(chapter, source)
         began = time.monotonic()
+        kept = root / "_build" / "failed" / f"{name}.ipynb"
+        kept.unlink(missing_ok=True)
         try:
             papermill.execute_notebook(str(source), str(product), parameters=parameters, cwd=str(root),
                                        progress_bar=False, kernel_name="python3", on_cell_start=on_cell_start)
@@ -128,7 +130,6 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, tra
             notebook = clean(notebook, run if tracked else {**run, "seconds": round(time.monotonic() - began, 1)})
             nbformat.validate(notebook)
         except Exception as error:  # the cell's own, a dead kernel, an invalid notebook: all the same to the reader
-            kept = root / "_build" / "failed" / f"{name}.ipynb"
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_bytes((product if product.exists() else source).read_bytes())
             what = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
