@@ -52,6 +52,7 @@ def test_the_same_bytes_each_time_at_the_width_of_the_page(drawn):
     ("llfc", "cos_ratio", lambda v: f"{v.xs(0.5, level='alpha').max():.3f} of its baseline"),
     ("additivity", "dist_add", lambda v: f"dist is {v.min():.4f} to {v.max():.4f}"),
     ("barrier", "error_barrier_chord", lambda v: f"{100 * v.max():.2f} points for spawned pairs"),
+    ("spawn_epoch", "error_barrier_chord", lambda v: f"0: {100 * v.xs('resnet20_cifar10_spawn_at0/0').mean():.1f}, 1: "),
     ("stitching", "stitched_error", lambda v: f"FC 1 {100 * v.xs('FC 1', level='site').mean():.2f}"),
 ])
 def test_the_words_hold_the_numbers(name, quantity, text):
@@ -61,6 +62,17 @@ def test_the_words_hold_the_numbers(name, quantity, text):
     changed.attrs = frame.attrs
     changed.loc[changed["quantity"] == quantity, "mean"] *= 1.5
     assert getattr(plots, name)(changed).alt != getattr(plots, name)(frame).alt
+
+
+@pytest.mark.parametrize("name, quantity, kind, text", [
+    ("barrier", "error", "rotation t=1", lambda v: f"rotated err {v.xs(0.0, level='alpha').min():.1f}"),
+    ("spawn_epoch", "error_barrier_chord", "rotation matched", lambda v: f"as far away: 0: {v.iloc[0]:.1f}"),
+])
+def test_barriers_stand_beside_their_nulls(name, quantity, kind, text):
+    frame = records.load(FIGURES[name][0], "smoke").frame()
+    shown = getattr(plots, name)(frame)
+    assert any("null" in label for label in shown.figure.axes[0].get_legend_handles_labels()[1])
+    assert text(100 * numbers(frame, quantity, "null", kind)) in shown.alt
 
 
 @pytest.mark.parametrize("name, experiment", ALL)

@@ -23,6 +23,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = "#0072B2", "#D55E00", "#007a5a", "
 ALPHA_COLOURS = {0.25: SKY, 0.5: BLUE, 0.75: PURPLE}
 NULL_COLOURS = {"rotation": ORANGE, "entries": GREEN, "gaussian": GREY}
 NULL_LABELS = {"rotation": "null: difference rotated", "entries": "null: its entries shuffled", "gaussian": "null: Gaussian"}
+NULL_OF_MATCHED = (ORANGE, "null: difference rotated, as far away")
 STYLE = {"font.size": 8.5, "axes.titlesize": 9, "axes.labelsize": 8.5, "legend.fontsize": 7.5, "axes.spines.top": False,
          "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.frameon": False}
 
@@ -352,24 +353,30 @@ def connected_or_not(frame: pd.DataFrame) -> Shown:
 
 def spawn_epoch(frame: pd.DataFrame) -> Shown:
     """Barrier between two children against the epoch at which they were spawned."""
-    figure, axes, made_by = _figure(frame, 2, 3.0)
-    epochs = frame["pair"].str.rsplit("/", n=1).str[0].map(SPAWN_AT)
+    figure, axes, made_by = _figure(frame, 2, 3.3)
+    spawned = frame["pair"].str.rsplit("/", n=1).str[0].map(SPAWN_AT)
+    epochs = sorted(spawned.unique())
     last = {}
     for axis, quantity, factor, unit in ((axes[0], "error", 100, "points"), (axes[1], "loss", 1, "nats")):
-        for statistics, colour, marker, shift in (("interpolated", BLUE, "o", -0.08), ("recomputed", RED, "D", 0.08)):
-            groups = []
-            for epoch in sorted(epochs.unique()):
-                values = factor * numbers(frame[epochs == epoch], f"{quantity}_barrier_chord", statistics=statistics)
-                groups.append(values.to_numpy())
-                last[quantity, statistics, epoch] = values.mean()
-            _points(axis, groups, colour, f"statistics {statistics}", shift, marker)
+        def barriers(*which: str, **statistics: str) -> list[np.ndarray]:
+            return [factor * numbers(frame[spawned == epoch], f"{quantity}_barrier_chord", *which, **statistics).to_numpy()
+                    for epoch in epochs]
+
+        last[quantity], null = barriers(), barriers("null", "rotation matched")
+        _points(axis, last[quantity], BLUE, "children, statistics interpolated", -0.12)
+        _points(axis, barriers(statistics="recomputed"), RED, "statistics recomputed", 0.12, "D")
+        _band(axis, null, *NULL_OF_MATCHED)
+        last[f"null {quantity}"] = null
         axis.axhline(0, color="black", linewidth=0.6)
-        axis.set_xticks(range(epochs.nunique()), sorted(epochs.unique()))
+        axis.set_xticks(range(len(epochs)), epochs)
         axis.set_xlabel("epoch of spawning")
         axis.set_ylabel(f"{quantity} barrier above the chord ({unit})")
-    _legend(figure, axes)
-    words = ", ".join(f"{epoch}: {last['error', 'interpolated', epoch]:.1f}" for epoch in sorted(epochs.unique()))
-    return Shown(figure, f"Barrier between two children by the epoch of spawning ({made_by}), error in points: {words}.")
+    axes[0].axhline(100 * verdicts.allowed_barrier(frame).min(), color="black", linewidth=0.8, linestyle=":", label="counts as none")
+    _legend(figure, axes, columns=2)
+    words, nulls = (", ".join(f"{epoch}: {values.mean():.1f}" for epoch, values in zip(epochs, last[name]) if len(values))
+                    for name in ("error", "null error"))
+    return Shown(figure, f"Barrier between two children by the epoch of spawning ({made_by}), error in points: {words}."
+                         + f" Rotated partners as far away: {nulls}." * bool(nulls))
 
 
 def cooccur(frame: pd.DataFrame) -> Shown:
@@ -401,7 +408,7 @@ def cooccur(frame: pd.DataFrame) -> Shown:
 
 
 def barrier(frame: pd.DataFrame) -> Shown:
-    """Error and loss along the line between A and B, spawned and independent."""
+    """Error and loss along the line between A and B, spawned, independent and displaced (alpha 1 is A: see Barrier)."""
     rows = own(frame)
     figure, axes, made_by = _figure(rows, 2, 3.0)
     for axis, quantity, unit, factor in ((axes[0], "error", "%", 100), (axes[1], "loss", "nats", 1)):
@@ -415,15 +422,21 @@ def barrier(frame: pd.DataFrame) -> Shown:
             again = factor * numbers(rows, quantity, role, kind, statistics="recomputed").groupby("alpha").mean()
             if len(again):
                 axis.plot(again.index, again.to_numpy(), "--", color=colour, linewidth=1.4, label="statistics recomputed")
+        for kind, style, label in (("rotation t=1", "s-", f"{NULL_LABELS['rotation']}, t = 1"), ("rotation matched", "v:", NULL_OF_MATCHED[1])):
+            null = factor * numbers(rows, quantity, "null", kind).groupby("alpha").mean()
+            if len(null):
+                axis.plot(null.index, null.to_numpy(), style, color=ORANGE, markersize=3, linewidth=1.0, label=label)
         _log(axis)
         axis.set_xlabel("α, the share of A")
         axis.set_ylabel(f"test {quantity} ({unit}), log scale")
-    _legend(figure, axes)
+    _legend(figure, axes, columns=3)
+    partners = 100 * at(numbers(rows, "error", "null", "rotation t=1"), alpha=0.0)
+    displaced = f" Partners whose difference was rotated err {_span(partners, 1)} % themselves." if len(partners) else ""
     again = 100 * numbers(rows, "error_barrier_chord", statistics="recomputed")
     recomputed = f", with recomputed statistics {again.max():.2f}" if len(again) else ""
     over, control = (100 * numbers(rows, "error_barrier_chord", *which) for which in ((), ("control", "independent")))
     alt = (f"Test error and loss between A and B ({made_by}). The largest excess of the error over the chord is "
-           f"{over.max():.2f} points for spawned pairs{recomputed} and {_span(control, 0)} for independent ones.")
+           f"{over.max():.2f} points for spawned pairs{recomputed} and {_span(control, 0)} for independent ones.{displaced}")
     return Shown(figure, alt)
 
 

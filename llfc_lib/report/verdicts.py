@@ -147,9 +147,7 @@ def spread(values: pd.Series) -> str:
 
 def connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
     barrier = measured(own, "error_barrier_chord").groupby("pair").mean()
-    ends = _ends(own).groupby("pair").mean()
-    n = own.loc[own["quantity"] == "error_barrier_chord", "n"].iloc[0]
-    allowed = CONNECTED_SE * (ends * (1 - ends) / n) ** 0.5
+    allowed = allowed_barrier(own)
     nulls = {kind: numbers(own, "error_barrier_chord", "null", kind) for kind in DISPLACED}
     control = numbers(own, "error_barrier_chord", "control", "independent")
     evidence, word = evidence_of(numbers(own, "error_barrier_chord"), nulls, control)
@@ -329,18 +327,26 @@ def spawn_epoch(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str
             found[epoch] = (100 * numbers(own, "error_barrier_chord"), _connected(own))
     first = min((k for k in found if all(holds.all() for later, (_, holds) in found.items() if later >= k)), default=None)
     holds = pd.Series([first is not None and first <= RECIPES["resnet20_cifar10_spawn"].spawn_epoch, 0 in found and not found[0][1].any()])
+    late = frame[recipe_of(frame).map(SPAWN_AT) >= RECIPES["resnet20_cifar10_spawn"].spawn_epoch]
+    evidence, word = evidence_of(numbers(late, "error_barrier_chord"),
+                                 {kind: numbers(late, "error_barrier_chord", "null", kind) for kind in MATCHED})
     text = ", ".join(f"{k}: {spread(barrier)}" for k, (barrier, _) in sorted(found.items()))
-    return agreement_of(holds), NO_NULL, (f"barrier (points) by epoch of spawning: {text}; connected from epoch {first} on"
-                                          if first is not None else f"barrier (points): {text}; none connected"), NOTHING
+    return agreement_of(holds), evidence, (f"barrier (points) by epoch of spawning: {text}; connected from epoch {first} on"
+                                           if first is not None else f"barrier (points): {text}; none connected"), word
+
+
+def allowed_barrier(own: pd.DataFrame, role: str = "value", kind: str = "") -> pd.Series:
+    """Per pair, the largest error barrier over the chord that counts as none: two binomial standard errors of the ends' error."""
+    error = numbers(own, "error", role, kind)
+    ends = error[error.index.get_level_values("alpha").isin([0.0, 1.0])].groupby("pair").mean()
+    n = own.loc[own["quantity"] == "error"].groupby("pair")["n"].max().reindex(ends.index)
+    return CONNECTED_SE * (ends * (1 - ends) / n) ** 0.5
 
 
 def _connected(own: pd.DataFrame, role: str = "value", kind: str = "") -> pd.Series:
-    """Per pair, whether the error barrier over the chord is within two binomial standard errors of the ends' error."""
+    """Per pair, whether the error barrier over the chord is within what is allowed."""
     barrier = numbers(own, "error_barrier_chord", role, kind).groupby("pair").mean()
-    error = numbers(own, "error", role, kind)
-    ends = error[error.index.get_level_values("alpha").isin([0.0, 1.0])].groupby("pair").mean().reindex(barrier.index)
-    n = own.loc[own["quantity"] == "error"].groupby("pair")["n"].max().reindex(barrier.index)
-    return barrier <= CONNECTED_SE * (ends * (1 - ends) / n) ** 0.5
+    return barrier <= allowed_barrier(own, role, kind).reindex(barrier.index)
 
 
 def cooccurrence(frame: pd.DataFrame) -> pd.DataFrame:
