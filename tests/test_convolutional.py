@@ -179,14 +179,14 @@ def test_transfer_by_explicit_products(kind):
 
 def test_recomputed_statistics_do_not_depend_on_the_order_of_the_batches():
     view, batches = View(make("resnet20", 1)), [x for x, _ in images(40)]
-    forth, back = (recomputed(view, order).graph.named_buffers() for order in (batches, batches[::-1]))
+    forth, back = (recomputed(view, order).module.named_buffers() for order in (batches, batches[::-1]))
     for (name, one), (_, other) in zip(forth, back):
         assert torch.allclose(one.double(), other.double(), rtol=0, atol=1e-12), name
 
 
 def test_recomputed_statistics_by_hand():
     network, batches = make("resnet20", 1), [x for x, _ in images(40)]
-    found = recomputed(View(network), batches).graph.get_submodule("bn")
+    found = recomputed(View(network), batches).module.get_submodule("bn")
     outputs = [network.conv(x) for x in batches]
     mean = torch.stack([h.mean((0, 2, 3)) for h in outputs]).mean(0)
     variance = torch.stack([h.transpose(0, 1).flatten(1).var(1, unbiased=True) for h in outputs]).mean(0)
@@ -200,7 +200,7 @@ def test_recomputed_statistics_by_hand():
     with torch.no_grad():
         for x in batches:
             trained(x)
-    deep = recomputed(View(network), batches).graph.get_submodule("block3_3.bn2")
+    deep = recomputed(View(network), batches).module.get_submodule("block3_3.bn2")
     assert torch.allclose(deep.running_mean, trained.block3_3.bn2.running_mean, atol=1e-12)
     assert torch.allclose(deep.running_var, trained.block3_3.bn2.running_var, atol=1e-12)
 
@@ -268,7 +268,7 @@ def test_displaced_partners_have_statistics_of_their_own():
     calibration = [x for x, _ in images(16, seed=5)]
     rows = displacement_null(a, b, data, lambda: [Barrier(GRID)], "gaussian", draws=1, seed="s", calibration=calibration)
     view = View(a)
-    buffers = {n for n, _ in view.graph.named_buffers()}
+    buffers = {n for n, _ in view.module.named_buffers()}
     moved = random_difference(view.state(), View(b).state(), "gaussian", ("s", 0), buffers)
     partner = recomputed(view.with_state(displace(view.state(), moved, 1.0)), calibration)
     y = torch.cat([y for _, y in data])

@@ -129,7 +129,7 @@ def displacement_null(a: Network, b: Network, loader: Loader, make_metrics: Call
         calibration = [x.to(dtype) for x in calibration]
     pair = Pair(a, b, dtype)
     view, name = pair.a, f"{kind} {'matched' if matched else 't=1'}"
-    buffers = {n for n, _ in view.graph.named_buffers()}
+    buffers = {n for n, _ in view.module.named_buffers()}
     images, node = _first_images(loader, dtype), last_hidden(view)
     features = [v.run(images, {node})[node] for v in (view, pair.b)]
     target = float(one_minus_cos(*features).mean())

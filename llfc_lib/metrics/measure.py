@@ -46,7 +46,7 @@ class Pair:
             self.a, self.b = self.a.to(dtype), self.b.to(dtype)
         self.state_a, self.state_b = self.a.state(), self.b.state()
         check_same_shapes(self.state_a, self.state_b)
-        if [n for n in self.a._names] != [n for n in self.b._names]:
+        if [n.name for n in self.a.nodes] != [n.name for n in self.b.nodes]:
             raise ValueError("the networks differ: their forward passes are not the same; they must be of one architecture")
         check_finite(self.state_a, "A")
         check_finite(self.state_b, "B")
@@ -66,7 +66,7 @@ class Pair:
         self._scratch.load(interpolate(self.state_a, self.state_b, alpha) | self._recomputed.get(alpha, {}))
         if self.calibration is not None and alpha not in self._recomputed:
             recompute(self._scratch, self.calibration)
-            self._recomputed[alpha] = {name: value.clone() for name, value in self._scratch.graph.named_buffers()}
+            self._recomputed[alpha] = {name: value.clone() for name, value in self._scratch.module.named_buffers()}
         return self._scratch
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from llfc_lib.models.view import View
 
 
 def has_statistics(view: View) -> bool:
-    return any(isinstance(m, _BatchNorm) and m.track_running_stats for m in view.graph.modules())
+    return any(isinstance(m, _BatchNorm) and m.track_running_stats for m in view.module.modules())
 
 
 def recomputed(view: View, images: Sequence[Tensor]) -> View:
@@ -28,7 +28,7 @@ def recomputed(view: View, images: Sequence[Tensor]) -> View:
 
 def recompute(view: View, images: Sequence[Tensor]) -> None:
     """The same in place."""
-    layers = [m for m in view.graph.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    layers = [m for m in view.module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if layers and len({len(x) for x in images}) != 1:
         raise ValueError(f"statistics need batches of one size, not {[len(x) for x in images]}: each counts alike")
     before = [layer.momentum for layer in layers]

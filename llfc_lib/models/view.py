@@ -67,10 +67,11 @@ class View:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.graph = _trace(module)
-        self._names = {n.name: n for n in self.graph.graph.nodes}
-        self._modules = dict(self.graph.named_modules())
-        nodes = list(self.graph.graph.nodes)
+        traced = _trace(module)
+        self.nodes = list(traced.graph.nodes)
+        self.module = _weights_of(traced)
+        self._modules = dict(self.module.named_modules())
+        nodes = self.nodes
         inputs = [n for n in nodes if n.op == "placeholder"]
         self.input = inputs[0].name
         self.output = nodes[-1].args[0].name
@@ -86,26 +87,30 @@ class View:
     # -- weights ------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        return dict(self.graph.state_dict())
+        return dict(self.module.state_dict())
 
     def with_state(self, state: Mapping[str, Tensor]) -> "View":
         """The same network with other weights."""
-        other = copy.copy(self)
-        other.graph = copy.deepcopy(self.graph)
-        other.graph.load_state_dict(state)
-        other._modules = dict(other.graph.named_modules())
+        other = self._copy()
+        other.module.load_state_dict(state)
         return other
 
     def to(self, *args: Any) -> "View":
         """As ``nn.Module.to``, on a copy."""
+        other = self._copy()
+        other.module.to(*args)
+        return other
+
+    def _copy(self) -> "View":
+        """Weights of its own; nodes, sites and maps are shared, since nothing changes them."""
         other = copy.copy(self)
-        other.graph = copy.deepcopy(self.graph).to(*args)
-        other._modules = dict(other.graph.named_modules())
+        other.module = copy.deepcopy(self.module)
+        other._modules = dict(other.module.named_modules())
         return other
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Overwrite the weights of this view (the module it was made of keeps its own)."""
-        self.graph.load_state_dict(state)
+        self.module.load_state_dict(state)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -146,7 +151,7 @@ class View:
     def _execute(self, values: dict[str, Tensor], after: int, wanted: set[str]) -> dict[str, Tensor]:
         kept = {name: values[name] for name in wanted if name in values}
         last = max((self._rank[name] for name in wanted), default=-1)
-        for rank, node in enumerate(self.graph.graph.nodes):
+        for rank, node in enumerate(self.nodes):
             if rank > last:
                 break
             if node.op in ("placeholder", "output") or (rank <= after and node.name in self._live):
@@ -160,7 +165,7 @@ class View:
             elif node.op == "call_method":
                 value = getattr(args[0], node.target)(*args[1:], **kwargs)
             else:  # get_attr
-                value = operator.attrgetter(node.target)(self.graph)
+                value = operator.attrgetter(node.target)(self.module)
             values[node.name] = value
             if node.name in wanted:
                 kept[node.name] = value
@@ -183,7 +188,7 @@ class View:
         rank = self._rank[node]
         return node in self._live and all(
             self._rank[source.name] >= rank or source.name not in self._live
-            for n in self.graph.graph.nodes if self._rank[n.name] > rank for source in n.all_input_nodes)
+            for n in self.nodes if self._rank[n.name] > rank for source in n.all_input_nodes)
 
     def _find_sites(self, nodes: list[fx.Node], names: Mapping[str, str]) -> list[Site]:
         sites, seen = [], {}
@@ -270,6 +275,18 @@ def _trace(module: nn.Module) -> fx.GraphModule:
             submodule.inplace = False
     graph.recompile()
     return graph
+
+
+def _weights_of(traced: fx.GraphModule) -> nn.Module:
+    """Its parameters, buffers and layers under their names, without the graph: copying that takes longer than running it."""
+    plain = nn.Module()
+    for name, value in traced._parameters.items():
+        plain.register_parameter(name, value)
+    for name, value in traced._buffers.items():
+        plain.register_buffer(name, value, name not in traced._non_persistent_buffers_set)
+    for name, layer in traced._modules.items():
+        plain.add_module(name, layer)
+    return plain.eval()
 
 
 def _out_of_place(n: fx.Node, modules: Mapping[str, nn.Module]) -> bool:

@@ -27,7 +27,7 @@ METRICS: dict[str, pairs.MakeMetrics] = {
     "B.1": lambda grid, detail=False, nulls=True: [Barrier(grid)],
     "B.2": lambda grid, detail=False, nulls=True: [LLFC(pairs.ALPHAS, pre=detail, raw=detail), Barrier(pairs.COARSE_GRID)],
     "B.3": lambda grid, detail=False, nulls=True: [Commutativity(nulls=nulls), WeakAdditivity(nulls=nulls), Barrier(pairs.COARSE_GRID)],
-    "B.4": lambda grid, detail=False, nulls=True: [Stitching(raw=nulls), Transfer(nulls=nulls), Barrier(pairs.COARSE_GRID)],
+    "B.4": lambda grid, detail=False, nulls=True: [Stitching(raw=detail), Transfer(nulls=nulls), Barrier(pairs.COARSE_GRID)],
 }
 
 #: How far a live number may lie from the record of the same profile: absolute, or relative to the record where that is
@@ -76,7 +76,8 @@ class Chapter:
         Networks that are neither shipped nor in the cache and would take long to train are replaced by those of a
         smaller profile, which the figure names; ``retrain`` trains them all the same. Convolutional nets
         take long: in smoke A is not compared with itself, on real data only the pair is measured; the record has the
-        rest. The displacement null is measured whole for the MLP in smoke; elsewhere the rotation with t = 1 alone.
+        rest. The displacement null is measured for the first pair: whole for the MLP in smoke, elsewhere the rotation with
+        t = 1 alone.
         """
         chosen, found = experiment(name), {}
         recipe_name, metrics = chosen.recipes[0], METRICS[chosen.section]
@@ -87,7 +88,7 @@ class Chapter:
         for index in range(PAIRS[profile][recipe_name] if profile == "smoke" else 1):
             nets, data = pairs.networks(profile, recipe_name, index, self.device, self.retrain)
             rows = pairs.measure_pair(profile, recipe_name, nets, data, metrics, controls)
-            for kind, matched in displaced:
+            for kind, matched in displaced if index == 0 else ():
                 rows += pairs.measure_displaced(profile, recipe_name, index, nets, data, kind, matched, metrics)
             found[f"{recipe_name}/{index}"] = [row for row in rows if chosen.keeps(row)]
         r = recipe(recipe_name, profile)

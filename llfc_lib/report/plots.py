@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from llfc_lib.report import verdicts
 from llfc_lib.report.claims import TABLES
-from llfc_lib.report.select import at, numbers, own, pairwise, sites_of
+from llfc_lib.report.select import at, numbers, own, pairwise, recipe_of, sites_of
 from llfc_lib.training.recipes import SPAWN_AT
 
 WIDTH, DPI, SHOWN = 6.4, 200, 640  # inches, dots an inch, pixels on the page
@@ -73,21 +73,29 @@ def _band(axis: Axes, groups: Sequence[np.ndarray], colour: str, label: str, pla
 
     ``place`` 0, 1 or 2 puts it in that third of the site's width, so that nulls of one kind stand side by side.
     """
-    left, right = (-0.42, 0.42) if place is None else (-0.42 + 0.28 * place, -0.16 + 0.28 * place)
-    for k, group in enumerate(groups):
-        if len(group):
-            span = [k + left, k + right]
-            axis.fill_between(span, group.min(), group.max(), color=colour, alpha=0.30, linewidth=0, zorder=1)
-            axis.plot(span, [group.mean()] * 2, color=colour, linewidth=1.6, zorder=2, label=label if k == 0 else None)
+    left, width = (-0.42, 0.84) if place is None else (-0.42 + 0.28 * place, 0.26)
+    places, found = _filled(groups)
+    if not found:
+        return
+    start = places + left
+    low, high, mean = (np.array([function(group) for group in found]) for function in (np.min, np.max, np.mean))
+    axis.bar(start, high - low, width, low, align="edge", color=colour, alpha=0.30, linewidth=0, zorder=1)
+    axis.hlines(mean, start, start + width, color=colour, linewidth=1.6, zorder=2, label=label)
+
+
+def _filled(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The groups that hold anything, and their places along the axis."""
+    places = [k for k, group in enumerate(groups) if len(group)]
+    return np.array(places, dtype=float), [groups[k] for k in places]
 
 
 def _points(axis: Axes, groups: Sequence[np.ndarray], colour: str, label: str, shift: float = 0.0, marker: str = "o") -> None:
     """Every pair as a faint dot, their mean as a full one."""
-    for k, group in enumerate(groups):
-        axis.plot(np.full(len(group), k + shift), group, marker, color=colour, markersize=2.5, alpha=0.35, zorder=3)
-        if len(group):
-            axis.plot(k + shift, group.mean(), marker, color=colour, markersize=5, zorder=4,
-                      label=label if k == 0 else None)
+    places, found = _filled(groups)
+    if found:
+        each = np.repeat(places, [len(group) for group in found])
+        axis.plot(each + shift, np.concatenate(found), marker, color=colour, markersize=2.5, alpha=0.35, zorder=3)
+        axis.plot(places + shift, [group.mean() for group in found], marker, color=colour, markersize=5, zorder=4, label=label)
 
 
 def _log(axis: Axes) -> None:
@@ -354,7 +362,7 @@ def connected_or_not(frame: pd.DataFrame) -> Shown:
 def spawn_epoch(frame: pd.DataFrame) -> Shown:
     """Barrier between two children against the epoch at which they were spawned."""
     figure, axes, made_by = _figure(frame, 2, 3.3)
-    spawned = frame["pair"].str.rsplit("/", n=1).str[0].map(SPAWN_AT)
+    spawned = recipe_of(frame).map(SPAWN_AT)
     epochs = sorted(spawned.unique())
     last = {}
     for axis, quantity, factor, unit in ((axes[0], "error", 100, "points"), (axes[1], "loss", 1, "nats")):
@@ -443,7 +451,7 @@ def barrier(frame: pd.DataFrame) -> Shown:
 def training(frame: pd.DataFrame) -> Shown:
     """Training loss and test error of every network over the epochs."""
     figure, axes, made_by = _figure(frame, 2, 3.0)
-    recipes = sorted(frame["pair"].str.rsplit("/", n=1).str[0].unique())
+    recipes = sorted(recipe_of(frame).unique())
     last = {}
     for axis, quantity, unit, factor in ((axes[0], "train_loss", "nats", 1), (axes[1], "test_error", "%", 100)):
         for recipe, colour in zip(recipes, (BLUE, ORANGE, GREEN)):

@@ -14,16 +14,16 @@ SUFFIXES = ("(pre)", "(raw)")  # features before the activation, and before norm
 def numbers(frame: pd.DataFrame, quantity: str, role: str = "value", kind: str = "", suffix: str = "",
             statistics: str = "interpolated") -> pd.Series:
     """Means of ``quantity``, indexed by pair, site, alpha, direction; other features than f^(l) only where asked."""
-    site = frame["site"].str
-    inside = site.endswith(suffix) if suffix else ~(site.endswith(SUFFIXES[0]) | site.endswith(SUFFIXES[1]))
     chosen = frame[(frame["quantity"] == quantity) & (frame["role"] == role) & (frame["kind"] == kind)
-                   & (frame["statistics"] == statistics) & inside]
+                   & (frame["statistics"] == statistics)]
+    site = chosen["site"].str  # looked at last: comparing words is slow
+    chosen = chosen[site.endswith(suffix) if suffix else ~site.endswith(SUFFIXES)]
     return chosen.assign(alpha=chosen["alpha"].fillna(-1.0)).set_index(KEYS)["mean"].sort_index()
 
 
 def recipe_of(frame: pd.DataFrame) -> pd.Series:
     """The recipe of every row."""
-    return frame["pair"].str.rsplit("/", n=1).str[0]
+    return frame["pair"].map({pair: pair.rpartition("/")[0] for pair in frame["pair"].unique()})
 
 
 def own(frame: pd.DataFrame) -> pd.DataFrame:

@@ -80,15 +80,11 @@ def llfc(frame: pd.DataFrame, suffix: str = "", alpha: float = 0.5, statistics: 
     takes other features than f^(l)."""
     chosen, rows = own(frame), []
     null = {"role": "null", "kind": "nearest endpoint"}
-
-    def cell(quantity: str, site: str, where_alpha: float = alpha, **where: str) -> str:
-        values = numbers(chosen, quantity, suffix=suffix, statistics=statistics, **where)
-        return spread(at(values, site=site, alpha=where_alpha))
-
+    values = [at(numbers(chosen, quantity, suffix=suffix, statistics=statistics, **where), alpha=-1.0 if quantity == "1-cos_AB" else alpha)
+              for quantity, where in (("1-cos_alpha", {}), ("1-cos_AB", {}), ("cos_ratio", {}), ("cos_ratio", null),
+                                      ("1-coef_alpha", {}), ("1-coef_alpha", null), ("set_c", {}))]
     for site in sites_of(chosen, "1-cos_AB", suffix):
-        rows.append((site.removesuffix(f" {suffix}") if suffix == "(raw)" else site, cell("1-cos_alpha", site),
-                     cell("1-cos_AB", site, -1.0), cell("cos_ratio", site), cell("cos_ratio", site, **null),
-                     cell("1-coef_alpha", site), cell("1-coef_alpha", site, **null), cell("set_c", site)))
+        rows.append((site.removesuffix(f" {suffix}") if suffix == "(raw)" else site, *(spread(at(column, site=site)) for column in values)))
     columns = ["site", r"$1-\cos_\alpha$", r"$1-\cos_{A,B}$", "ratio", "nearest endpoint: ratio",
                r"$1-\mathrm{coef}_\alpha$", r"nearest endpoint: $1-\mathrm{coef}$", "$c$ of the set"]
     which = WHICH[suffix] + (", statistics recomputed" if statistics == "recomputed" else "")
