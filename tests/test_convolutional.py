@@ -73,6 +73,17 @@ def test_the_initialisation_of_the_authors_code():
     assert [m.p for m in vgg.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
 
 
+def test_running_statistics_are_no_part_of_the_distance_of_weights():
+    a, b = make("resnet20", 0), make("resnet20", 1)
+    flat = [torch.cat([p.detach().flatten() for p in n.parameters()]).double() for n in (a, b)]
+    expected = float((flat[0] - flat[1]).norm() / (0.5 * (flat[0].norm() + flat[1].norm())))
+    for value in (1.0, 1e3):
+        for network, variance in ((a, value), (b, 2 * value)):
+            for layer in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+                layer.running_var.fill_(variance)
+        assert find(measure(a, b, images(4, 4), [Barrier((0.0, 0.25, 0.5, 0.75, 1.0))]), "weight_distance").mean == pytest.approx(expected, rel=1e-6)
+
+
 def test_sites_of_vgg_are_those_of_table_2():
     view = View(make("vgg16", 0))
     assert [s.name for s in view.sites] == [*VGG_SITES, "FC 1", "FC 2", "logits"] and all(s.cut and s.relu for s in view.sites[:-1])

@@ -18,7 +18,8 @@ class Barrier:
 
     "*_barrier" is the maximum over alpha minus the mean of both ends; "*_barrier_chord" subtracts
     alpha A + (1 - alpha) B instead, so that a straight line has none. "disagreement" is the share of images that A and B
-    classify differently, "weight_distance" |A - B| over the mean norm. ValueError for another grid.
+    classify differently, "weight_distance" |A - B| over the mean norm, of parameters alone: running statistics are no
+    weights, and their variances are large enough to hide the distance. ValueError for another grid.
     """
 
     def __init__(self, grid: Sequence[float] = GRID) -> None:
@@ -30,7 +31,8 @@ class Barrier:
         for alpha in self.grid:
             if alpha not in (0.0, 1.0):
                 pair.want_between(alpha)
-        self.states = pair.state_a, pair.state_b
+        names = [name for name, _ in pair.a.module.named_parameters()]
+        self.parameters = [{name: state[name] for name in names} for state in (pair.state_a, pair.state_b)]
         self.sums, self.n, self.output = Sums(), 0, pair.a.output
 
     def update(self, batch: Batch) -> None:
@@ -45,7 +47,7 @@ class Barrier:
         self.n += len(batch.y)
 
     def rows(self) -> list[Row]:
-        rows = [Row("weight_distance", weight_distance(*self.states)), Row("disagreement", self.sums["disagreement"] / self.n, n=self.n)]
+        rows = [Row("weight_distance", weight_distance(*self.parameters)), Row("disagreement", self.sums["disagreement"] / self.n, n=self.n)]
         for quantity in ("error", "loss"):
             curve = {alpha: self.sums[f"{quantity}/{alpha}"] / self.n for alpha in self.grid}
             rows += [Row(quantity, value, n=self.n, alpha=alpha) for alpha, value in curve.items()]

@@ -43,7 +43,7 @@ def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
 
 
 def weight_distance(a: State, b: State) -> float:
-    """|A - B| relative to the mean of |A| and |B|, over all floating-point tensors, in float64."""
+    """|A - B| relative to the mean of |A| and |B|, over the floating-point tensors given, in float64."""
     def norm(tensors) -> float:
         return sum(float(t.double().square().sum()) for t in tensors) ** 0.5
 

@@ -8,7 +8,7 @@ from llfc_lib.report import records, verdicts
 from llfc_lib.report.claims import TABLES
 from llfc_lib.report.select import at, numbers, own, recipe_of, sites_of
 from llfc_lib.report.verdicts import DISPLACED, NOTHING, Verdict, alike, spread
-from llfc_lib.training.recipes import PROFILES
+from llfc_lib.training.recipes import PROFILES, RECIPES
 
 
 class MyST:
@@ -48,11 +48,13 @@ def _label(frame: pd.DataFrame, name: str) -> str:
 def distances(frame: pd.DataFrame) -> MyST:
     """Distance, disagreement, endpoint errors and barrier of spawned pairs, by recipe, beside their controls."""
     rows = []
-    for recipe, group in frame.groupby(recipe_of(frame), sort=True):
+    recipes = recipe_of(frame)
+    for recipe in (name for name in RECIPES if (recipes == name).any()):
+        group = frame[recipes == recipe]
         for role, kind, label in (("value", "", "spawned pairs"), ("control", "independent", "independent pairs")):
             values = {q: numbers(group, q, role, kind) for q in ("weight_distance", "disagreement", "error",
                                                                 "error_barrier_chord", "loss_barrier_chord")}
-            if values["weight_distance"].empty:  # pairs that ask when to spawn have no control
+            if values["disagreement"].empty:  # pairs that ask when to spawn have no control
                 continue
             ends = values["error"][values["error"].index.get_level_values("alpha").isin([0.0, 1.0])]
             rows.append((f"`{recipe}`, {label}", group["pair"].nunique(), spread(values["weight_distance"]),
