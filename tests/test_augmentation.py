@@ -83,9 +83,11 @@ def plain(r, data) -> tuple[nn.Module, list[float]]:
     optimiser = torch.optim.SGD(model.parameters(), lr=r.lr, momentum=r.momentum, weight_decay=r.weight_decay, fused=False, foreach=False)
     losses = []
     for epoch in range(r.epochs):
-        torch.manual_seed(seed_of(0, "A", epoch, "dropout"))
-        order = torch.randperm(len(data.y_train), generator=generator(0, "A", epoch, "order"))
-        draws = Augmenter(data.x_train, r.augment).draw(0, "A", epoch)
+        branch = "trunk" if epoch < r.spawn_epoch else "A"
+        optimiser.param_groups[0]["lr"] = r.lr / 10 ** sum(epoch >= drop for drop in r.drops)
+        torch.manual_seed(seed_of(0, branch, epoch, "dropout"))
+        order = torch.randperm(len(data.y_train), generator=generator(0, branch, epoch, "order"))
+        draws = Augmenter(data.x_train, r.augment).draw(0, branch, epoch)
         total = 0.0
         for index in order.split(r.batch):
             x = torch.stack([transform.crop(transform.pad(data.x_train[i], 1), int(draws.top[i]), int(draws.left[i]), 8, 8) for i in index])
@@ -114,6 +116,50 @@ def test_the_fast_path_learns_what_the_plain_one_learns(digits, fast, tolerance)
     if fast != ("channels last", "bf16 autocast"):
         apart = max((found.model[k].double() - v.double()).abs().max().item() for k, v in model.state_dict().items())
         assert apart < 10 * tolerance
+
+
+def test_a_spawned_child_learns_what_a_plain_loop_learns(digits, tmp_path):
+    """Momentum runs on through the spawn, the rate drops at its epoch, the images come in the child's own order. A perceptron:
+    without normalisation, rounding stays small for as long as this takes."""
+    r = small("mlp_mnist_spawn", model_args=(("hidden", 16),), optimiser="sgd", lr=0.05, momentum=0.9, schedule="steps", epochs=4,
+              spawn_epoch=2, drops=(3,))
+    model, losses = plain(r, digits)
+    found = loop.train(r, 0, "A", digits, cache=tmp_path)
+    assert [h["train_loss"] for h in found.history] == pytest.approx(losses, abs=1e-5)
+    apart = max((found.model[k].double() - v.double()).abs().max().item() for k, v in model.state_dict().items())
+    assert apart < 1e-4
+    for change in ({"drops": ()}, {"momentum": 0.0}):  # what the tolerance would have to miss
+        other, _ = plain(replace(r, **change), digits)
+        assert max((found.model[k].double() - v.double()).abs().max().item() for k, v in other.state_dict().items()) > 1e-2
+
+
+def test_what_is_compiled_is_the_network_that_is_kept(digits):
+    r = small()
+    model = loop.new_network(r, digits)
+    learner, _ = loop.prepare(model, r, digits, ("channels last", "compiled"))
+    assert learner is not model and isinstance(learner, torch._dynamo.OptimizedModule)
+    assert all(p is q for p, q in zip(learner.parameters(), model.parameters(), strict=True))
+
+
+def test_autocast_is_entered_in_training_and_nowhere_else(digits, monkeypatch):
+    seen = []
+
+    class Probe(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(64, 10)
+
+        def forward(self, x):
+            seen.append((self.training, torch.is_autocast_enabled("cpu"), self.fc(x.flatten(1)).dtype))
+            return self.fc(x.flatten(1))
+
+    monkeypatch.setattr(loop, "new_network", lambda *_: Probe())
+    for fast, dtype in (((), torch.float32), (("bf16 autocast",), torch.bfloat16)):
+        monkeypatch.setattr(loop, "speedups", lambda *_: fast)
+        seen.clear()
+        r = small(epochs=1)
+        loop.fit(start(r, digits), r, digits, (0, "A"), 1)
+        assert set(seen) == {(True, bool(fast), dtype), (False, False, torch.float32)}
 
 
 @pytest.mark.parametrize("name, change", [("resnet20_cifar10_spawn", {}), ("vgg16_cifar10_spawn", {"optimiser": "sgd", "lr": 0.05, "momentum": 0.9})])

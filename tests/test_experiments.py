@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
+import torch
 
 from llfc_lib import ROOT
 from llfc_lib.experiments import pairs, publish, queue, units
@@ -15,7 +17,7 @@ from llfc_lib.experiments.units import Busy, Unit, plan
 from llfc_lib.metrics.rows import Row
 from llfc_lib.report import records
 from llfc_lib.training.checkpoints import CheckpointError
-from llfc_lib.training.recipes import PAIRS
+from llfc_lib.training.recipes import PAIRS, recipe
 
 NAME = "mlp_mnist_spawn"
 
@@ -220,3 +222,17 @@ def test_a_killed_unit_goes_on_where_it_was(tmp_path):
 def test_what_is_published_needs_no_network(monkeypatch, empty_tree):
     monkeypatch.setattr(publish, "is_published", lambda unit: True)
     assert queue.missing(plan("smoke")) == []
+
+
+def test_statistics_are_recomputed_on_augmented_training_images():
+    data = pairs.load("digits")
+    r = replace(recipe("resnet20_cifar10_spawn", "smoke"), augment=("crop",))
+    batches = pairs.calibration(data, r, 70)
+    assert [len(x) for x in batches] == [70] and pairs.calibration(data, r, 0) is None
+    without_test = pairs.calibration(replace(data, x_test=torch.zeros_like(data.x_test)), r, 70)
+    assert all(torch.equal(x, y) for x, y in zip(batches, without_test, strict=True))
+    plain = torch.cat(pairs.calibration(data, replace(r, augment=()), 70))
+    of_training = {image.numpy().tobytes() for image in data.normalise(data.x_train)}
+    assert all(image.numpy().tobytes() in of_training for image in plain)
+    moved = sum(not torch.equal(image, still) for image, still in zip(torch.cat(batches), plain))
+    assert moved > 40  # eight of nine crops by at most one pixel move the image
