@@ -36,7 +36,9 @@ def test_the_figure_names_the_profile_that_made_it(drawn):
     count = frame["pair"].nunique()
     made_by, told = f"profile smoke, digits, {count} pair{'s' * (count > 1)}", shown.figure._supxlabel.get_text()
     assert told.startswith(f"{made_by}; train / test images: digits (1,297 / 500)") and made_by in shown.alt
-    assert "reduced: data " in told and "→ digits" in told
+    assert "reduced: " in told and "→ digits" in told
+    if frame["model"].nunique() > 1:  # whose reductions they are
+        assert all(f"{network}: " in told.replace("\n", " ") for network in ("MLP", "VGG-16", "ResNet-20", "ResNet-20 by epoch of spawning"))
 
 
 def test_the_same_bytes_each_time_at_the_width_of_the_page(drawn):

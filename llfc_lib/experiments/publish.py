@@ -82,14 +82,16 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
     rows: list[Row] = [row for result in results for row in result["rows"]]
     runs = {who: pairs.endpoint(profile, name, seed, branch, data)
             for who, (seed, branch) in pairs.members(name, index).items()}
+    # networks of one pair may have been trained on different machines
+    fast = {who: {epoch["speedups"] for epoch in run.history if "speedups" in epoch} for who, run in runs.items()}
     provenance = {
         "recipe": name, "recipe_hash": r.hash, "recipe_fields": r.identity(), "reductions": reductions(name, profile),
         **({} if r.model == "mlp" else {"plan": {key: value for key, value in asdict(pairs.plan_of(name, profile)).items() if key != "parts"}}),
         "measure_version": MEASURE_VERSION, "parts": [u.part for u in parts],
         "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(name, index).items()},
         "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},
-        **({"speedups": fast} if (fast := sorted({e["speedups"] for run in runs.values() for e in run.history
-                                                  if "speedups" in e})) else {}),
+        **({"speedups": sorted(set().union(*fast.values())), "speedups_of": {who: sorted(used) for who, used in fast.items()}}
+           if any(fast.values()) else {}),
         "train_seconds": round(sum(e["seconds"] for who, run in runs.items() for e in run.history
                                    if who != "B" or e["epoch"] > (r.spawn_epoch or 0)), 1),  # the trunk of A and B once
         "measure_seconds": round(sum(result["seconds"] for result in results), 1),

@@ -13,7 +13,7 @@ import pandas as pd
 
 from llfc_lib.metrics.rows import Row
 from llfc_lib.places import RECORDS, atomic_write
-from llfc_lib.training.recipes import PROFILES, SCALE, check_profile, recipe
+from llfc_lib.training.recipes import PROFILES, RECIPES, SCALE, SPAWN_AT, check_profile, recipe
 
 FORMAT = 1
 ROW_FIELDS = [f.name for f in fields(Row)]
@@ -40,9 +40,12 @@ class Record:
         sources = {p["data"]["source"] for p in self.pairs.values()}
         splits = {f"{d['name']} ({d['train']:,} / {d['test']:,})" if "train" in d else d["name"]
                   for d in (p["data"] for p in self.pairs.values())}
-        reductions = dict.fromkeys(p.get("reductions", "") for p in self.pairs.values())
+        reductions = {p["recipe"]: p["reductions"] for p in self.pairs.values() if p.get("reductions")}
+        if len(set(reductions.values())) > 1:  # several networks: say whose
+            reductions = {name: f"{RECIPES[name].title.split(', ')[0]}{' by epoch of spawning' * (name in SPAWN_AT)}: {text}"
+                          for name, text in reductions.items()}
         frame.attrs = {"experiment": self.experiment, "profile": self.profile, "source": "; ".join(sorted(sources)),
-                       "split": ", ".join(sorted(splits)), "reductions": "; ".join(text for text in list(reductions)[:1] if text)}
+                       "split": ", ".join(sorted(splits)), "reductions": "; ".join(dict.fromkeys(reductions.values()))}
         return frame
 
 
