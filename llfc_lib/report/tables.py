@@ -183,11 +183,13 @@ def stitching(frame: pd.DataFrame) -> MyST:
 def stitched_readings(frame: pd.DataFrame) -> MyST:
     """Which place of stitching gives the printed numbers? Both, by distance and by rank correlation."""
     chosen, rows = own(frame), []
-    printed = pd.Series(TABLES[frame.attrs["experiment"]]).drop(["A", "B"])
+    found = {suffix: verdicts.excess(chosen, suffix) for suffix in ("", "(raw)")}
+    sites = [site for site in found[""].index if site in found["(raw)"].index] or found[""].index  # the layers that both have
+    printed = pd.Series(TABLES[frame.attrs["experiment"]])[sites]
     for suffix, label in (("", "after the ReLU"), ("(raw)", "before normalisation, by the upper network's")):
-        both = verdicts.excess(chosen, suffix)
-        if len(both) < 3:
+        if len(found[suffix]) < 3:
             continue
+        both = found[suffix].loc[sites]
         off = both["ours"] - both["printed"]
         rows.append((label, len(both), spread(alike(chosen, printed, suffix)), f"{off.abs().max():.1f}", f"{off.pow(2).mean() ** 0.5:.2f}",
                      *(f"{both[whose].max():.1f} at {both[whose].idxmax()}" for whose in ("ours", "printed"))))
