@@ -365,7 +365,7 @@ def spawn_epoch(frame: pd.DataFrame) -> Shown:
     spawned = recipe_of(frame).map(SPAWN_AT)
     epochs = sorted(spawned.unique())
     last = {}
-    for axis, quantity, factor, unit in ((axes[0], "error", 100, "points"), (axes[1], "loss", 1, "nats")):
+    for axis, quantity, factor, unit, linear in ((axes[0], "error", 100, "points", 1), (axes[1], "loss", 1, "nats", 0.1)):
         def barriers(*which: str, **statistics: str) -> list[np.ndarray]:
             return [factor * numbers(frame[spawned == epoch], f"{quantity}_barrier_chord", *which, **statistics).to_numpy()
                     for epoch in epochs]
@@ -378,7 +378,10 @@ def spawn_epoch(frame: pd.DataFrame) -> Shown:
         axis.axhline(0, color="black", linewidth=0.6)
         axis.set_xticks(range(len(epochs)), epochs)
         axis.set_xlabel("epoch of spawning")
-        axis.set_ylabel(f"{quantity} barrier above the chord ({unit})")
+        axis.set_yscale("symlog", linthresh=linear)  # a barrier of 0 belongs in the figure
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.set_ylim(-0.15 * linear, 1.5 * max(linear, axis.get_ylim()[1]))
+        axis.set_ylabel(f"{quantity} barrier above the chord\n({unit}; log scale, linear below {linear:g})")
     axes[0].axhline(100 * verdicts.allowed_barrier(frame).min(), color="black", linewidth=0.8, linestyle=":", label="counts as none")
     _legend(figure, axes, columns=2)
     words, nulls = (", ".join(f"{epoch}: {values.mean():.1f}" for epoch, values in zip(epochs, last[name]) if len(values))
@@ -437,7 +440,7 @@ def barrier(frame: pd.DataFrame) -> Shown:
         _log(axis)
         axis.set_xlabel("α, the share of A")
         axis.set_ylabel(f"test {quantity} ({unit}), log scale")
-    _legend(figure, axes, columns=3)
+    _legend(figure, axes, columns=2)
     partners = 100 * at(numbers(rows, "error", "null", "rotation t=1"), alpha=0.0)
     displaced = f" Partners whose difference was rotated err {_span(partners, 1)} % themselves." if len(partners) else ""
     again = 100 * numbers(rows, "error_barrier_chord", statistics="recomputed")
