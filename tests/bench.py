@@ -34,7 +34,7 @@ class PlainImages(torch.utils.data.Dataset):
 
     def __init__(self, r: Recipe, data: Dataset) -> None:
         transforms = torchvision().transforms
-        images = data.x_train.permute(0, 2, 3, 1).numpy()
+        images = data.x_train.permute(0, 2, 3, 1).numpy().copy()  # handing the tensor to another process moves its memory
         self.images, self.labels = images[..., 0] if images.shape[-1] == 1 else images, data.y_train.tolist()
         augment = [transforms.RandomCrop(images.shape[1], padding=4), transforms.RandomHorizontalFlip()] if r.augment else []
         self.transform = transforms.Compose([*augment, transforms.ToTensor(), transforms.Normalize(data.mean, data.std)])

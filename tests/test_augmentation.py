@@ -237,3 +237,16 @@ def test_a_long_unfinished_run_is_kept_and_goes_when_it_is_complete(digits, tmp_
     loop.train(r, 0, "A", digits)
     assert seen == [1] and finished.exists()
     assert publish._keep_unfinished([unit]) and not loop.unfinished_path(finished).exists()
+
+
+def test_the_bench_shows_its_plain_loop_the_same_images():
+    """Tensors handed to another process move to shared memory; images that only looked at the old one would be gone."""
+    import bench
+
+    r = recipe("resnet20_cifar10_spawn")
+    data = bench.random_images(r, 12)
+    before = bench.PlainImages(replace(r, augment=()), data)
+    first, label = before[3]
+    data.x_train.share_memory_()
+    assert before.images.base is None and torch.equal(before[3][0], first) and label == int(data.y_train[3])
+    assert torch.allclose(first, data.normalise(data.x_train[3:4])[0], atol=1e-6)
