@@ -65,7 +65,7 @@ def executed(tmp_path_factory):
     """A project of three chapters, two of which fail, after one run over earlier products."""
     root = tmp_path_factory.mktemp("project")
     for name, text in CHAPTERS.items():
-        for folder in ("notebooks", "_build/chapters/smoke"):
+        for folder in ("notebooks", "_build/chapters/smoke", "_build/failed"):
             (root / folder).mkdir(parents=True, exist_ok=True)
             (root / folder / f"{name}.ipynb").write_text("of before")
         (root / "notebooks" / f"{name}.md").write_text(text)

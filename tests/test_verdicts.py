@@ -256,9 +256,9 @@ def test_the_profile_of_a_printed_table():
     assert outcome("profile_resnet20", profile_of(printed)) == (REPRODUCED, EXCEEDS)
     assert outcome("profile_resnet20", profile_of({site: -value for site, value in printed.items()}))[0] == NOT
     assert outcome("profile_resnet20", profile_of({site: 1 + 0.3 * value for site, value in printed.items()}))[0] == REPRODUCED
-    half = {**printed, "Block 1-1": 0.2}  # much like the printed profile
-    assert outcome("profile_resnet20", profile_of(half, null=half)) == (REPRODUCED, EXCEEDS_NOT)
-    assert outcome("profile_resnet20", profile_of(half, control=half)) == (REPRODUCED, EXCEEDS_NOT)
+    near = {**printed, "Block 1-1": 0.2}  # much like the printed profile
+    assert outcome("profile_resnet20", profile_of(near, null=near)) == (REPRODUCED, EXCEEDS_NOT)
+    assert outcome("profile_resnet20", profile_of(near, control=near)) == (REPRODUCED, EXCEEDS_NOT)
     assert outcome("profile_resnet20", profile_of(printed, back=dict(zip(printed, reversed(printed.values())))))[0] == PARTLY
     verdict = judge_claim(CLAIM["profile_resnet20"], profile_of(printed))
     assert "after the ReLU 1" in verdict.ours and "before normalisation" not in verdict.ours

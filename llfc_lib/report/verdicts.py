@@ -211,7 +211,7 @@ def endpoints(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
 def _inside(value: float, ours: pd.Series, n: float) -> bool:
     """Whether a printed error (%) lies within two standard deviations of our pairs. One pair has none, and its two networks or
     directions are not independent: then within two standard errors of a difference of errors on ``n`` images and on the paper's
-    10,000, which leaves out that networks differ and is the stricter."""
+    10,000. That leaves out how much networks differ, so it is stricter than a spread over pairs would be."""
     mean = ours.mean()
     if ours.index.get_level_values("pair").nunique() > 1:
         return abs(value - mean) <= INTERVAL_SD * ours.std()
