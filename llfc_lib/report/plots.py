@@ -392,7 +392,7 @@ def spawn_epoch(frame: pd.DataFrame) -> Shown:
 
 def cooccur(frame: pd.DataFrame) -> Shown:
     """LLFC against the barrier, every pair and control of the book a point; then LLFC relative to its nulls."""
-    figure, axes, made_by = _figure(frame, 2, 3.4)
+    figure, axes, made_by = _figure(frame, 2, 4.3)
     table = verdicts.cooccurrence(frame)
     table["network"] = table["pair"].str.split("_").str[0].replace({"mlp": "MLP", "vgg16": "VGG-16", "resnet20": "ResNet-20"})
     barrier = 100 * table["barrier"].clip(lower=1e-4)
@@ -408,7 +408,7 @@ def cooccur(frame: pd.DataFrame) -> Shown:
         axis.set_xscale("log")
         _log(axis)
         axis.set_xlabel("error barrier (points, at least 0.01)")
-        axis.set_ylabel(f"{unit}, log scale")
+        axis.set_ylabel(f"{unit},\nlog scale")
     axes[0].axhline(0.1, color="black", linewidth=0.6)
     axes[1].axhline(1, color="black", linewidth=0.6)
     _legend(figure, axes, columns=3)
