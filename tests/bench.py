@@ -98,13 +98,14 @@ def with_threads(threads: int, work) -> float:
 
 
 def worker(pipe, r: Recipe, data: Dataset | None, steps: int) -> None:
-    """One of two training processes at one thread each: runs a block whenever it is told to."""
+    """One of two training processes at one thread each: runs what it is told to and answers with the seconds."""
     torch.set_num_threads(1)
     ours = OurLoop(r, data or load(r.data), steps)
     ours.run()
     pipe.send(ours.fast)
-    while pipe.recv():
-        pipe.send(ours.run())
+    tasks = {"train": ours.run, "products": products}
+    while task := pipe.recv():
+        pipe.send(tasks[task]())
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
@@ -118,12 +119,25 @@ def two_workers(r: Recipe, data: Dataset | None, steps: int) -> list:
     return pipes
 
 
-def both(pipes) -> float:
+def both(pipes, task: str = "train") -> float:
+    """Seconds until both processes have done the task at once."""
     began = time.perf_counter()
     for pipe in pipes:
-        pipe.send(True)
+        pipe.send(task)
     for pipe in pipes:
         pipe.recv()
+    return time.perf_counter() - began
+
+
+PRODUCTS, SIDE = 100, 1024
+
+
+def products() -> float:
+    """Seconds for 100 float32 products of two square matrices."""
+    a = torch.ones(SIDE, SIDE)
+    began = time.perf_counter()
+    for _ in range(PRODUCTS):
+        a @ a
     return time.perf_counter() - began
 
 
@@ -194,7 +208,7 @@ def bench(rounds: int, steps: int) -> dict:
             times[name].append(run() * epoch)
         print(f"round {k + 1} of {rounds}", file=sys.stderr)
     for pipe in pipes:
-        pipe.send(False)
+        pipe.send(None)
     seconds = {name: statistics.median(t) for name, t in times.items()}
     result = {"cpu": cpu_name(), "torch": torch.__version__, "rounds": rounds, "steps": steps,
               "seconds_per_epoch": seconds, "fastest_block": {name: min(t) for name, t in times.items()}}
@@ -235,30 +249,26 @@ def bench_convolutional(name: str, rounds: int, steps: int) -> dict:
     used = {label: [pipe.recv() for pipe in group][0] for label, group in pipes.items()}
     variants = {"plain loop, 2 threads": lambda: images / with_threads(2, lambda: plain.run(steps)),
                 **{label: lambda group=group: 2 * images / both(group) for label, group in pipes.items()}}
-    rates: dict[str, list[float]] = {label: [] for label in (*variants, "matrix products, 1 thread (GFLOP/s)")}
-    torch.set_num_threads(1)
-    a = torch.randn(1024, 1024)
+    # the machine's rate under the same conditions: two processes of one thread at once
+    work = PRODUCTS * 2 * SIDE**3 / 1e9
+    variants["matrix products"] = lambda: work / (both(pipes["this loop, float32"], "products"))
+    rates: dict[str, list[float]] = {label: [] for label in variants}
     plain.run(1)
     for k in range(rounds):
         for label, run in variants.items():
             rates[label].append(run())
-        torch.set_num_threads(1)
-        began = time.perf_counter()
-        for _ in range(10):
-            a @ a
-        rates["matrix products, 1 thread (GFLOP/s)"].append(10 * 2 * 1024**3 / (time.perf_counter() - began) / 1e9)
         print(f"{name}, round {k + 1} of {rounds}", file=sys.stderr)
     median = {label: statistics.median(values) for label, values in rates.items()}
     memory = {}
     for label, group in pipes.items():
         for pipe in group:
-            pipe.send(False)
+            pipe.send(None)
         memory[label] = max(pipe.recv() for pipe in group)
-    products = median.pop("matrix products, 1 thread (GFLOP/s)")
+    rate = median.pop("matrix products")
     each = 3 * flops_of(fast, data) / 1e9
-    return {"images_per_second": median, "speedups": used, "peak_MiB_a_process": memory, "GFLOP/s of the products": products,
+    return {"images_per_second": median, "speedups": used, "peak_MiB_a_process": memory, "GFLOP/s of the products": rate,
             "ratio_to_plain": {label: median[label] / median["plain loop, 2 threads"] for label in pipes},
-            "share_of_matmul_rate": {label: median[label] / 2 * each / products for label in pipes}}
+            "share_of_matmul_rate": {label: median[label] / 2 * each / rate for label in pipes}}
 
 
 def flops_of(r: Recipe, data: Dataset) -> float:

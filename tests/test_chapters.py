@@ -35,7 +35,8 @@ def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 def test_sources_pairs_and_table_of_contents_name_the_same_chapters():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    files = [Path(chapter["file"]) for part in toc["parts"] for chapter in part["chapters"]]
+    files = [Path(page["file"]) for part in toc["parts"] for chapter in part["chapters"]
+             for page in (chapter, *chapter.get("sections", ()))]
     assert NAMES == sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     assert NAMES == sorted(file.name for file in files if file.parent.name == "notebooks")
 

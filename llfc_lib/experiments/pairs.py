@@ -5,9 +5,9 @@ independently initialised networks, so n pairs need 2n + 1 networks. Neighbourin
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -36,17 +36,23 @@ DISPLACED = {f"{kind} {'matched' if matched else 't=1'}": (kind, matched) for ki
 class Plan:
     """How the pairs of a recipe are measured.
 
-    ``parts``: "pair" and the displacements; ``draws`` of each, measured on the ``first`` test images (None: all).
+    ``parts``: "pair", measured on the ``pair_first`` test images (None: all), and the displacements; ``draws`` of each,
+    measured on the ``first`` test images.
     ``batch`` images at a time: all features of five networks are in memory at once (3 GB for 250 images of ResNet-20).
     ``calibration`` is the number of training images on which running statistics are recomputed (0: there are none).
     """
 
     parts: tuple[str, ...] = ("pair", *DISPLACED)
+    pair_first: int | None = None
     draws: int = 10
     first: int | None = None
     calibration: int = 0
     batch: int = 1000
     control: bool = True
+
+    def told(self) -> dict[str, Any]:
+        """Everything but the parts, for a record and a key."""
+        return {key: value for key, value in asdict(self).items() if key != "parts"}
 
 
 def plan_of(name: str, profile: str) -> Plan:
@@ -54,7 +60,7 @@ def plan_of(name: str, profile: str) -> Plan:
     model = recipe(name, profile).model
     if model == "mlp":
         return Plan()
-    size = Plan(draws=2, first=250, calibration=500) if profile == "smoke" else Plan(draws=4, first=1000, calibration=2000, batch=250)
+    size = Plan(pair_first=250, draws=2, first=125, calibration=250) if profile == "smoke" else Plan(draws=4, first=1000, calibration=2000, batch=250)
     return replace(size, parts=("pair", "rotation matched"), control=False) if name in SPAWN_AT else size
 
 
@@ -157,7 +163,7 @@ def measure_pair(profile: str, name: str, nets: dict[str, nn.Module], data: Data
     with recomputed ones (only what depends on the networks between).
     """
     plan, dtype = plan_of(name, profile), DTYPE[profile]
-    metrics, loader = metrics or metrics_of(name, profile), data.loader("test", plan.batch, dtype)
+    metrics, loader = metrics or metrics_of(name, profile), data.loader("test", plan.batch, dtype, plan.pair_first)
     grid = COARSE_GRID if name in SPAWN_AT else FULL_GRID
     images = calibration(data, recipe(name, profile), plan.calibration)
 

@@ -1,7 +1,7 @@
 """From the cache into the tracked tree: records and shipped endpoints. Nothing else changes them."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ def _published_parts(profile: str, name: str, index: int) -> set[str]:
     for experiment in EXPERIMENTS.values():
         if name in experiment.recipes:
             provenance = _provenances(profile, experiment.name).get(f"{name}/{index}", {})
+            told = replace(pairs.Plan(), **provenance.get("plan", {})).told()  # of an MLP, or without what came later
             current = (provenance.get("recipe_hash") == recipe(name, profile).hash
-                       and provenance.get("measure_version") == MEASURE_VERSION)
+                       and provenance.get("measure_version") == MEASURE_VERSION and told == pairs.plan_of(name, profile).told())
             parts.append(set(provenance["parts"]) if current else set())
     return set.intersection(*parts) if parts else set()
 
@@ -86,7 +87,7 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
     fast = {who: {epoch["speedups"] for epoch in run.history if "speedups" in epoch} for who, run in runs.items()}
     provenance = {
         "recipe": name, "recipe_hash": r.hash, "recipe_fields": r.identity(), "reductions": reductions(name, profile),
-        **({} if r.model == "mlp" else {"plan": {key: value for key, value in asdict(pairs.plan_of(name, profile)).items() if key != "parts"}}),
+        **({} if r.model == "mlp" else {"plan": pairs.plan_of(name, profile).told()}),
         "measure_version": MEASURE_VERSION, "parts": [u.part for u in parts],
         "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(name, index).items()},
         "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},

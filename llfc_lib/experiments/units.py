@@ -83,7 +83,8 @@ class Unit:
         data = dataset(self.recipe().data)
         if self.trains:
             return run_path(self.recipe(), self.index, self.branch, data)
-        text = json.dumps([self.recipe().hash, data.sha256, self.index, self.part, measure_version(self.part)])
+        text = json.dumps([self.recipe().hash, data.sha256, self.index, self.part, measure_version(self.part),
+                           pairs.plan_of(self.name, self.profile).told()])
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         return cache_dir() / "units" / f"{self.name}-{self.index}-{self.part.replace(' ', '_')}-{key}.json"
 
@@ -101,7 +102,7 @@ class Unit:
             return flops_per_image(r) * 3 * len(data.y_train) * epochs
         how = pairs.plan_of(self.name, self.profile)
         if self.part == "pair":
-            return flops_per_image(r) * (120 * len(data.y_test) + 60 * how.calibration)
+            return flops_per_image(r) * (120 * min(how.pair_first or 10**9, len(data.y_test)) + 60 * how.calibration)
         passes = how.draws * (20 if self.part.endswith("matched") else 15)
         return flops_per_image(r) * passes * (min(how.first or 10**9, len(data.y_test)) + how.calibration)
 

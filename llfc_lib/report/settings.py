@@ -78,9 +78,9 @@ def measuring_table() -> MyST:
     for profile in PROFILES:
         for name in (n for n in PAIRS[profile] if n not in SPAWN_AT):
             plan = plan_of(name, profile)
-            rows.append((profile, RECIPES[name].title, plan.draws, f"first {plan.first:,}" if plan.first else "all",
+            first = [f"first {count:,}" if count else "all" for count in (plan.pair_first, plan.first)]
+            rows.append((profile, RECIPES[name].title, first[0], plan.draws, first[1],
                          f"{plan.calibration:,}" if plan.calibration else "has none"))
-    columns = ["profile", "setting", "displaced partners of each kind", "test images they are measured on",
-               "training images that running statistics are recomputed on"]
-    return table(pd.DataFrame(rows, columns=columns), "How pairs are measured; pairs themselves and their controls always on the "
-                 "whole test set.", "tbl-measuring")
+    columns = ["profile", "setting", "test images for the pair and its controls", "displaced partners of each kind",
+               "test images for these", "training images that running statistics are recomputed on"]
+    return table(pd.DataFrame(rows, columns=columns), "How pairs are measured.", "tbl-measuring")

@@ -50,9 +50,9 @@ class Verdict:
     pairs: int
 
 
-def judge(section: str | None = None) -> list[Verdict]:
-    """Verdicts on all claims, or those of one section ("B.2"), from the best committed record of each."""
-    return [judge_claim(claim, _best(claim.experiment)) for claim in CLAIMS if section in (None, claim.section)]
+def judge(part: str | None = None) -> list[Verdict]:
+    """Verdicts on all claims, or those of one section ("B.2") or chapter ("B2_llfc"), from the best committed record of each."""
+    return [judge_claim(claim, _best(claim.experiment)) for claim in CLAIMS if part in (None, claim.section, claim.chapter)]
 
 
 def _best(experiment: str) -> records.Record:
