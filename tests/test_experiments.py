@@ -39,7 +39,6 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLFC_CACHE", str(cache))
         patch.setattr(pairs, "ENDPOINTS", cache / "no endpoints")
-        patch.setattr(pairs, "plan_of", lambda name, profile: pairs.Plan(draws=2))
         unit = Unit("smoke", NAME, 0, "pair")
         for need in unit.needs():
             need.run()
@@ -87,7 +86,7 @@ def test_a_finished_pair_has_every_role(finished, monkeypatch):
     assert itself and all(row.mean == 0 for row in itself)
     assert {row.epoch for row in rows if row.quantity == "test_error"} == set(range(1, 21))
     displaced = Unit("smoke", NAME, 0, "rotation t=1").result()["rows"]
-    assert {row.n for row in displaced if row.quantity == "1-cos_alpha"} == {2}
+    assert {row.n for row in displaced if row.quantity == "1-cos_alpha"} == {10}
     assert all(row.role == "null" and row.kind == "rotation t=1" for row in displaced)
     # the control is another network, further away than the spawned one; A itself is nowhere else
     apart = {(row.role, row.kind): row.mean for row in rows if row.quantity == "weight_distance"}
@@ -155,6 +154,16 @@ def test_a_record_of_another_recipe_does_not_count(finished, monkeypatch, empty_
     publish.publish("smoke")
     monkeypatch.setitem(publish.MEASURE_VERSION, "pair", 99)
     assert not publish.is_published(Unit("smoke", NAME, 0, "pair"))
+
+
+def test_what_was_measured_by_another_plan_does_not_count(finished, monkeypatch, empty_tree):
+    monkeypatch.setenv("LLFC_CACHE", str(finished))
+    publish.publish("smoke")
+    unit = Unit("smoke", NAME, 0, "pair")
+    assert publish.is_published(unit) and unit.available()
+    monkeypatch.setattr(pairs, "plan_of", lambda name, profile: pairs.Plan(draws=9))
+    publish._provenances.cache_clear()
+    assert not publish.is_published(unit) and not unit.available()
 
 
 def test_a_failing_unit_is_named_and_the_others_go_on(monkeypatch, capsys, empty_tree):

@@ -104,7 +104,7 @@ class View:
     def _copy(self) -> "View":
         """Weights of its own; nodes, sites and maps are shared, since nothing changes them."""
         other = copy.copy(self)
-        other.module = copy.deepcopy(self.module)
+        other.module = _twin(self.module, {})
         other._modules = dict(other.module.named_modules())
         return other
 
@@ -287,6 +287,22 @@ def _weights_of(traced: fx.GraphModule) -> nn.Module:
     for name, layer in traced._modules.items():
         plain.add_module(name, layer)
     return plain.eval()
+
+
+def _twin(module: nn.Module, copied: dict[int, Any]) -> nn.Module:
+    """``module`` with weights of its own and everything else shared: ``deepcopy`` takes longer than running a small network.
+
+    ``copied`` finds a weight or layer again that the network uses twice.
+    """
+    if id(module) not in copied:
+        copied[id(module)] = twin = copy.copy(module)
+        for kind in ("_parameters", "_buffers"):
+            for value in getattr(module, kind).values():
+                if value is not None and id(value) not in copied:
+                    copied[id(value)] = copy.deepcopy(value)
+            setattr(twin, kind, {name: copied.get(id(value)) for name, value in getattr(module, kind).items()})
+        twin._modules = {name: layer if layer is None else _twin(layer, copied) for name, layer in module._modules.items()}
+    return copied[id(module)]
 
 
 def _out_of_place(n: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
