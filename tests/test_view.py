@@ -125,6 +125,25 @@ def test_weights_can_be_exchanged(network, images):
     assert view.to(torch.float64)(images.double()).dtype == torch.float64
 
 
+@torch.no_grad()
+def test_weights_of_recurrent_layers_and_layers_with_hooks_can_be_exchanged():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.relu, self.fc = nn.LSTM(4, 5, batch_first=True), nn.ReLU(), nn.Linear(5, 3)
+            self.fc.register_forward_pre_hook(lambda layer, args: (2 * args[0],))
+
+        def forward(self, x):
+            return self.fc(self.relu(self.lstm(x)[0][:, -1]))
+
+    torch.manual_seed(0)
+    a, b, x = Recurrent(), Recurrent(), torch.randn(6, 7, 4)
+    before = a(x)
+    other = View(a).with_state(b.state_dict())
+    assert torch.equal(other(x), b(x)) and not torch.allclose(b(x), before)
+    assert torch.equal(View(a)(x), before) and torch.equal(a(x), before)
+
+
 def test_in_place_operations_keep_their_meaning_and_overwrite_nothing():
     torch.manual_seed(0)
     network, x = Functional(), torch.randn(7, 5)

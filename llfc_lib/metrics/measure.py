@@ -1,6 +1,5 @@
 """One pass over the data for any number of metrics of a pair of networks."""
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.statistics import recompute, recomputed
-from llfc_lib.models.view import UntraceableError, View
+from llfc_lib.models.view import UntraceableError, View, copy_of
 from llfc_lib.models.weights import check_finite, check_same_shapes, interpolate
 
 Network = nn.Module | View
@@ -75,7 +74,7 @@ class Pair:
         ``h = h + 1``, which is something else where the old tensor is read again."""
         for module, view in self._given:
             own = next((p.dtype for p in module.parameters()), x.dtype)
-            given, traced = copy.deepcopy(module).eval()(x.to(own)), view(x.to(own))  # a copy: its mode is the user's
+            given, traced = copy_of(module).eval()(x.to(own)), view(x.to(own))  # a copy: its mode is the user's
             if not torch.allclose(given, traced, rtol=0, atol=0, equal_nan=True):
                 raise UntraceableError(f"the traced graph of {type(module).__name__} gives other outputs than the network "
                                        f"itself; does it change a tensor in place and read it again under another name?")

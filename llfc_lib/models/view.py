@@ -104,7 +104,7 @@ class View:
     def _copy(self) -> "View":
         """Weights of its own; nodes, sites and maps are shared, since nothing changes them."""
         other = copy.copy(self)
-        other.module = _twin(self.module, {})
+        other.module = copy_of(self.module)
         other._modules = dict(other.module.named_modules())
         return other
 
@@ -250,7 +250,7 @@ def _trace(module: nn.Module) -> fx.GraphModule:
     In place, a later operation would overwrite a value that a metric has kept.
     """
     try:
-        graph = fx.symbolic_trace(copy.deepcopy(module).eval())
+        graph = fx.symbolic_trace(copy_of(module).eval())
     except Exception as error:  # torch.fx raises what the network's own Python raised on a symbolic value
         raise UntraceableError(
             f"torch.fx cannot follow the forward pass of {type(module).__name__}: {error}. Usual causes are branches or "
@@ -289,20 +289,10 @@ def _weights_of(traced: fx.GraphModule) -> nn.Module:
     return plain.eval()
 
 
-def _twin(module: nn.Module, copied: dict[int, Any]) -> nn.Module:
-    """``module`` with weights of its own and everything else shared: ``deepcopy`` takes longer than running a small network.
-
-    ``copied`` finds a weight or layer again that the network uses twice.
-    """
-    if id(module) not in copied:
-        copied[id(module)] = twin = copy.copy(module)
-        for kind in ("_parameters", "_buffers"):
-            for value in getattr(module, kind).values():
-                if value is not None and id(value) not in copied:
-                    copied[id(value)] = copy.deepcopy(value)
-            setattr(twin, kind, {name: copied.get(id(value)) for name, value in getattr(module, kind).items()})
-        twin._modules = {name: layer if layer is None else _twin(layer, copied) for name, layer in module._modules.items()}
-    return copied[id(module)]
+def copy_of(module: nn.Module) -> nn.Module:
+    """A deep copy. The dozen empty lists of hooks in every layer are shared: to copy them takes longer than a small network runs."""
+    hooks = (value for layer in module.modules() for name, value in vars(layer).items() if name.endswith(("_hooks", "_kwargs", "_called")))
+    return copy.deepcopy(module, {id(value): value for value in hooks if not value})
 
 
 def _out_of_place(n: fx.Node, modules: Mapping[str, nn.Module]) -> bool:

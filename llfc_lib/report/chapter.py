@@ -70,20 +70,20 @@ class Chapter:
         source = pairs.load(recipe("mlp_mnist_spawn", self.profile).data).source
         return {"text/plain": f"profile {self.profile}, {source}"}, {"run": {"data": source}}
 
-    def live(self, name: str) -> pd.DataFrame:
+    def live(self, name: str, control: bool = True) -> pd.DataFrame:
         """The rows of experiment ``name``, measured now on its first recipe: every pair in smoke, the first elsewhere.
 
         Networks that are neither shipped nor in the cache and would take long to train are replaced by those of a
         smaller profile, which the figure names; ``retrain`` trains them all the same. Convolutional nets
         take long: in smoke A is not compared with itself, on real data only the pair is measured; the record has the
-        rest. The displacement null is measured for the first pair: whole for the MLP in smoke, elsewhere the rotation with
+        rest. ``control`` False leaves out their independent pair, for what is checked but not drawn. The displacement null is measured for the first pair: whole for the MLP in smoke, elsewhere the rotation with
         t = 1 alone.
         """
         chosen, found = experiment(name), {}
         recipe_name, metrics = chosen.recipes[0], METRICS[chosen.section]
         profile = self.at_hand(recipe_name)
         mlp, smoke = recipe(recipe_name, profile).model == "mlp", profile == "smoke"
-        controls = ("independent", "itself") if mlp else ("independent",) if smoke else ()
+        controls = ("independent", "itself") if mlp else ("independent",) if smoke and control else ()
         displaced = pairs.DISPLACEMENTS[:6 if mlp and smoke else 1 if mlp or smoke else 0]
         for index in range(PAIRS[profile][recipe_name] if profile == "smoke" else 1):
             nets, data = pairs.networks(profile, recipe_name, index, self.device, self.retrain)
