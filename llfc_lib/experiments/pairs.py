@@ -60,7 +60,7 @@ def plan_of(name: str, profile: str) -> Plan:
     model = recipe(name, profile).model
     if model == "mlp":
         return Plan()
-    size = Plan(pair_first=250, draws=2, first=125, calibration=250) if profile == "smoke" else Plan(draws=4, first=1000, calibration=2000, batch=250)
+    size = Plan(pair_first=120, draws=2, first=60, calibration=120) if profile == "smoke" else Plan(draws=4, first=1000, calibration=2000, batch=250)
     return replace(size, parts=("pair", "rotation matched"), control=False) if name in SPAWN_AT else size
 
 
