@@ -270,6 +270,14 @@ def excess(own: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
     return both.loc[sorted(both.index, key=depth)]
 
 
+def displaced_excess(own: pd.DataFrame, kind: str) -> pd.Series:
+    """The same of displaced partners, as fractions, over the mean of A's error and the partner's own."""
+    found, error = numbers(own, "stitched_error", "null", kind), numbers(own, "error", "null", kind)
+    # A's error on the images that its partners were measured on, which may be fewer
+    both = error[error.index.get_level_values("alpha").isin([0.0, 1.0])].groupby("pair").mean()
+    return found - both.reindex(found.index.get_level_values("pair")).values
+
+
 def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
     stitched, ends = measured(own, "stitched_error"), _ends(own).groupby("pair").mean()
     excess = (stitched - ends.reindex(stitched.index.get_level_values("pair")).values)
@@ -278,16 +286,8 @@ def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
     # Table 1 falls with depth; Tables 2 and 3 do not
     falls = pd.Series([bool(means[sorted(means.index, key=depth)].is_monotonic_decreasing)] if claim.experiment == "tab1" else [],
                       dtype=bool)
-
-    def displaced_excess(kind: str) -> pd.Series:
-        found, error = numbers(own, "stitched_error", "null", kind), numbers(own, "error", "null", kind)
-        # A's error on the images that its partners were measured on, which may be fewer
-        both = error[error.index.get_level_values("alpha").isin([0.0, 1.0])].groupby("pair").mean()
-        mean = both.reindex(found.index.get_level_values("pair"))
-        # a partner stitched better than its ends on average has no excess: its size must not count as one
-        return (found - mean.values).clip(lower=0)
-
-    nulls = {kind: displaced_excess(kind) for kind in DISPLACED}
+    # a partner stitched better than its ends on average has no excess: its size must not count as one
+    nulls = {kind: displaced_excess(own, kind).clip(lower=0) for kind in DISPLACED}
     control = numbers(own, "stitched_error", "control", "independent")
     evidence, word = evidence_of(excess.clip(lower=0), nulls)
     if not (stitched < SUPPORTED * control.reindex(stitched.index)).all():
