@@ -303,14 +303,16 @@ def excess(frame: pd.DataFrame) -> Shown:
             axis.plot([place[site] for site in found.index], found["ours"], marker + "-", color=colour, markersize=5, linewidth=0.8,
                       label=label)
     colour, label = NULL_OF_MATCHED
-    null = 100 * verdicts.displaced_excess(rows, "rotation matched").groupby("site").mean().reindex(sites)
-    axis.plot(range(len(sites)), null, "d--", color=colour, markersize=4, linewidth=0.8, label=label)
+    null = 100 * verdicts.displaced_excess(rows, "rotation matched").groupby("site").mean()
+    null = null[[site for site in sites if site in null]]
+    if len(null):
+        axis.plot([place[site] for site in null.index], null, "d--", color=colour, markersize=4, linewidth=0.8, label=label)
     axis.set_ylabel("stitched error over the mean\nof A and B alone (points)")
     _site_axis(axis, sites)
     _legend(figure, [axis], columns=2)
     told = "; ".join(f"{label}: " + ", ".join(f"{site} {value:.1f}" for site, value in found["ours"].items())
                      for label, found in readings.items() if len(found))
-    told += f"; {label}, stitched after the ReLU: " + ", ".join(f"{site} {value:.1f}" for site, value in null.items())
+    told += f"; {label}, stitched after the ReLU: " + (", ".join(f"{site} {value:.1f}" for site, value in null.items()) or "(not measured)")
     return Shown(figure, f"Stitched error over the mean of both networks, in points ({made_by}). {told}; printed: "
                          + ", ".join(f"{site} {value:.1f}" for site, value in printed.items()) + ".")
 

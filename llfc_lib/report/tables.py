@@ -227,10 +227,10 @@ def comparison_table(judged: Sequence[Verdict]) -> MyST:
     """The verdicts of one chapter."""
     rows = [(v.claim.statement + (" *(our extension)*" if v.claim.extension else ""), f"{v.claim.source}: {v.claim.paper}",
              _ours(v), badge(v.agreement), v.null, badge(v.evidence)) for v in judged]
-    section = judged[0].claim.section
+    first = judged[0].claim
     return table(pd.DataFrame(rows, columns=["claim", "the paper", "ours, ± over pairs", "agreement", "nulls and control",
                                              "evidence"]),
-                 f"Verdicts on the claims of {section}.", f"tbl-verdicts-{section.replace('.', '').lower()}")
+                 f"Verdicts on the claims of {first.section} that this page is about.", f"tbl-verdicts-{first.chapter.replace('_', '-').lower()}")
 
 
 def ledger(judged: Sequence[Verdict]) -> MyST:
