@@ -115,6 +115,7 @@ def two_workers(r: Recipe, data: Dataset | None, steps: int) -> list:
     for _ in range(2):
         here, there = context.Pipe()
         context.Process(target=worker, args=(there, r, data, steps), daemon=True).start()
+        there.close()  # a worker that dies then ends the waiting
         pipes.append(here)
     return pipes
 

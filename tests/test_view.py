@@ -141,7 +141,12 @@ def test_weights_of_recurrent_layers_and_layers_with_hooks_can_be_exchanged():
     before = a(x)
     other = View(a).with_state(b.state_dict())
     assert torch.equal(other(x), b(x)) and not torch.allclose(b(x), before)
-    assert torch.equal(View(a)(x), before) and torch.equal(a(x), before)
+    view = View(a)
+    copied = view.to(torch.float32)
+    assert torch.equal(view(x), before) and torch.equal(a(x), before)
+    for layer in (a.lstm, a.relu, a.fc):  # what the user hangs on their network later does not reach into the view
+        layer.register_forward_hook(lambda layer, args, out: pytest.fail("a hook of the original ran"))
+    assert torch.equal(view(x), before) and torch.equal(copied(x), before)
 
 
 def test_in_place_operations_keep_their_meaning_and_overwrite_nothing():

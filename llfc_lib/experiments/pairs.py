@@ -51,8 +51,12 @@ class Plan:
     control: bool = True
 
     def told(self) -> dict[str, Any]:
-        """Everything but the parts, for a record and a key."""
-        return {key: value for key, value in asdict(self).items() if key != "parts"}
+        """What the numbers depend on, for a record and a key: not the parts, and not how many images are in memory at once."""
+        return {key: value for key, value in asdict(self).items() if key not in ("parts", "batch")}
+
+
+#: What a record was measured with where it does not say: one of an MLP, or from before a field came.
+UNTOLD = {"pair_first": None, "draws": 10, "first": None, "calibration": 0, "control": True}
 
 
 def plan_of(name: str, profile: str) -> Plan:

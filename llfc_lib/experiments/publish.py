@@ -1,7 +1,6 @@
 """From the cache into the tracked tree: records and shipped endpoints. Nothing else changes them."""
 
 import shutil
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def _published_parts(profile: str, name: str, index: int) -> set[str]:
     for experiment in EXPERIMENTS.values():
         if name in experiment.recipes:
             provenance = _provenances(profile, experiment.name).get(f"{name}/{index}", {})
-            told = replace(pairs.Plan(), **provenance.get("plan", {})).told()  # of an MLP, or without what came later
+            told = {**pairs.UNTOLD, **{key: value for key, value in provenance.get("plan", {}).items() if key in pairs.UNTOLD}}
             current = (provenance.get("recipe_hash") == recipe(name, profile).hash
                        and provenance.get("measure_version") == MEASURE_VERSION and told == pairs.plan_of(name, profile).told())
             parts.append(set(provenance["parts"]) if current else set())
@@ -87,7 +86,7 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
     fast = {who: {epoch["speedups"] for epoch in run.history if "speedups" in epoch} for who, run in runs.items()}
     provenance = {
         "recipe": name, "recipe_hash": r.hash, "recipe_fields": r.identity(), "reductions": reductions(name, profile),
-        **({} if r.model == "mlp" else {"plan": pairs.plan_of(name, profile).told()}),
+        "plan": pairs.plan_of(name, profile).told(),
         "measure_version": MEASURE_VERSION, "parts": [u.part for u in parts],
         "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(name, index).items()},
         "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},

@@ -289,10 +289,14 @@ def _weights_of(traced: fx.GraphModule) -> nn.Module:
     return plain.eval()
 
 
+PLAIN = set(vars(nn.Module()))  # what every layer has: weights, layers, a dozen dictionaries of hooks
+
+
 def copy_of(module: nn.Module) -> nn.Module:
-    """A deep copy. The dozen empty lists of hooks in every layer are shared: to copy them takes longer than a small network runs."""
-    hooks = (value for layer in module.modules() for name, value in vars(layer).items() if name.endswith(("_hooks", "_kwargs", "_called")))
-    return copy.deepcopy(module, {id(value): value for value in hooks if not value})
+    """A deep copy. Empty dictionaries of hooks are made anew: ``deepcopy`` takes longer over them than a small network runs."""
+    empty = (value for layer in module.modules() for name, value in vars(layer).items()
+             if name in PLAIN and isinstance(value, dict) and not value)
+    return copy.deepcopy(module, {id(value): type(value)() for value in empty})
 
 
 def _out_of_place(n: fx.Node, modules: Mapping[str, nn.Module]) -> bool:

@@ -93,7 +93,7 @@ class Chapter:
             found[f"{recipe_name}/{index}"] = [row for row in rows if chosen.keeps(row)]
         r = recipe(recipe_name, profile)
         provenance = {"recipe": recipe_name, "recipe_hash": r.hash, "data": describe(data),
-                      "reductions": reductions(recipe_name, profile),
+                      "plan": pairs.plan_of(recipe_name, profile).told(), "reductions": reductions(recipe_name, profile),
                       **environment(self.device)}
         return records.live_record(name, profile, {pair: provenance for pair in found}, found, model=r.model,
                                    data=r.data, method="spawning").frame()
@@ -130,7 +130,7 @@ class Chapter:
                 for c, ok in zip(compared.itertuples(), within)]
         columns = ["quantity", "numbers compared", "largest difference", "tolerance", "all within"]
         return table(pd.DataFrame(rows, columns=columns),
-                     f"Live against the committed record of profile {profile}.", f"tbl-check-{name.replace('_', '-')}")
+                     f"{experiment(name).title}: live against the committed record of profile {profile}.", f"tbl-check-{name.replace('_', '-')}")
 
     def tolerance(self, quantity: str, recipe_name: str) -> float:
         """The bound that a network trained now must keep."""

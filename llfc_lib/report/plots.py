@@ -52,7 +52,7 @@ def _figure(frame: pd.DataFrame, panels: int, height: float, rows: int = 1) -> t
         axes = figure.subplots(rows, panels, squeeze=False).ravel().tolist()
     count = frame["pair"].nunique()
     made_by = f"profile {frame.attrs['profile']}, {', '.join(sorted(frame['data'].unique()))}, {count} pair{'s' * (count > 1)}"
-    told = [f"{made_by}; train / test images: {frame.attrs['split']}"]
+    told = textwrap.wrap(f"{made_by}; train / test images: {frame.attrs['split']}", 110)
     if frame.attrs["reductions"]:
         told += textwrap.wrap(f"reduced: {frame.attrs['reductions']}".replace(" -> ", " → "), 110)
     figure.supxlabel("\n".join(told), fontsize=7, color="#444444", x=0.995, ha="right")
@@ -306,8 +306,8 @@ def excess(frame: pd.DataFrame) -> Shown:
     null = 100 * verdicts.displaced_excess(rows, "rotation matched").groupby("site").mean()
     null = null[[site for site in sites if site in null]]
     if len(null):
-        axis.plot([place[site] for site in null.index], null, "d--", color=colour, markersize=4, linewidth=0.8, label=label)
-    axis.set_ylabel("stitched error over the mean\nof A and B alone (points)")
+        axis.plot([place[site] for site in null.index], null, "d--", color=colour, markersize=4, linewidth=0.8, label=f"{label}, after the ReLU")
+    axis.set_ylabel("stitched error over the mean\nof both networks alone (points)")
     _site_axis(axis, sites)
     _legend(figure, [axis], columns=2)
     told = "; ".join(f"{label}: " + ", ".join(f"{site} {value:.1f}" for site, value in found["ours"].items())

@@ -38,8 +38,8 @@ class Record:
         """All rows, with the profile and the data set's source as attributes for figures."""
         frame = self.table.copy()
         sources = {p["data"]["source"] for p in self.pairs.values()}
-        splits = {f"{d['name']} ({d['train']:,} / {d['test']:,})" if "train" in d else d["name"]
-                  for d in (p["data"] for p in self.pairs.values())}
+        splits = {f"{d['name']} ({d['train']:,} / {d['test']:,}{_measured_on(p.get('plan', {}))})" if "train" in d else d["name"]
+                  for p in self.pairs.values() for d in (p["data"],)}
         reductions = {p["recipe"]: p["reductions"] for p in self.pairs.values() if p.get("reductions")}
         if len(set(reductions.values())) > 1:  # several networks: say whose
             reductions = {name: f"{RECIPES[name].title.split(', ')[0]}{' by epoch of spawning' * (name in SPAWN_AT)}: {text}"
@@ -47,6 +47,12 @@ class Record:
         frame.attrs = {"experiment": self.experiment, "profile": self.profile, "source": "; ".join(sorted(sources)),
                        "split": ", ".join(sorted(splits)), "reductions": "; ".join(dict.fromkeys(reductions.values()))}
         return frame
+
+
+def _measured_on(plan: Mapping[str, Any]) -> str:
+    """How many of the test images, where not all."""
+    counts = (("pairs", plan.get("pair_first")), ("displaced partners", plan.get("first")))
+    return "".join(f"; {who} on the first {count:,}" for who, count in counts if count)
 
 
 def _tabulate(pair: str, rows: Sequence[Row], model: str, data: str, method: str) -> pd.DataFrame:

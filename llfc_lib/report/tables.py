@@ -158,13 +158,15 @@ def stitching(frame: pd.DataFrame) -> MyST:
     raw = numbers(chosen, "stitched_error", suffix="(raw)")
     control = numbers(chosen, "stitched_error", "control", "independent")
     turned = numbers(chosen, "stitched_error", "null", "rotation matched")
+    partner, independent = numbers(chosen, "error", "null", "rotation matched"), numbers(chosen, "error", "control", "independent")
     first = chosen["pair"].unique()[0]
     n = int(chosen.loc[(chosen["quantity"] == "stitched_error") & (chosen["role"] == "value"), "n"].iloc[0])
     rows = []
     for name, alpha in (("A", 1.0), ("B", 0.0)):
         values = at(error, alpha=alpha)
         rows.append((f"{name} alone", printed[name], interval(values.xs(first, level="pair").iloc[0], n), spread(100 * values),
-                     *[NOTHING] * (3 + 2 * bool(len(raw)))))
+                     *[NOTHING] * (1 + 2 * bool(len(raw))), *[spread(100 * found) if len(found) else NOTHING for found in
+                                                              (at(partner, alpha=alpha), at(independent, alpha=alpha))]))
     for site in sites_of(chosen, "stitched_error"):
         def cell(values: pd.Series, direction: str, site: str = site) -> str:
             found = at(values, site=site, direction=direction)
