@@ -36,7 +36,7 @@ def test_the_figure_names_the_profile_that_made_it(drawn):
     count = frame["pair"].nunique()
     made_by, told = f"profile smoke, digits, {count} pair{'s' * (count > 1)}", shown.figure._supxlabel.get_text().replace("\n", " ")
     assert told.startswith(f"{made_by}; train / test images: digits (1,297 / 500") and made_by in shown.alt
-    few = "digits (1,297 / 500; pairs on the first 120; displaced partners on the first 60)" in told
+    few = "digits (1,297 / 500; pairs: first 120; displaced: first 60)" in told
     assert few == bool(set(frame["model"]) - {"mlp"}), "the figure says of fewer images than were measured, or of more"
     assert "reduced: " in told and "→ digits" in told
     if frame["model"].nunique() > 1:  # whose reductions they are

@@ -51,8 +51,8 @@ class Record:
 
 def _measured_on(plan: Mapping[str, Any]) -> str:
     """How many of the test images, where not all."""
-    counts = (("pairs", plan.get("pair_first")), ("displaced partners", plan.get("first")))
-    return "".join(f"; {who} on the first {count:,}" for who, count in counts if count)
+    counts = (("pairs", plan.get("pair_first")), ("displaced", plan.get("first")))
+    return "".join(f"; {who}: first {count:,}" for who, count in counts if count)
 
 
 def _tabulate(pair: str, rows: Sequence[Row], model: str, data: str, method: str) -> pd.DataFrame:
