@@ -52,7 +52,7 @@ def _figure(frame: pd.DataFrame, panels: int, height: float, rows: int = 1) -> t
         axes = figure.subplots(rows, panels, squeeze=False).ravel().tolist()
     count = frame["pair"].nunique()
     made_by = f"profile {frame.attrs['profile']}, {', '.join(sorted(frame['data'].unique()))}, {count} pair{'s' * (count > 1)}"
-    told = textwrap.wrap(f"{made_by}; train / test images: {frame.attrs['split']}", 110)
+    told = textwrap.wrap(f"{made_by}; train / test images: {frame.attrs['split']}", 115)
     if frame.attrs["reductions"]:
         told += textwrap.wrap(f"reduced: {frame.attrs['reductions']}".replace(" -> ", " → "), 110)
     figure.supxlabel("\n".join(told), fontsize=7, color="#444444", x=0.995, ha="right")
