@@ -274,7 +274,8 @@ def stitching(frame: pd.DataFrame) -> Shown:
     control = 100 * numbers(rows, "stitched_error", "control", "independent")
     _points(axes[1], pairwise(control, sites), RED, "control: independent pair", 0.3, "x")
     _log(axes[1])
-    for axis, title in zip(axes, ("mean with 95 % interval of one test set", "nulls (at the pair's distance) and control")):
+    nulls = "nulls (at the pair's distance) and " * bool(rows["kind"].str.endswith("matched").any())  # a live part may have none
+    for axis, title in zip(axes, ("mean with 95 % interval of one test set", f"{nulls}control")):
         axis.set_ylabel("test error (%)" + (", log scale" if axis is axes[1] else ""))
         axis.set_title(title, loc="left", fontsize=8)
         _site_axis(axis, sites)
@@ -286,7 +287,7 @@ def stitching(frame: pd.DataFrame) -> Shown:
 
 
 def excess(frame: pd.DataFrame) -> Shown:
-    """What stitching costs, layer by layer: printed, and ours at both places of stitching."""
+    """What stitching costs, layer by layer, in points: printed, ours at both places of stitching, and rotated partners'."""
     rows = own(frame)
     figure, (axis,), made_by = _figure(rows, 1, 3.3)
     readings = {label: verdicts.excess(rows, suffix) for label, suffix in
