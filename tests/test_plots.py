@@ -124,3 +124,16 @@ def test_tables_of_the_convolutional_nets_are_in_order_of_depth(experiment, site
     assert (f"Table {experiment[-1]} of the paper" in text) and ("11.84" in text or "13.35" in text)
     raw = 100 * numbers(frame, "stitched_error", suffix="(raw)").xs(f"{names[2]} (raw)", level="site").xs("A to B", level="direction")
     assert spread(raw) in text.split(names[2])[1]
+
+
+@pytest.mark.parametrize("experiment", ["tab1", "tab3"])
+def test_the_stitched_tables_begin_with_the_errors_of_the_networks_alone(experiment):
+    frame = records.load(experiment, "smoke").frame()
+    error = 100 * numbers(frame, "error")
+    partner = 100 * numbers(frame, "error", "null", "rotation matched").xs(0.0, level="alpha")
+    independent = 100 * numbers(frame, "error", "control", "independent").xs(0.0, level="alpha")
+    assert len({spread(values) for values in (error.xs(0.0, level="alpha"), partner, independent)}) > 1
+    rows = [row.split("\n  - ") for row in tables.stitching(frame).text.split("\n* - ")[2:4]]
+    for row, name, alpha in zip(rows, "AB", (1.0, 0.0), strict=True):
+        assert row[0] == f"{name} alone" and row[3] == spread(error.xs(alpha, level="alpha"))
+    assert rows[1][-2].strip() == spread(partner) and rows[1][-1].strip() == spread(independent)
