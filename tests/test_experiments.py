@@ -141,6 +141,16 @@ def test_publishing_writes_records_and_networks_that_then_count_as_done(finished
         pairs.endpoint("smoke", NAME, 0, "A", data)
 
 
+def test_small_networks_are_shipped_with_every_pair_and_large_ones_with_the_first(finished, monkeypatch, empty_tree):
+    monkeypatch.setenv("LLFC_CACHE", str(finished))
+    assert PAIRS["smoke"][NAME] == 2
+    monkeypatch.setattr(pairs, "members", lambda name, pair: {"A": (0, "AB"[pair])})  # 0A in the first pair, 0B in the second
+    monkeypatch.setattr(publish, "SMALL", 0)
+    assert publish._ship("smoke", NAME) == [f"shipped {NAME}-0A.safetensors"]
+    monkeypatch.setattr(publish, "SMALL", 2**20)
+    assert publish._ship("smoke", NAME) == [f"shipped {NAME}-0B.safetensors"]
+
+
 def test_publishing_twice_changes_nothing(finished, monkeypatch, empty_tree):
     monkeypatch.setenv("LLFC_CACHE", str(finished))
     publish.publish("smoke")

@@ -16,6 +16,7 @@ from llfc_lib.training.loop import latest_path, run_key, run_path, unfinished_pa
 from llfc_lib.training.recipes import PAIRS, PROFILES, SPAWN_AT, recipe, reductions
 
 LONG = 2 * 3600.0  # seconds: an unfinished run that cost more is kept in the tracked tree
+SMALL = 2 * 2**20  # bytes: networks up to this size are shipped with every pair, larger ones with the first
 
 
 def is_published(unit: Unit) -> bool:
@@ -112,19 +113,21 @@ def describe(data: Dataset) -> dict[str, Any]:
 
 
 def _ship(profile: str, name: str) -> list[str]:
-    """Copy networks beside the records: of every smoke pair, and of the first pair in the highest profile there is.
+    """Copy networks beside the records: small ones of every pair, larger ones of the first.
 
-    Larger profiles than the one at hand make it superfluous: a reader has the same networks at full scale.
+    Not those of `lite` beside larger ones: a reader has the same networks at full scale. Nor those of `smoke` that ask
+    when to spawn: they are trained in a second.
     """
     higher = PROFILES[PROFILES.index(profile) + 1:]
-    if name in SPAWN_AT or profile == "lite" and any(pairs.shipped_path(p, name, 0, "A").exists() for p in higher):
+    if profile == "smoke" and name in SPAWN_AT or profile == "lite" and any(pairs.shipped_path(p, name, 0, "A").exists() for p in higher):
         return []
     data, r = dataset(recipe(name, profile).data), recipe(name, profile)
-    indices = range(PAIRS[profile][name]) if profile == "smoke" else [0]
+    first = set(pairs.members(name, 0).values())
+    every = {member for index in range(PAIRS[profile][name]) for member in pairs.members(name, index).values()}
     done = []
-    for seed, branch in sorted({member for index in indices for member in pairs.members(name, index).values()}):
+    for seed, branch in sorted(every):
         source, target = run_path(r, seed, branch, data), pairs.shipped_path(profile, name, seed, branch)
-        if source.exists() and not _same(source, target):
+        if source.exists() and not _same(source, target) and ((seed, branch) in first or source.stat().st_size <= SMALL):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             done.append(f"shipped {target.name}")
