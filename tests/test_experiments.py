@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from llfc_lib.experiments.catalogue import EXPERIMENTS, experiment
 from llfc_lib.experiments.units import Busy, Unit, plan
 from llfc_lib.metrics.rows import Row
 from llfc_lib.report import records
+from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import CheckpointError
+from llfc_lib.training.loop import run_key
 from llfc_lib.training.recipes import PAIRS, recipe
 
 NAME = "mlp_mnist_spawn"
@@ -149,6 +152,21 @@ def test_small_networks_are_shipped_with_every_pair_and_large_ones_with_the_firs
     assert publish._ship("smoke", NAME) == [f"shipped {NAME}-0A.safetensors"]
     monkeypatch.setattr(publish, "SMALL", 2**20)
     assert publish._ship("smoke", NAME) == [f"shipped {NAME}-0B.safetensors"]
+
+
+def test_the_shipped_networks_are_those_that_the_records_were_measured_on():
+    quoted = {(path.parent.name, pair, found["seeds"][who], found["endpoints"][who], found["data"]["sha256"])
+              for path in records.RECORDS.rglob("*.json")
+              for pair, found in records.load(path.stem, path.parent.name).pairs.items() for who in "AB"}
+    shipped = 0
+    for profile, pair, seed, digest, data in quoted:
+        name = pair.rpartition("/")[0]
+        path = pairs.shipped_path(profile, name, int(seed[:-1]), seed[-1])
+        if path.exists():
+            key = run_key(recipe(name, profile), int(seed[:-1]), seed[-1], SimpleNamespace(sha256=data))
+            assert checkpoints.read(path, key).digest() == digest, path
+            shipped += 1
+    assert shipped > 20
 
 
 def test_publishing_twice_changes_nothing(finished, monkeypatch, empty_tree):
