@@ -12,6 +12,7 @@ from llfc_lib.experiments.units import MEASURE_VERSION, Unit, dataset, plan
 from llfc_lib.metrics.rows import Row
 from llfc_lib.report import records
 from llfc_lib.training import checkpoints
+from llfc_lib.training.checkpoints import CheckpointError
 from llfc_lib.training.loop import latest_path, run_key, run_path, unfinished_path
 from llfc_lib.training.recipes import PAIRS, PROFILES, SPAWN_AT, recipe, reductions
 
@@ -127,11 +128,20 @@ def _ship(profile: str, name: str) -> list[str]:
     done = []
     for seed, branch in sorted(every):
         source, target = run_path(r, seed, branch, data), pairs.shipped_path(profile, name, seed, branch)
-        if source.exists() and not _same(source, target) and ((seed, branch) in first or source.stat().st_size <= SMALL):
+        if _is_run(target, run_key(r, seed, branch, data)):  # records quote it: trained anew elsewhere, it has other bits
+            continue
+        if source.exists() and ((seed, branch) in first or source.stat().st_size <= SMALL):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             done.append(f"shipped {target.name}")
     return done
+
+
+def _is_run(path: Path, key: str) -> bool:
+    try:
+        return path.exists() and bool(checkpoints.read(path, key).model)
+    except CheckpointError:
+        return False
 
 
 def _keep_unfinished(units: list[Unit]) -> list[str]:
