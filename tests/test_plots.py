@@ -137,3 +137,12 @@ def test_the_stitched_tables_begin_with_the_errors_of_the_networks_alone(experim
     for row, name, alpha in zip(rows, "AB", (1.0, 0.0), strict=True):
         assert row[0] == f"{name} alone" and row[3] == spread(error.xs(alpha, level="alpha"))
     assert rows[1][-2].strip() == spread(partner) and rows[1][-1].strip() == spread(independent)
+
+
+def test_the_cost_of_stitching_stands_beside_that_of_an_independent_network():
+    frame = records.load("tab3", "smoke").frame()
+    stitched, error = (100 * numbers(frame, quantity, "control", "independent") for quantity in ("stitched_error", "error"))
+    alone = error[error.index.get_level_values("alpha").isin([0.0, 1.0])].mean()
+    shown = plots.excess(frame)
+    told = f"{stitched.min() - alone:.0f} to {stitched.max() - alone:.0f}"
+    assert f"an independent network: {told};" in shown.alt and f"{told} points" in shown.figure.axes[0].get_title(loc="left")

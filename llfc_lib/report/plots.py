@@ -308,11 +308,17 @@ def excess(frame: pd.DataFrame) -> Shown:
     null = null[[site for site in sites if site in null]]
     if len(null):
         axis.plot([place[site] for site in null.index], null, "d--", color=colour, markersize=4, linewidth=0.8, label=f"{label}, after the ReLU")
+    alone = numbers(rows, "error", "control", "independent")
+    alone = alone[alone.index.get_level_values("alpha").isin([0.0, 1.0])].mean()
+    control = 100 * (numbers(rows, "stitched_error", "control", "independent") - alone)
+    if len(control):
+        axis.set_title(f"control, stitched to an independent network: {_span(control, 0)} points, off this scale", loc="left", fontsize=8)
     axis.set_ylabel("stitched error over the mean\nof both networks alone (points)")
     _site_axis(axis, sites)
     _legend(figure, [axis], columns=2)
     told = "; ".join(f"{label}: " + ", ".join(f"{site} {value:.1f}" for site, value in found["ours"].items())
                      for label, found in readings.items() if len(found))
+    told += f"; control, an independent network: {_span(control, 0)}"
     told += f"; {label}, stitched after the ReLU: " + (", ".join(f"{site} {value:.1f}" for site, value in null.items()) or "(not measured)")
     return Shown(figure, f"Stitched error over the mean of both networks, in points ({made_by}). {told}; printed: "
                          + ", ".join(f"{site} {value:.1f}" for site, value in printed.items()) + ".")
