@@ -37,6 +37,19 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float = 255.0  # the largest pixel value
+    normalisation: str = "per-channel mean and std"
+
+    def normalised(self, how: str) -> "Dataset":
+        """The same images, normalised ``how`` a recipe says: one of :data:`NORMALISATIONS`."""
+        if how not in NORMALISATIONS:
+            raise ValueError(f"unknown normalisation {how!r}; choose one of {NORMALISATIONS}")
+        channels = self.x_train.shape[1]
+        if how == "ImageNet mean and std" and channels != 3:
+            raise ValueError(f"{how} needs three channels, {self.name} has {channels}")
+        mean, std = {NORMALISATIONS[0]: NORMALISATION.get(self.name, (self.mean, self.std)),
+                     NORMALISATIONS[1]: ((0.0,) * channels, (1.0,) * channels),
+                     NORMALISATIONS[2]: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}[how]
+        return replace(self, mean=mean, std=std, normalisation=how)
 
     def to(self, device: torch.device | str) -> "Dataset":
         return replace(self, **{key: getattr(self, key).to(device) for key in KEYS})
@@ -86,11 +99,12 @@ NORMALISATION = {
     "mnist": ((0.1307,), (0.3081,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
 }
+NORMALISATIONS = ("per-channel mean and std", "pixels in [0, 1]", "ImageNet mean and std")
 CLASSES = {"digits": 10, "mnist": 10, "cifar10": 10}
 
 
-def load(name: str, folder: Path | None = None) -> Dataset:
-    """The data set ``name``, on the CPU.
+def load(name: str, folder: Path | None = None, normalise: str = NORMALISATIONS[0]) -> Dataset:
+    """The data set ``name``, on the CPU, normalised as :meth:`Dataset.normalised` says.
 
     Raises ValueError for an unknown name, an empty set, labels out of range or an archive of another
     form, FileNotFoundError (saying what to do) where there is neither an archive nor a network.
@@ -104,7 +118,7 @@ def load(name: str, folder: Path | None = None) -> Dataset:
         arrays, source = _read_archive(archive)
     else:
         arrays, source = _download(name, archive)
-    return _dataset(name, arrays, source)
+    return _dataset(name, arrays, source).normalised(normalise)
 
 
 def _dataset(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:

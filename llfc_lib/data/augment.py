@@ -1,14 +1,22 @@
-"""Augmentation of a whole batch at once, on the device: random crops of zero-padded images, and flips."""
+"""Augmentation of a whole batch at once, on the device.
 
+Two kinds: crops of zero-padded images and flips, by gathering pixels (B.1.1); resized crops, flips and rotations in
+one bilinear resampling (B.1.2). :func:`augmenter_for` chooses.
+"""
+
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from llfc_lib.streams import generator
 
 BUILT = ("crop", "flip")
+RESAMPLED = ("resized crop", "flip", "rotate")
+ZOOM, DEGREES = (0.8, 1.2), 30.0  # B.1.2
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Augmenter:
         self.kinds = set(kinds)
         self.pad = x.shape[-1] // 8 if "crop" in self.kinds else 0
         self.size = x.shape[-2:]
-        self.padded = torch.nn.functional.pad(x, (self.pad,) * 4).permute(0, 2, 3, 1).contiguous()
+        self.padded = F.pad(x, (self.pad,) * 4).permute(0, 2, 3, 1).contiguous()
 
     def draw(self, *stream: object) -> Draws:
         """The draws of one epoch, named by ``stream``: the same on every device."""
@@ -50,3 +58,45 @@ class Augmenter:
         column = torch.arange(width, device=index.device).expand(len(index), width)
         column = draws.left[index][:, None] + torch.where(draws.flip[index][:, None], width - 1 - column, column)
         return self.padded[index[:, None, None], row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
+
+
+class Resampler:
+    """Resized crops (zoom log-uniform in :data:`ZOOM`), flips and rotations (within :data:`DEGREES`) of H x W images.
+
+    One affine map an image, one bilinear resampling; what lies outside the image is black. The window of a crop lies
+    anywhere inside the zoomed image, or around it where that is the smaller: as in augmax 0.2.2, which Ainsworth et al.
+    used. ``kinds``: any of :data:`RESAMPLED`.
+    """
+
+    def __init__(self, x: Tensor, kinds: Collection[str]) -> None:
+        if unknown := set(kinds) - set(RESAMPLED):
+            raise ValueError(f"augmentation {sorted(unknown)} is not built together with the others; there are {RESAMPLED}")
+        self.kinds = set(kinds)
+        self.x = x
+
+    def draw(self, *stream: object) -> Tensor:
+        """The draws of one epoch, named by ``stream``: N x 2 x 3, from a place in the result to one in the image, both
+        in units of half a side from the centre."""
+        n, g = len(self.x), generator(*stream, "augment")
+        u = torch.rand(5, n, generator=g)
+        low, high = (math.log(z) for z in ZOOM)
+        zoom = torch.exp(low + (high - low) * u[0]) if "resized crop" in self.kinds else torch.ones(n)
+        shift = (2 * u[1:3] - 1) * (zoom - 1)
+        mirror = torch.where(u[3] < 0.5, -1.0, 1.0) if "flip" in self.kinds else torch.ones(n)
+        angle = math.radians(DEGREES) * (2 * u[4] - 1) if "rotate" in self.kinds else torch.zeros(n)
+        # the result is rotated last, so a place in it is rotated first, then mirrored, moved and zoomed
+        turned = torch.stack((mirror * angle.cos(), mirror * angle.sin(), shift[0], -angle.sin(), angle.cos(), shift[1]))
+        return (turned / zoom).T.reshape(n, 2, 3).contiguous().to(self.x.device)
+
+    def batch(self, index: Tensor, draws: Tensor) -> Tensor:
+        """Images ``index`` (N' integers) as float32 in the range of the pixels, N' x C x H x W."""
+        images = self.x[index].float()
+        grid = F.affine_grid(draws[index], list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def augmenter_for(x: Tensor, kinds: Collection[str]) -> "Augmenter | Resampler | None":
+    """What draws batches of ``x`` augmented by ``kinds``; None for none."""
+    if not kinds:
+        return None
+    return Resampler(x, kinds) if set(kinds) & {"resized crop", "rotate"} else Augmenter(x, kinds)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from llfc_lib.data import Dataset, load
-from llfc_lib.data.augment import Augmenter
+from llfc_lib.data.augment import Augmenter, augmenter_for
 from llfc_lib.metrics import (LLFC, Barrier, Commutativity, Row, Stitching, Transfer, WeakAdditivity, displacement_null,
                               measure)
 from llfc_lib.metrics.measure import Metric
@@ -108,7 +108,7 @@ def networks(profile: str, name: str, pair: int = 0, device: str = "cpu", retrai
              only: Sequence[str] | None = None) -> tuple[dict[str, nn.Module], Dataset]:
     """The pair's networks ("A", "B", "independent", or ``only`` some) and its data set, on ``device``."""
     r = recipe(name, profile)
-    data = load(r.data)
+    data = load(r.data, normalise=r.normalise)
     found = {who: as_network(r, endpoint(profile, name, seed, branch, data, device, retrain), data).to(device)
              for who, (seed, branch) in members(name, pair).items() if only is None or who in only}
     return found, data.to(device)
@@ -147,7 +147,7 @@ def calibration(data: Dataset, r: Recipe, images: int) -> list[Tensor] | None:
     """Batches of training images, augmented as in training by a draw of their own, to recompute statistics on."""
     if not images:
         return None
-    augmenter = Augmenter(data.x_train, r.augment)
+    augmenter = augmenter_for(data.x_train, r.augment) or Augmenter(data.x_train, ())
     draws = augmenter.draw("calibration", r.name)
     order = torch.randperm(len(data.y_train), generator=generator("calibration", r.name, "order"))[:images]
     batches = order.to(data.x_train.device).split(min(500, images))

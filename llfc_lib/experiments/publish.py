@@ -78,7 +78,7 @@ def _surpassed(profile: str, name: str) -> bool:
 
 def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> None:
     r = recipe(name, profile)
-    data = dataset(r.data)
+    data = dataset(r)
     order = pairs.plan_of(name, profile).parts
     results = [u.result() for u in sorted(parts, key=lambda u: order.index(u.part))]
     rows: list[Row] = [row for result in results for row in result["rows"]]
@@ -122,7 +122,7 @@ def _ship(profile: str, name: str) -> list[str]:
     higher = PROFILES[PROFILES.index(profile) + 1:]
     if profile == "smoke" and name in SPAWN_AT or profile == "lite" and any(pairs.shipped_path(p, name, 0, "A").exists() for p in higher):
         return []
-    data, r = dataset(recipe(name, profile).data), recipe(name, profile)
+    data, r = dataset(recipe(name, profile)), recipe(name, profile)
     first = set(pairs.members(name, 0).values())
     every = {member for index in range(PAIRS[profile][name]) for member in pairs.members(name, index).values()}
     done = []
@@ -155,7 +155,7 @@ def _keep_unfinished(units: list[Unit]) -> list[str]:
                 kept.unlink()
                 done.append(f"no longer needed: {kept.name}")
         elif latest.exists() and not _same(latest, kept):
-            key = run_key(unit.recipe(), unit.index, unit.branch, dataset(unit.recipe().data))
+            key = run_key(unit.recipe(), unit.index, unit.branch, dataset(unit.recipe()))
             if sum(epoch["seconds"] for epoch in checkpoints.read(latest, key).history) > LONG:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(latest, kept)

@@ -171,7 +171,7 @@ def _rates(units: Sequence[Unit]) -> dict[tuple[str, str], float]:
         except FileNotFoundError:  # published, and its data set is not here
             continue
         if unit.trains:
-            key = run_key(unit.recipe(), unit.index, unit.branch, dataset(unit.recipe().data))
+            key = run_key(unit.recipe(), unit.index, unit.branch, dataset(unit.recipe()))
             before = 0 if unit.branch == "trunk" else unit.recipe().spawn_epoch or 0  # a child's history holds its trunk's
             history = checkpoints.read(unit.path(), key).history
             seconds = sum(epoch["seconds"] for epoch in history if epoch["epoch"] > before)

@@ -80,7 +80,7 @@ class Unit:
 
     def path(self) -> Path:
         """Where the result lies when it is finished."""
-        data = dataset(self.recipe().data)
+        data = dataset(self.recipe())
         if self.trains:
             return run_path(self.recipe(), self.index, self.branch, data)
         text = json.dumps([self.recipe().hash, data.sha256, self.index, self.part, measure_version(self.part),
@@ -95,7 +95,7 @@ class Unit:
 
     def work(self) -> float:
         """Rough floating-point operations, to foretell the time: forward passes over images, three for a step."""
-        data, r = dataset(self.recipe().data), self.recipe()
+        data, r = dataset(self.recipe()), self.recipe()
         if self.trains:
             trunk = r.spawn_epoch or 0
             epochs = trunk if self.branch == "trunk" else r.epochs - trunk
@@ -112,7 +112,7 @@ class Unit:
             if self.available():
                 return
             if self.trains:
-                train(self.recipe(), self.index, self.branch, dataset(self.recipe().data), device)
+                train(self.recipe(), self.index, self.branch, dataset(self.recipe()), device)
                 return
             began = time.perf_counter()
             members = None if self.part == "pair" else ("A", "B")
@@ -163,15 +163,20 @@ def plan(profile: str | None = None) -> list[Unit]:
     return list(units)
 
 
+def dataset(r: Recipe) -> Dataset:
+    """The recipe's data set, normalised as it says; read once."""
+    return _dataset(r.data, r.normalise)
+
+
 @cache
-def dataset(name: str) -> Dataset:
-    return load(name)
+def _dataset(name: str, normalise: str) -> Dataset:
+    return load(name, normalise=normalise)
 
 
 @cache
 def flops_per_image(r: Recipe) -> float:
     """Operations of one forward pass, counted on device ``meta``."""
-    data = dataset(r.data)
+    data = dataset(r)
     network = new_network(r, data).to("meta").eval()
     with FlopCounterMode(display=False) as counter:
         network(torch.empty(1, *data.image_shape, device="meta"))

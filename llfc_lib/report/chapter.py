@@ -139,7 +139,7 @@ class Chapter:
     def train_pair(self, recipe_name: str) -> "LivePair":
         """Train the first pair now in smoke or with ``retrain``; elsewhere read the shipped networks."""
         r = recipe(recipe_name, self.profile)
-        data = pairs.load(r.data)
+        data = pairs.load(r.data, normalise=r.normalise)
         new = self.profile == "smoke" or self.retrain
         runs = {branch: train(r, 0, branch, data, self.device) if new else
                 pairs.endpoint(self.profile, recipe_name, 0, branch, data, self.device) for branch in "AB"}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llfc_lib.data import Dataset
-from llfc_lib.data.augment import Augmenter
+from llfc_lib.data.augment import Augmenter, Resampler, augmenter_for
 from llfc_lib.models import build
 from llfc_lib import places
 from llfc_lib.places import cache_dir
@@ -31,8 +31,8 @@ from llfc_lib.progress import Progress
 from llfc_lib.training.recipes import Recipe
 from llfc_lib.streams import generator, seed_of
 
-SUPPORTED = {"augment": ((), ("crop",), ("crop", "flip")), "init": ("PyTorch default", "kaiming normal"),
-             "normalise": ("per-channel mean and std",)}
+#: "lecun normal" is drawn here, the others by the networks themselves.
+INITS = ("PyTorch default", "kaiming normal", "lecun normal")
 
 
 def run_key(recipe: Recipe, seed: int, branch: str, data: Dataset) -> str:
@@ -58,12 +58,28 @@ def unfinished_path(path: Path) -> Path:
 
 def new_network(recipe: Recipe, data: Dataset, seed: int = 0) -> nn.Module:
     """The recipe's network as initialised by ``seed``; the global generator is left as it was."""
-    for name, allowed in SUPPORTED.items():
-        if getattr(recipe, name) not in allowed:
-            raise ValueError(f"recipe {recipe.name!r}: {name} = {getattr(recipe, name)!r} is not built yet")
+    if recipe.init not in INITS:
+        raise ValueError(f"recipe {recipe.name!r}: init = {recipe.init!r} is not built yet; there are {INITS}")
+    if data.normalisation != recipe.normalise:
+        raise ValueError(f"recipe {recipe.name!r} wants {recipe.normalise}, {data.name} comes with {data.normalisation}; "
+                         f"use data.normalised({recipe.normalise!r})")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "init"))
-        return build(recipe.model, data.image_shape, data.classes, **dict(recipe.model_args))
+        network = build(recipe.model, data.image_shape, data.classes, **dict(recipe.model_args))
+        if recipe.init == "lecun normal":
+            _lecun_normal(network)
+        return network
+
+
+def _lecun_normal(network: nn.Module) -> None:
+    """Variance 1 / fan-in, cut off at two standard deviations (of the normal that has .8796 of itself left), no biases:
+    what flax draws by default, and so Ainsworth et al."""
+    for layer in network.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            std = layer.weight[0].numel() ** -0.5 / 0.87962566103423978
+            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -116,7 +132,7 @@ def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y:
 
 
 def train_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, data: Dataset, recipe: Recipe, epoch: int,
-                stream: tuple[object, ...], augmenter: Augmenter | None = None, autocast: bool = False) -> Tensor:
+                stream: tuple[object, ...], augmenter: Augmenter | Resampler | None = None, autocast: bool = False) -> Tensor:
     """One epoch over ``data`` in the order that ``stream`` draws; returns (mean loss, error) of the steps."""
     device, n = data.x_train.device, len(data.y_train)
     torch.manual_seed(seed_of(*stream, epoch, "dropout"))
@@ -145,13 +161,13 @@ def evaluate(model: nn.Module, data: Dataset, split: str = "test") -> Tensor:
     return total / n
 
 
-def prepare(model: nn.Module, recipe: Recipe, data: Dataset, fast: Sequence[str]) -> tuple[nn.Module, Augmenter | None]:
+def prepare(model: nn.Module, recipe: Recipe, data: Dataset, fast: Sequence[str]) -> tuple[nn.Module, Augmenter | Resampler | None]:
     """What :func:`train_epoch` trains in place of ``model`` (the same weights), and the augmentation, if there is one."""
     if "channels last" in fast:
         model.to(memory_format=torch.channels_last)
     # static shapes: the full batch and the last partial one are compiled once each
     learner = torch.compile(model, dynamic=False) if "compiled" in fast else model
-    return learner, Augmenter(data.x_train, recipe.augment) if recipe.augment else None
+    return learner, augmenter_for(data.x_train, recipe.augment)
 
 
 def fit(start: Checkpoint, recipe: Recipe, data: Dataset, stream: tuple[object, ...], until: int,

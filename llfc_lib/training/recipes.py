@@ -146,6 +146,8 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
                                 "optimiser": "adam", "lr": 2e-3, "momentum": 0.0, "weight_decay": 0.0},
         "resnet20_cifar10_spawn": _SMOKE_RESNET,
         **{name: {key: value for key, value in _SMOKE_RESNET.items() if key != "spawn_epoch"} for name in SPAWN_AT},
+        "mlp_mnist_perm": {**_SMOKE_MLP, "batch": 60},
+        "mlp_cifar10_perm": {**_SMOKE_MLP, "batch": 60, "augment": ("resized crop", "rotate"), "normalise": "pixels in [0, 1]"},
     },
     "lite": {  # real data, fewer epochs; VGG-16 a quarter as wide, classifier included
         "mlp_mnist_spawn": {"epochs": 6},
@@ -153,8 +155,12 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
         "resnet20_cifar10_spawn": _LITE_CONV,
         "vgg16_cifar10_spawn": {**_LITE_CONV, "model_args": (("width", 16),)},
         **{name: _SPAWN_AT_SCALE for name in SPAWN_AT},
+        "mlp_mnist_perm": {"epochs": 10},
+        "mlp_cifar10_perm": {"epochs": 10},
     },
     "paper": {
+        "mlp_mnist_perm": {},
+        "mlp_cifar10_perm": {},
         "mlp_mnist_spawn": {},
         "mlp_mnist_spawn_lr1.2e-3": {},
         "resnet20_cifar10_spawn": {},
