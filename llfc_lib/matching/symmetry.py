@@ -1,0 +1,631 @@
+"""Which axes of which parameters share a permutation of hidden units: derived from the traced view of any network.
+
+Every unit of every layer gets a number, and the numbers travel through the graph in tensors of the features' own shape:
+what only moves entries (flatten, slices, padding, concatenation) is applied to the numbers as it is; sums make two
+numbers one. At a layer with weights they are written against the axes of its parameters. Units that are used in the
+same places may change places. Input and logits stay where they are.
+"""
+
+import operator
+import textwrap
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from llfc_lib.models.view import ACTIVATION_FUNCTIONS, ACTIVATION_METHODS, ACTIVATIONS, View, copy_of
+from llfc_lib.streams import generator
+
+FIXED = 0  # the number of whatever stays in place: inputs, logits, means over units
+ANY = -1  # the number of a constant, such as a padded pixel: no unit
+TOLERANCE = 1e-10  # of |f(pi(B)) - f(B)| in float64, relative to the largest logit
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
+         nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+         nn.Upsample)
+ELEMENTWISE = (*ACTIVATIONS, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.Identity, nn.Softplus,
+               nn.Softsign, nn.Mish, nn.SELU, nn.CELU, nn.LogSigmoid, nn.Hardtanh, nn.Hardsigmoid, nn.Threshold)
+MOVING = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+
+# The same as functions and methods, by name.
+ELEMENTWISE_NAMES = (
+    {f.__name__ for f in ACTIVATION_FUNCTIONS} | ACTIVATION_METHODS
+    | {"dropout", "dropout2d", "softplus", "mish", "selu", "hardtanh", "hardsigmoid", "exp", "log", "sqrt", "rsqrt", "abs", "neg",
+       "square", "clamp", "sin", "cos", "erf", "to", "float", "double", "half", "type_as", "contiguous", "clone", "detach",
+       "identity", "stochastic_depth"})
+POOL_NAMES = {"max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+              "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "interpolate",
+              "boolean_dispatch"}
+MOVING_NAMES = {"flatten", "view", "reshape", "permute", "transpose", "unsqueeze", "squeeze", "getitem", "chunk", "split", "cat",
+                "concat", "concatenate", "expand", "unflatten", "movedim", "narrow", "select", "roll", "flip", "stack", "unbind",
+                "repeat", "expand_as", "view_as", "reshape_as", "tile", "repeat_interleave"}
+BINARY_NAMES = {"add", "sub", "mul", "truediv", "div", "maximum", "minimum", "pow", "radd", "rmul"}
+REDUCTION_NAMES = {"mean", "sum", "amax", "amin", "std", "var", "norm"}
+WITHIN_NAMES = {"softmax", "log_softmax", "normalize"}  # each unit against all others: order does not matter
+LAYERS_AS_FUNCTIONS = {"linear", "conv1d", "conv2d", "conv3d", "layer_norm", "group_norm", "batch_norm"}
+
+
+class UnsupportedOperation(TypeError):
+    """An operation whose effect on hidden units is not known here."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """Where a permutation acts: unit i owns ``positions[i]`` (n x r, several after a flatten) of ``axis`` of ``parameter``.
+
+    ``rows``: only these entries of axis 0 (a grouped convolution's block), all where it is None. ``statistic``: a running
+    mean or variance, moved with its unit but no part of a matching cost. ``alias``: a second name of a tied parameter,
+    moved but not counted again.
+    """
+
+    parameter: str
+    axis: int
+    positions: Tensor
+    rows: tuple[int, int] | None = None
+    statistic: bool = False
+    alias: bool = False
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """A group of ``size`` units that may be put in any order, and every use of it.
+
+    ``site``: where its post-activation features are read for activation matching, if anywhere; they are entries
+    ``positions`` of the unit axis there.
+    """
+
+    name: str
+    size: int
+    uses: tuple[Use, ...]
+    site: str | None = None
+    positions: Tensor | None = None
+
+
+Permutations = Mapping[str, Tensor]
+
+
+class Symmetry:
+    """All permutations of hidden units of one architecture. Convention: new unit i is old unit p[i].
+
+    :func:`symmetry` derives it. ``print`` shows a table of permutations, sizes and (parameter, axis) pairs.
+    """
+
+    def __init__(self, permutations: tuple[Permutation, ...], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.permutations, self.shapes = permutations, dict(shapes)
+
+    def __getitem__(self, name: str) -> Permutation:
+        for permutation in self.permutations:
+            if permutation.name == name:
+                return permutation
+        raise ValueError(f"unknown permutation {name!r}; this network has {[p.name for p in self.permutations]}")
+
+    def __iter__(self) -> Iterator[Permutation]:
+        return iter(self.permutations)
+
+    def __len__(self) -> int:
+        return len(self.permutations)
+
+    def __str__(self) -> str:
+        lines = [f"{'permutation':<28} {'units':>6}  (parameter, axis)"]
+        for p in self.permutations:
+            lines += textwrap.wrap(", ".join(map(self._told, p.uses)), 110, initial_indent=f"{p.name:<28} {p.size:>6}  ",
+                                   subsequent_indent=" " * 37, break_long_words=False, break_on_hyphens=False)
+        return "\n".join(lines)
+
+    def _told(self, use: Use) -> str:
+        length = self.shapes[use.parameter][use.axis]
+        part = f" {use.positions.numel()} of {length}".replace(" ", "\N{NO-BREAK SPACE}") if use.positions.numel() < length else ""
+        return f"({use.parameter},\N{NO-BREAK SPACE}{use.axis}{f' of rows {use.rows[0]}-{use.rows[1] - 1}' if use.rows else ''}){part}"
+
+    def identity(self) -> dict[str, Tensor]:
+        return {p.name: torch.arange(p.size) for p in self.permutations}
+
+    def random(self, *stream: object) -> dict[str, Tensor]:
+        """Uniformly drawn permutations, named by ``stream``."""
+        return {p.name: torch.randperm(p.size, generator=generator("permutation", *stream, p.name)) for p in self.permutations}
+
+    def apply(self, state: Mapping[str, Tensor], permutations: Permutations) -> dict[str, Tensor]:
+        """The weights of the same function with its units in another order: new unit i is old unit p[i].
+
+        A permutation that is left out is the identity. ValueError for an unknown name, or where p is no permutation of
+        that many units, or a parameter has another shape.
+        """
+        self.check_permutations(permutations)
+        for name, shape in self.shapes.items():
+            if name not in state or tuple(state[name].shape) != shape:
+                raise ValueError(f"{name!r} must be of shape {shape}; the weights are of another architecture")
+        orders: dict[tuple[str, int, tuple[int, int] | None], Tensor] = {}
+        for p in self.permutations:
+            if p.name in permutations:
+                for use in p.uses:
+                    key = (use.parameter, use.axis, use.rows)
+                    order = orders.setdefault(key, torch.arange(self.shapes[use.parameter][use.axis]))
+                    order[use.positions.reshape(-1)] = use.positions[permutations[p.name].cpu()].reshape(-1)
+        new = dict(state)
+        # blocks of rows first: they are counted in the old order of the rows
+        for (name, axis, rows), order in sorted(orders.items(), key=lambda item: item[0][2] is None):
+            order = order.to(new[name].device)
+            if rows is None:
+                new[name] = new[name].index_select(axis, order)
+            else:
+                value = new[name].clone()
+                value[rows[0]:rows[1]] = value[rows[0]:rows[1]].index_select(axis, order)
+                new[name] = value
+        return new
+
+    def check_permutations(self, permutations: Permutations) -> None:
+        for name, p in permutations.items():
+            n = self[name].size
+            if p.shape != (n,) or not torch.equal(torch.sort(p.cpu()).values, torch.arange(n)):
+                raise ValueError(f"permutation {name!r} must hold each of 0..{n - 1} once, it is {tuple(p.shape)} "
+                                 f"from {int(p.min()) if p.numel() else '-'} to {int(p.max()) if p.numel() else '-'}")
+
+    def compose(self, first: Permutations, then: Permutations) -> dict[str, Tensor]:
+        """One set of permutations that does what ``first`` and then ``then`` do."""
+        return {p.name: first[p.name][then[p.name]] for p in self.permutations}
+
+
+def permuted(network: nn.Module, sym: Symmetry, permutations: Permutations) -> nn.Module:
+    """A copy of the network with its units in another order; the function is the same."""
+    other = copy_of(network)
+    other.load_state_dict(sym.apply(network.state_dict(), permutations))
+    return other
+
+
+@torch.no_grad()
+def check_symmetry(network: nn.Module, sym: Symmetry, x: Tensor, permutations: Permutations | None = None,
+                   randomise: bool = False, seed: object = 0) -> float:
+    """max |f(pi(B)) - f(B)| / max |f(B)| in float64 on the images ``x``, for random permutations or those given.
+
+    ``randomise`` first draws statistics and affine parameters anew: fresh ones (0 and 1) hide what is not moved.
+    RuntimeError above :data:`TOLERANCE`: then the derived symmetry is wrong, and no number may be made with it.
+    """
+    network = copy_of(network).double().eval()
+    if randomise:
+        randomise_norms(network, seed)
+    own = network(x.double())
+    moved = permuted(network, sym, sym.random("check", seed) if permutations is None else permutations)(x.double())
+    error = float((moved - own).abs().max() / own.abs().max().clamp_min(1e-30))
+    if not error < TOLERANCE:
+        raise RuntimeError(f"f(pi(B)) differs from f(B) by {error:.1e} of the largest logit (allowed {TOLERANCE:g}): the "
+                           f"permutations derived for {type(network).__name__} are not its symmetries. Please report it")
+    return error
+
+
+@torch.no_grad()
+def randomise_norms(network: nn.Module, seed: object = 0) -> None:
+    """Draw running statistics and one-dimensional parameters anew, in place."""
+    g = generator("randomise", seed)
+    for name, value in (*network.named_parameters(), *network.named_buffers()):
+        if value.ndim == 1 and value.is_floating_point():
+            drawn = torch.rand(value.shape, generator=g, dtype=torch.float64)
+            value.copy_(0.5 + drawn if name.endswith(("weight", "var")) else 0.2 * (drawn - 0.5))
+
+
+def symmetry(network: nn.Module | View, x: Tensor) -> Symmetry:
+    """The permutations of ``network``'s hidden units; ``x`` is one image or more, only its shape matters.
+
+    UnsupportedOperation names what it cannot follow; UntraceableError comes from torch.fx.
+    """
+    view = network if isinstance(network, View) else View(network)
+    return _Derivation(view, x[:1]).result()
+
+
+class _Derivation:
+    """Walks through the graph once; see the module's docstring."""
+
+    def __init__(self, view: View, x: Tensor) -> None:
+        self.view = view
+        state = dict(view.module.named_parameters(remove_duplicate=False)) | dict(view.module.named_buffers(remove_duplicate=False))
+        self.tensors = state
+        first: dict[int, str] = {}  # a tied parameter goes by its first name
+        self.canonical = {name: first.setdefault(id(value), name) for name, value in state.items()}
+        self.parameters = {name for name, _ in view.module.named_parameters(remove_duplicate=False)}
+        self.parent = [FIXED]  # union-find over numbers of units
+        self.tokens: dict[int, list[tuple]] = defaultdict(list)  # number -> signature
+        self.axes: dict[tuple[str, int, tuple[int, int] | None], np.ndarray] = {}  # numbers along an axis of a parameter
+        self.numbers: dict[str, Any] = {}
+        concrete: dict[str, Any] = {}
+        weight = next((p for p in view.module.parameters() if p.is_floating_point()), x)
+        x = x.to(weight.device, weight.dtype)
+        with torch.no_grad():
+            for node in view.nodes:
+                if node.op == "placeholder":
+                    concrete[node.name], self.numbers[node.name] = x, np.full(x.shape, FIXED)
+                elif node.op != "output":
+                    concrete[node.name] = _value(view, node, concrete)
+                    self.numbers[node.name] = self._follow(node, concrete)
+        self._unite(self.numbers[view.output], np.full(1, FIXED))
+
+    # -- numbers of units ---------------------------------------------------------------------------------------------
+
+    def _fresh(self, n: int) -> np.ndarray:
+        start = len(self.parent)
+        self.parent.extend(range(start, start + n))
+        return np.arange(start, start + n)
+
+    def _find(self, i: int) -> int:
+        while self.parent[i] != i:
+            self.parent[i] = self.parent[self.parent[i]]
+            i = self.parent[i]
+        return i
+
+    def _roots(self, numbers: np.ndarray) -> np.ndarray:
+        (small,) = _squashed(numbers)
+        known, inverse = np.unique(small, return_inverse=True)
+        roots = np.array([i if i == ANY else self._find(int(i)) for i in known])
+        return np.broadcast_to(roots[inverse].reshape(small.shape), numbers.shape)
+
+    def _unite(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Entries that are added up are one unit from now on; returns the result's numbers."""
+        shape = np.broadcast_shapes(a.shape, b.shape)
+        a, b = _squashed(*np.broadcast_arrays(a, b))
+        for i, j in np.unique(np.stack((a.ravel(), b.ravel())), axis=1).T.tolist():
+            if ANY not in (i, j):
+                low, high = sorted((self._find(i), self._find(j)))
+                self.parent[high] = low
+        return np.broadcast_to(np.where(a == ANY, b, a), shape)
+
+    def _units(self, numbers: np.ndarray, axis: int, node: fx.Node) -> np.ndarray:
+        """The number of each unit along ``axis``, which must be the same at every other index."""
+        (small,) = _squashed(self._roots(numbers))
+        rows = np.broadcast_to(np.moveaxis(small, axis, 0).reshape(small.shape[axis], -1),
+                               (numbers.shape[axis], small.size // small.shape[axis]))
+        high = rows.max(1)
+        if not ((rows == high[:, None]) | (rows == ANY)).all():
+            raise UnsupportedOperation(f"{_told(node)}: what enters it mixes different hidden units along the axes that it "
+                                       f"shares weights over, so that no permutation of units is a symmetry there")
+        return np.where(high == ANY, FIXED, high)
+
+    @staticmethod
+    def _spread(units: np.ndarray, axis: int, shape: tuple[int, ...]) -> np.ndarray:
+        index = [1] * len(shape)
+        index[axis] = len(units)
+        return np.broadcast_to(units.reshape(index), shape)
+
+    def _write(self, parameter: str, axis: int, units: np.ndarray, rows: tuple[int, int] | None = None) -> None:
+        """These units lie along this axis; a parameter that is used again ties both."""
+        key = (self.canonical[parameter], axis, rows)
+        if key in self.axes:
+            self._unite(self.axes[key], units)
+        else:
+            self.axes[key] = units
+
+    def _mark(self, units: np.ndarray, *token: object) -> None:
+        """Only units with the same marks may change places."""
+        for unit in np.unique(units):
+            if unit not in (FIXED, ANY):
+                self.tokens[int(unit)].append(token)
+
+    # -- nodes --------------------------------------------------------------------------------------------------------
+
+    def _follow(self, node: fx.Node, concrete: Mapping[str, Any]) -> Any:
+        out = concrete[node.name]
+        if node.op == "get_attr":
+            return out  # a constant or a parameter: its numbers depend on what it meets
+        inputs = [n for n in node.all_input_nodes if isinstance(self.numbers.get(n.name), (np.ndarray, list)) ]
+        if not inputs or not _has_tensor(out):
+            return out if not _has_tensor(out) else np.full(out.shape, FIXED) if isinstance(out, Tensor) else out
+        if node.op == "call_module":
+            return self._layer(node, self.view._modules[str(node.target)], str(node.target), inputs, out)
+        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
+        return self._function(node, str(name).strip("_"), inputs, concrete)
+
+    def _layer(self, node: fx.Node, layer: nn.Module, name: str, inputs: list[fx.Node], out: Tensor) -> np.ndarray:
+        h = self.numbers[inputs[0].name]
+        if isinstance(layer, nn.Linear):
+            return self._linear(node, h, f"{name}.weight", f"{name}.bias", out)
+        if isinstance(layer, CONVOLUTIONS):
+            return self._convolution(node, h, f"{name}.weight", f"{name}.bias", layer.groups, out)
+        if isinstance(layer, BATCH_NORMS) or isinstance(layer, INSTANCE_NORMS):
+            return self._per_unit(node, h, 1, [f"{name}.{n}" for n in ("weight", "bias", "running_mean", "running_var")])
+        if isinstance(layer, nn.LayerNorm):
+            return self._layer_norm(node, h, len(layer.normalized_shape), [f"{name}.weight", f"{name}.bias"])
+        if isinstance(layer, nn.GroupNorm):
+            return self._group_norm(node, h, layer.num_groups, [f"{name}.weight", f"{name}.bias"])
+        if isinstance(layer, nn.PReLU):
+            return self._per_unit(node, h, 1, [f"{name}.weight"]) if layer.num_parameters > 1 else h
+        if isinstance(layer, POOLS):
+            return self._pool(node, h, out)
+        if isinstance(layer, ELEMENTWISE):
+            return h
+        if isinstance(layer, (nn.Softmax, nn.LogSoftmax)):
+            return self._within(node, h, layer.dim)
+        if isinstance(layer, MOVING):
+            return layer(_as_tensor(h)).numpy()
+        if isinstance(layer, (nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d)):
+            return self._pad(h, layer.padding)
+        raise UnsupportedOperation(_unknown(node, f"layer {type(layer).__name__}"))
+
+    def _function(self, node: fx.Node, name: str, inputs: list[fx.Node], concrete: Mapping[str, Any]) -> Any:
+        out = concrete[node.name]
+        args = fx.node.map_arg(node.args, lambda n: self.numbers[n.name])
+        kwargs = fx.node.map_arg(node.kwargs, lambda n: self.numbers[n.name])
+        h = self.numbers[inputs[0].name]
+        if name in LAYERS_AS_FUNCTIONS:
+            return self._layer_as_function(node, name, h, out)
+        if name in ("iadd", "isub", "imul", "itruediv"):
+            name = name[1:]
+        if name in BINARY_NAMES:
+            return self._binary(node, args[0], args[1], out)
+        if name in ELEMENTWISE_NAMES:
+            return h
+        if name in POOL_NAMES:
+            return self._pool(node, h, out)
+        if name == "pad":
+            value = args[3] if len(args) > 3 else kwargs.get("value")
+            mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
+            if mode == "constant" and not value:
+                return self._pad(h, args[1] if len(args) > 1 else kwargs["pad"])
+            raise UnsupportedOperation(_unknown(node, f"padding of mode {mode!r} with {value}"))
+        if name in REDUCTION_NAMES:
+            dims = args[1] if len(args) > 1 else kwargs.get("dim")
+            return self._reduce(node, h, dims, out)
+        if name in WITHIN_NAMES:
+            dim = kwargs.get("dim", args[1] if name != "normalize" and len(args) > 1 else args[2] if len(args) > 2 else 1)
+            return self._within(node, h, dim)
+        if name in MOVING_NAMES:
+            return self._move(node, args, kwargs)
+        raise UnsupportedOperation(_unknown(node, f"operation {name!r}"))
+
+    def _layer_as_function(self, node: fx.Node, name: str, h: np.ndarray, out: Tensor) -> np.ndarray:
+        order = {"linear": ("weight", "bias"), "layer_norm": ("normalized_shape", "weight", "bias"),
+                 "group_norm": ("num_groups", "weight", "bias"),
+                 "batch_norm": ("running_mean", "running_var", "weight", "bias")}.get(
+                     name, ("weight", "bias", "stride", "padding", "dilation", "groups"))
+        given = dict(zip(order, node.args[1:])) | dict(node.kwargs)
+        names = {}
+        for key in ("weight", "bias", "running_mean", "running_var"):
+            if isinstance(given.get(key), fx.Node):
+                if given[key].op != "get_attr":
+                    raise UnsupportedOperation(_unknown(node, f"{name} with a computed {key}"))
+                names[key] = str(given[key].target)
+        if name == "linear":
+            return self._linear(node, h, names["weight"], names.get("bias", ""), out)
+        if name.startswith("conv"):
+            return self._convolution(node, h, names["weight"], names.get("bias", ""), given.get("groups", 1), out)
+        if name == "layer_norm":
+            return self._layer_norm(node, h, len(given["normalized_shape"]), list(names.values()))
+        if name == "group_norm":
+            return self._group_norm(node, h, given["num_groups"], list(names.values()))
+        return self._per_unit(node, h, 1, list(names.values()))
+
+    # -- what each kind of operation does to units ----------------------------------------------------------------------
+
+    def _outputs(self, weight: str, n: int) -> np.ndarray:
+        """The units that a layer makes: new ones, or those it made when it was used before."""
+        key = (self.canonical[weight], 0, None)
+        return self.axes[key] if key in self.axes else self._fresh(n)
+
+    def _linear(self, node: fx.Node, h: np.ndarray, weight: str, bias: str, out: Tensor) -> np.ndarray:
+        self._write(weight, 1, self._units(h, h.ndim - 1, node))
+        return self._made(weight, bias, self._outputs(weight, out.shape[-1]), out.ndim - 1, out)
+
+    def _made(self, weight: str, bias: str, units: np.ndarray, axis: int, out: Tensor) -> np.ndarray:
+        self._write(weight, 0, units)
+        if bias in self.canonical:
+            self._write(bias, 0, units)
+        return self._spread(units, axis, tuple(out.shape))
+
+    def _convolution(self, node: fx.Node, h: np.ndarray, weight: str, bias: str, groups: int, out: Tensor) -> np.ndarray:
+        units = self._units(h, 1, node)
+        each = len(units) // groups
+        if groups == 1:
+            self._write(weight, 1, units)
+            return self._made(weight, bias, self._outputs(weight, out.shape[1]), 1, out)
+        if each == 1:  # depthwise: what it makes of a channel moves with the channel
+            return self._made(weight, bias, np.repeat(units, out.shape[1] // groups), 1, out)
+        made = self._outputs(weight, out.shape[1])
+        step = out.shape[1] // groups
+        for group in range(groups):
+            rows = (group * step, (group + 1) * step)
+            self._write(weight, 1, units[group * each:(group + 1) * each], rows)
+            self._mark(made[rows[0]:rows[1]], "group", node.name, group)
+        return self._made(weight, bias, made, 1, out)
+
+    def _per_unit(self, node: fx.Node, h: np.ndarray, axis: int, parameters: list[str]) -> np.ndarray:
+        units = self._units(h, axis, node)
+        for name in parameters:
+            if name in self.canonical:
+                self._write(name, 0, units)
+        return self._spread(units, axis, h.shape)
+
+    def _layer_norm(self, node: fx.Node, h: np.ndarray, dims: int, parameters: list[str]) -> np.ndarray:
+        """Normalised over its last ``dims`` axes; the affine parameters have those axes."""
+        moving = self._moving_axes(h)
+        self._mark(self._roots(h), "normalised together", node.name)
+        for axis in moving & set(range(h.ndim - dims, h.ndim)):
+            units = self._units(h, axis, node)
+            for name in parameters:
+                if name in self.canonical:
+                    self._write(name, axis - (h.ndim - dims), units)
+        return h
+
+    def _group_norm(self, node: fx.Node, h: np.ndarray, groups: int, parameters: list[str]) -> np.ndarray:
+        units = self._units(h, 1, node)
+        if groups < len(units):
+            for group, members in enumerate(np.split(units, groups)):
+                self._mark(members, "group", node.name, group)
+        return self._per_unit(node, h, 1, parameters)
+
+    def _pool(self, node: fx.Node, h: np.ndarray, out: Tensor) -> np.ndarray:
+        if not isinstance(out, Tensor) or out.ndim != h.ndim:
+            raise UnsupportedOperation(_unknown(node, "pooling that returns indices"))
+        return self._spread(self._units(h, 1, node), 1, tuple(out.shape))
+
+    def _pad(self, h: np.ndarray, padding: Any) -> np.ndarray:
+        """Zero pixels are nobody's, zero channels are units of their own."""
+        new = F.pad(_as_tensor(h), list(padding), value=ANY).numpy()
+        if new.ndim > 1 and new.shape[1] > h.shape[1]:
+            empty = (new == ANY).all(axis=tuple(a for a in range(new.ndim) if a != 1))
+            index = np.flatnonzero(empty)
+            new[:, index] = self._fresh(len(index)).reshape(1, -1, *[1] * (new.ndim - 2))
+        return new
+
+    def _binary(self, node: fx.Node, a: Any, b: Any, out: Tensor) -> np.ndarray:
+        constants = [node.args[i] for i, value in enumerate((a, b)) if not isinstance(value, np.ndarray)]
+        if not constants:
+            moving = self._moving_axes(a) | self._moving_axes(b) if a.ndim == b.ndim else set()
+            # one value for all units, as a mean over them: it moves none of them
+            for axis in moving:
+                if a.shape[axis] == 1 < b.shape[axis] and (self._roots(a) == FIXED).all():
+                    a = np.full(a.shape, ANY)
+                if b.shape[axis] == 1 < a.shape[axis] and (self._roots(b) == FIXED).all():
+                    b = np.full(b.shape, ANY)
+            return self._unite(a, b)
+        h, other = (a, b) if isinstance(a, np.ndarray) else (b, a)
+        if not isinstance(other, Tensor) or other.numel() == 1:
+            return h
+        source = constants[0]
+        name = str(source.target) if isinstance(source, fx.Node) and source.op == "get_attr" else ""
+        if name not in self.canonical:
+            raise UnsupportedOperation(_unknown(node, "a computed constant with an entry a unit"))
+        h = np.broadcast_to(h, out.shape)
+        for axis in self._moving_axes(h):
+            own = axis - (h.ndim - other.ndim)
+            if own >= 0 and other.shape[own] > 1:
+                self._write(name, own, self._units(h, axis, node))
+        return h
+
+    def _moving_axes(self, h: np.ndarray) -> set[int]:
+        """Axes along which the units differ."""
+        (roots,) = _squashed(self._roots(h))
+        return {axis for axis in range(1, h.ndim)
+                if roots.shape[axis] > 1 and not (roots == roots.take([0], axis)).all()}
+
+    def _reduce(self, node: fx.Node, h: np.ndarray, dims: Any, out: Tensor) -> np.ndarray:
+        if dims is None or out.ndim == 0:
+            raise UnsupportedOperation(_unknown(node, "a reduction over all axes, images included"))
+        reduced = {d % h.ndim for d in ([dims] if isinstance(dims, int) else dims)}
+        if self._moving_axes(h) & reduced:
+            self._mark(self._roots(h), "reduced together", node.name)
+            return np.full(tuple(out.shape), FIXED)
+        new = self._roots(h).max(tuple(reduced), keepdims=True)
+        return new.reshape(tuple(out.shape))
+
+    def _within(self, node: fx.Node, h: np.ndarray, dim: int | None) -> np.ndarray:
+        if dim is not None and dim % h.ndim in self._moving_axes(h):
+            self._mark(self._roots(h), "normalised together", node.name)
+        return h
+
+    def _move(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        """What moves entries moves their numbers."""
+        def as_tensor(value: Any) -> Any:
+            if isinstance(value, np.ndarray):
+                return _as_tensor(value).contiguous()  # a view needs entries that really lie there
+            if isinstance(value, Tensor):
+                raise UnsupportedOperation(_unknown(node, "features joined with a constant"))
+            if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
+                return tuple(map(as_tensor, value)) if isinstance(value, tuple) else list(map(as_tensor, value))
+            return value
+
+        def as_numbers(value: Any) -> Any:
+            return value.numpy() if isinstance(value, Tensor) else [as_numbers(v) for v in value]
+
+        args, kwargs = as_tensor(tuple(args)), {key: as_tensor(value) for key, value in kwargs.items()}
+        if node.op == "call_method":
+            return as_numbers(getattr(args[0], str(node.target))(*args[1:], **kwargs))
+        return as_numbers(node.target(*args, **kwargs))
+
+    # -- the result -----------------------------------------------------------------------------------------------------
+
+    def result(self) -> Symmetry:
+        where: dict[int, dict[tuple, list[int]]] = defaultdict(lambda: defaultdict(list))  # unit -> use -> positions
+        for (name, axis, rows), units in self.axes.items():
+            for position, unit in enumerate(self._roots(units).tolist()):
+                if unit != FIXED:
+                    where[unit][name, axis, rows].append(position)
+        marks: dict[int, list[tuple]] = defaultdict(list)
+        for unit, tokens in self.tokens.items():
+            marks[self._find(unit)] += tokens
+        groups: dict[tuple, list[int]] = defaultdict(list)
+        for unit, uses in where.items():
+            signature = (tuple((use, len(positions)) for use, positions in uses.items()), tuple(sorted(marks[unit], key=str)))
+            groups[signature].append(unit)
+        aliases = defaultdict(list)
+        for name, canonical in self.canonical.items():
+            if name != canonical:
+                aliases[canonical].append(name)
+        sites = self._sites()
+        found, names = [], set()
+        for members in groups.values():
+            if len(members) == 1:
+                continue  # nothing to put in another order
+            uses = tuple(Use(alias, axis, torch.tensor([where[u][name, axis, rows] for u in members]), rows,
+                             statistic=name not in self.parameters, alias=alias != name)
+                         for name, axis, rows in where[members[0]] for alias in (name, *aliases[name]))
+            made = next((u for u in uses if u.axis == 0 and self.tensors[u.parameter].ndim > 1), uses[0])
+            name = base = made.parameter.rpartition(".")[0] or made.parameter
+            count = 1
+            while name in names:
+                name = f"{base}#{(count := count + 1)}"
+            names.add(name)
+            site, positions = self._site_of(members, sites)
+            found.append(Permutation(name, len(members), uses, site, positions))
+        return Symmetry(tuple(found), {name: tuple(value.shape) for name, value in self.tensors.items()})
+
+    def _sites(self) -> list[tuple[str, dict[int, int]]]:
+        """Sites whose units lie along one axis, with the position of each unit; the last first."""
+        found = []
+        for site in reversed(self.view.sites):
+            numbers = self.numbers[site.node]
+            axis = 1 if numbers.ndim != 3 else numbers.ndim - 1
+            try:
+                units = self._roots(self._units(numbers, axis, None))
+            except UnsupportedOperation:
+                continue
+            found.append((site.name, {int(u): i for i, u in enumerate(units) if (units == u).sum() == 1}))
+        return found
+
+    @staticmethod
+    def _site_of(members: list[int], sites: list[tuple[str, dict[int, int]]]) -> tuple[str | None, Tensor | None]:
+        for name, positions in sites:
+            if all(u in positions for u in members):
+                return name, torch.tensor([positions[u] for u in members])
+        return None, None
+
+
+def _value(view: View, node: fx.Node, values: Mapping[str, Any]) -> Any:
+    """What the node gives on the image that is followed through the graph."""
+    args = fx.node.map_arg(node.args, lambda n: values[n.name])
+    kwargs = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
+    if node.op == "call_module":
+        return view._modules[str(node.target)](*args, **kwargs)
+    if node.op == "call_function":
+        return node.target(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    return operator.attrgetter(str(node.target))(view.module)
+
+
+def _squashed(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Arrays of one shape, cut to a single entry along every axis that all of them merely repeat."""
+    repeated = [all(a.strides[axis] == 0 for a in arrays) for axis in range(arrays[0].ndim)]
+    return [a[tuple(slice(0, 1) if r else slice(None) for r in repeated)] for a in arrays]
+
+
+def _as_tensor(numbers: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing here writes to it
+        return torch.from_numpy(numbers)
+
+
+def _has_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or isinstance(value, (tuple, list)) and any(map(_has_tensor, value))
+
+
+def _told(node: fx.Node | None) -> str:
+    return "a site" if node is None else f"node {node.name!r} ({node.target})"
+
+
+def _unknown(node: fx.Node, what: str) -> str:
+    return (f"{_told(node)}: {what} is not understood by the derivation of permutation symmetries; "
+            f"match the network without it, or compare with matching=None")
