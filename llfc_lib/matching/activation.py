@@ -1,0 +1,99 @@
+"""Activation matching (Ainsworth et al., 2023, section 3.1): units of B are put where A's respond most alike."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from llfc_lib.matching.symmetry import Permutation, Symmetry
+from llfc_lib.metrics.measure import NO_IMAGES, Loader, Network, exact_float32
+from llfc_lib.models.view import View
+
+
+@dataclass
+class ActivationMatching:
+    """``objective`` is the sum over permutations of <H_A, P H_B>, or of correlations; ``images`` how many it was taken
+    over; ``dead`` names permutations with units that never respond, with their number in A and in B."""
+
+    permutations: dict[str, Tensor]
+    objective: float
+    images: int
+    dead: dict[str, tuple[int, int]]
+
+
+class _Products:
+    """Streamed sums over images and pixels of one permutation's features."""
+
+    def __init__(self, permutation: Permutation) -> None:
+        self.positions, self.count = permutation.positions, 0
+        self.ab: Tensor | float = 0.0
+        self.a: Tensor | float = 0.0
+        self.b: Tensor | float = 0.0
+        self.aa: Tensor | float = 0.0
+        self.bb: Tensor | float = 0.0
+
+    def add(self, a: Tensor, b: Tensor) -> None:
+        a, b = (self._units(h) for h in (a, b))
+        self.count += len(a)
+        self.ab = self.ab + (a.T @ b).double()
+        self.a, self.b = self.a + a.double().sum(0), self.b + b.double().sum(0)
+        self.aa, self.bb = self.aa + a.double().square().sum(0), self.bb + b.double().square().sum(0)
+
+    def _units(self, h: Tensor) -> Tensor:
+        """Samples x units: a pixel of an image is a sample of its own."""
+        axis = 1 if h.ndim != 3 else 2
+        return h.movedim(axis, -1).flatten(0, -2).index_select(1, self.positions.to(h.device))
+
+    def dead(self) -> tuple[int, int]:
+        return int((self.aa == 0).sum()), int((self.bb == 0).sum())
+
+    def similarity(self, correlation: bool) -> np.ndarray:
+        """n x n, A's units by B's: E[a b] times the number of samples, or Pearson's correlation (0 for a constant unit)."""
+        if not correlation:
+            return self.ab.cpu().numpy()
+        covariance = self.ab - torch.outer(self.a, self.b) / self.count
+        spread = [(s - m.square() / self.count).clamp_min(0).sqrt() for s, m in ((self.aa, self.a), (self.bb, self.b))]
+        return torch.nan_to_num(covariance / torch.outer(*spread), posinf=0.0, neginf=0.0).cpu().numpy()
+
+
+@exact_float32()
+@torch.no_grad()
+def activation_matching(sym: Symmetry, a: Network, b: Network, loader: Loader, correlation: bool = False
+                        ) -> ActivationMatching:
+    """One assignment a permutation, maximising the uncentred product of post-activation features, streamed.
+
+    Uncentred, because that minimises |H_A - P H_B| (A.3); ``correlation`` takes Pearson's instead. Features are read at
+    the permutation's ``site``: the last one that its units reach, for a residual stream. B is seen as it is, so that the
+    permutations do not depend on each other. ValueError for an empty loader, or a permutation without a site;
+    units that never respond are counted in a warning, and put where they do no harm.
+    """
+    views = [n if isinstance(n, View) else View(n) for n in (a, b)]
+    products = {p.name: _Products(p) for p in sym}
+    for p in sym:
+        if p.site is None:
+            raise ValueError(f"the units of {p.name!r} pass no activation function on their own, so there are no features "
+                             f"to match them by; use weight matching")
+    node = {p.name: views[0].site(p.site).node for p in sym}
+    images = 0
+    for x, _ in loader:
+        h_a, h_b = (view.run(x, set(node.values())) for view in views)
+        for name, sums in products.items():
+            sums.add(h_a[node[name]], h_b[node[name]])
+        images += len(x)
+    if not images:
+        raise ValueError(NO_IMAGES)
+    found, total, dead = {}, 0.0, {}
+    for name, sums in products.items():
+        similarity = sums.similarity(correlation)
+        rows, order = linear_sum_assignment(similarity, maximize=True)
+        found[name] = torch.from_numpy(order)
+        total += float(similarity[rows, order].sum())
+        if any(sums.dead()):
+            dead[name] = sums.dead()
+    if dead:
+        warnings.warn("units that respond to no image: " + ", ".join(f"{a} of A, {b} of B in {name!r}" for name, (a, b) in dead.items()),
+                      stacklevel=2)
+    return ActivationMatching(found, total, images, dead)
