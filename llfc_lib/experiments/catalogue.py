@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from llfc_lib.metrics.rows import Row
-from llfc_lib.training.recipes import SPAWN_AT
+from llfc_lib.metrics.spectra import SHARES
+from llfc_lib.training.recipes import MATCHED, MATCHED_SPAWNED, SPAWN_AT, WIDTHS
 
 LLFC = {"1-cos_alpha", "1-cos_AB", "1-coef_alpha", "cos_ratio", "set_1-cos_alpha", "set_c", "zero_features"}
 STITCHED = {"stitched_error", "error", "dist_transfer"}
@@ -11,6 +12,13 @@ COMMUTATIVITY = {"dist_com", "dist_W", "dist_H", "dist_add"}
 CURVES = {"train_loss", "train_error", "test_loss", "test_error"}
 CONNECTED = {"error", "loss", "error_barrier", "loss_barrier", "error_barrier_chord", "loss_barrier_chord",
              "disagreement", "weight_distance"}
+ON_TRAINING = {f"{quantity}_on_training" for quantity in ("error", "loss", "error_barrier_chord", "loss_barrier_chord")}
+FOUND = {"objective", "half_way_loss", "held_out_loss", "sweeps", "matchings", "assignments", "changed", "dead_units"}
+
+
+def _spectrum(*what: str) -> frozenset[str]:
+    return frozenset(f"{quantity}" for w in what for quantity in (*(f"sigma_{w}/{share:g}" for share in SHARES), f"stable_rank_{w}",
+                                                                  f"stable_rank_share_{w}"))
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class Experiment:
 
 _SPAWNED_MLP = ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3")
 _VGG, _RESNET = ("vgg16_cifar10_spawn",), ("resnet20_cifar10_spawn",)
+_MNIST, _CIFAR = ([f"{base}_{method}" for method in ("activation", "weight", "ste")] for base in ("mlp_mnist_perm", "mlp_cifar10_perm"))
 
 EXPERIMENTS = {e.name: e for e in (
     Experiment("train_mlp", "B.1", "Training curves of the spawned MLPs", _SPAWNED_MLP, frozenset(CURVES)),
@@ -49,13 +58,33 @@ EXPERIMENTS = {e.name: e for e in (
     Experiment("fig09", "B.2", "LLFC of the spawned VGG-16 on CIFAR-10 (Figure 9)", _VGG, frozenset(LLFC)),
     Experiment("fig10", "B.2", "LLFC of the spawned ResNet-20 on CIFAR-10 (Figure 10)", _RESNET, frozenset(LLFC)),
     Experiment("cooccur", "B.2", "LLFC against linear connectivity, all pairs",
-               (*_SPAWNED_MLP, *_VGG, *_RESNET, *SPAWN_AT),
+               (*_SPAWNED_MLP, *_VGG, *_RESNET, *SPAWN_AT, *MATCHED, *MATCHED_SPAWNED),
                frozenset({"cos_ratio", "error", "error_barrier_chord", "loss_barrier_chord"}), half_way=True),
     Experiment("fig16", "B.3", "Commutativity of the spawned VGG-16 (Figure 16)", _VGG, frozenset(COMMUTATIVITY)),
     Experiment("com_resnet20", "B.3", "Commutativity of the spawned ResNet-20", _RESNET, frozenset(COMMUTATIVITY)),
     Experiment("fig19", "B.3", "Dist_com of connected and independent ResNet-20 (Figure 19, spawning)", _RESNET,
                frozenset({"dist_com"})),
     Experiment("tab2", "B.4", "Stitched VGG-16 (Table 2)", _VGG, frozenset(STITCHED)),
+    Experiment("train_perm", "B.1", "Training curves of the MLPs that are matched", (_MNIST[1], _CIFAR[1]), frozenset(CURVES)),
+    Experiment("lmc_perm", "B.1", "Error and loss between matched MLPs, before and after", tuple(MATCHED),
+               frozenset(CONNECTED | ON_TRAINING | FOUND)),
+    Experiment("vgg_perm", "B.1", "VGG-16 and ResNet-20 of other initialisations, weight matched", tuple(MATCHED_SPAWNED),
+               frozenset(CONNECTED | FOUND | LLFC)),
+    Experiment("fig12", "B.2", "LLFC of matched MLPs on MNIST (Figure 12)", (_MNIST[0], _MNIST[1]), frozenset(LLFC)),
+    Experiment("fig13", "B.2", "LLFC of matched MLPs on CIFAR-10 (Figure 13)", (_CIFAR[0], _CIFAR[1]), frozenset(LLFC)),
+    Experiment("fig14", "B.2", "LLFC of MLPs matched by the straight-through estimator (Figure 14)", (_MNIST[2], _CIFAR[2]),
+               frozenset(LLFC)),
+    Experiment("fig17", "B.3", "Commutativity of MLPs on MNIST, activation matching (Figure 17)", (_MNIST[0], _MNIST[1]),
+               frozenset(COMMUTATIVITY)),
+    Experiment("fig18", "B.3", "Commutativity of MLPs on CIFAR-10, matched (Figure 18)", (_CIFAR[0], _CIFAR[1]), frozenset(COMMUTATIVITY)),
+    Experiment("stitch_perm", "B.4", "Stitched MLPs, matched", tuple(MATCHED), frozenset({"stitched_error", "error"})),
+    Experiment("strong", "B.5", "The stronger forms of commutativity, matched MLPs", tuple(MATCHED),
+               frozenset({"dist_transfer", "dist_weights", "dist_com"})),
+    Experiment("widths", "B.5", "When do permutations fail? Width, epoch and rank", tuple(WIDTHS),
+               frozenset({"loss_barrier_chord_on_training", "error_barrier_chord_on_training", "loss_barrier_chord", "error_barrier_chord",
+                          "dist_transfer", "cos_ratio", "stable_rank_share_W", "error", "matched_cosine"})),
+    Experiment("fig20", "B.5", "Singular values of weights (Figure 20, MLPs)", (_CIFAR[1], _MNIST[1]), _spectrum("W")),
+    Experiment("fig21", "B.5", "Singular values of post-activations (Figure 21)", (_CIFAR[1], _MNIST[1]), _spectrum("H", "Hc")),
     Experiment("tab3", "B.4", "Stitched ResNet-20 (Table 3)", _RESNET, frozenset(STITCHED)),
 )}
 

@@ -1,7 +1,11 @@
 """The networks of a pair, and everything that is measured on them.
 
-Pair k of a recipe is children A and B of seed k. Its control is A of seed k beside A of seed k + 1: two
+Pair k of a spawning recipe is children A and B of seed k. Its control is A of seed k beside A of seed k + 1: two
 independently initialised networks, so n pairs need 2n + 1 networks. Neighbouring controls share a network.
+
+Pair k of a matched recipe is the networks of seeds 2k and 2k + 1, B with its units in the order that the matching found
+(:mod:`llfc_lib.experiments.matched`). Its controls are the same two before matching, and A beside the next pair's A, the
+last beside the first.
 """
 
 from collections.abc import Sequence
@@ -15,20 +19,21 @@ from torch import Tensor, nn
 
 from llfc_lib.data import Dataset, load
 from llfc_lib.data.augment import Augmenter, augmenter_for
-from llfc_lib.metrics import (LLFC, Barrier, Commutativity, Row, Stitching, Transfer, WeakAdditivity, displacement_null,
-                              measure)
+from llfc_lib.metrics import (LLFC, Barrier, Commutativity, Row, SameWeights, Stitching, Transfer, WeakAdditivity,
+                              displacement_null, measure)
 from llfc_lib.metrics.measure import Metric
 from llfc_lib.places import ENDPOINTS
 from llfc_lib.streams import generator
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint
 from llfc_lib.training.loop import new_network, run_key, train
-from llfc_lib.training.recipes import SPAWN_AT, Recipe, recipe
+from llfc_lib.training.recipes import MATCHED, MATCHED_SPAWNED, SPAWN_AT, WIDTHS, Recipe, recipe
 
 ALPHAS = (0.25, 0.5, 0.75)
 FULL_GRID = tuple(np.linspace(0, 1, 21).round(2).tolist())
 COARSE_GRID = (0.0, *ALPHAS, 1.0)
 DISPLACEMENTS = tuple((kind, matched) for matched in (False, True) for kind in ("rotation", "entries", "gaussian"))
+MATCHED_PAIRS = 3  # of each recipe; fewer in smoke
 DISPLACED = {f"{kind} {'matched' if matched else 't=1'}": (kind, matched) for kind, matched in DISPLACEMENTS}
 
 
@@ -62,9 +67,16 @@ UNTOLD = {"pair_first": None, "draws": 10, "first": None, "calibration": 0, "con
 def plan_of(name: str, profile: str) -> Plan:
     """The plan of recipe ``name``: a pass through a convolutional net costs 40 times one through the MLP."""
     model = recipe(name, profile).model
+    if name in MATCHED:
+        spectra = ("spectra",) if MATCHED[name][1] == "weight" else ()
+        return Plan(("match", "pair", "rotation matched", "gaussian matched", *spectra), draws=5)
+    if name in WIDTHS:
+        return Plan(("sweep",), draws=0, first=2000, control=False)
     if model == "mlp":
         return Plan()
     size = Plan(pair_first=120, draws=2, first=60, calibration=120) if profile == "smoke" else Plan(draws=4, first=1000, calibration=2000, batch=250)
+    if name in MATCHED_SPAWNED:
+        return replace(size, parts=("match", "pair"), control=False)
     return replace(size, parts=("pair", "rotation matched"), control=False) if name in SPAWN_AT else size
 
 
@@ -76,7 +88,13 @@ def members(name: str, pair: int) -> dict[str, tuple[int, str]]:
     """The (seed, branch) of the networks that pair ``pair`` of recipe ``name`` needs.
 
     Pairs that ask when to spawn have no independent network: spawned at epoch 0, they are not connected themselves.
+    Matched networks are independent, and B's order is not yet that of the matching.
     """
+    if name in MATCHED or name in MATCHED_SPAWNED:
+        two = {"A": (2 * pair, "A"), "B": (2 * pair + 1, "A")}
+        return two if name in MATCHED_SPAWNED else {**two, "independent": (2 * ((pair + 1) % MATCHED_PAIRS), "A")}
+    if name in WIDTHS:  # trained where they are measured, after every epoch of interest
+        return {}
     children = {"A": (pair, "A"), "B": (pair, "B")}
     return children if name in SPAWN_AT else {**children, "independent": (pair + 1, "A")}
 
@@ -91,6 +109,7 @@ def endpoint(profile: str, name: str, seed: int, branch: str, data: Dataset, dev
 
     ``retrain`` passes the shipped one over. CheckpointError if the shipped file is damaged or of another recipe.
     """
+    name = recipe(name, profile).trained_as
     r = recipe(name, profile)
     shipped = shipped_path(profile, name, seed, branch)
     if shipped.exists() and not retrain:
@@ -106,8 +125,8 @@ def as_network(r: Recipe, checkpoint: Checkpoint, data: Dataset) -> nn.Module:
 
 def networks(profile: str, name: str, pair: int = 0, device: str = "cpu", retrain: bool = False,
              only: Sequence[str] | None = None) -> tuple[dict[str, nn.Module], Dataset]:
-    """The pair's networks ("A", "B", "independent", or ``only`` some) and its data set, on ``device``."""
-    r = recipe(name, profile)
+    """The pair's networks ("A", "B", "independent", or ``only`` some) and its data set, on ``device``; B not yet matched."""
+    r = recipe(recipe(name, profile).trained_as, profile)
     data = load(r.data, normalise=r.normalise)
     found = {who: as_network(r, endpoint(profile, name, seed, branch, data, device, retrain), data).to(device)
              for who, (seed, branch) in members(name, pair).items() if only is None or who in only}
@@ -132,6 +151,11 @@ def convolutional_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = Fals
             WeakAdditivity(nulls=nulls), Stitching(raw=nulls), Barrier(grid)]
 
 
+def matched_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nulls: bool = True) -> list[Metric]:
+    """Those of an MLP with the stronger forms of commutativity that B.5 discusses."""
+    return [*standard_metrics(grid, detail, nulls), Transfer(nulls=nulls), SameWeights(nulls=nulls)]
+
+
 def between_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nulls: bool = True) -> list[Metric]:
     """What depends on the networks between A and B."""
     return [LLFC(ALPHAS), Barrier(grid)]
@@ -139,8 +163,8 @@ def between_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nul
 
 def metrics_of(name: str, profile: str) -> MakeMetrics:
     if recipe(name, profile).model == "mlp":
-        return standard_metrics
-    return between_metrics if name in SPAWN_AT else convolutional_metrics
+        return matched_metrics if name in MATCHED else standard_metrics
+    return between_metrics if name in SPAWN_AT or name in MATCHED_SPAWNED else convolutional_metrics
 
 
 def calibration(data: Dataset, r: Recipe, images: int) -> list[Tensor] | None:
@@ -160,8 +184,9 @@ def as_control(rows: Sequence[Row], kind: str) -> list[Row]:
 
 
 def measure_pair(profile: str, name: str, nets: dict[str, nn.Module], data: Dataset,
-                 metrics: MakeMetrics | None = None, controls: Sequence[str] = ("independent", "itself")) -> list[Row]:
-    """The pair with its nulls and its ``controls``: an independent pair, and A with itself.
+                 metrics: MakeMetrics | None = None, controls: Sequence[str] = ("unmatched", "independent", "itself")
+                 ) -> list[Row]:
+    """The pair with its nulls and its ``controls``: two matched networks before matching, an independent pair, A with itself.
 
     Networks with running statistics are measured twice: those between the two with interpolated statistics, and all
     with recomputed ones (only what depends on the networks between).
@@ -179,11 +204,22 @@ def measure_pair(profile: str, name: str, nets: dict[str, nn.Module], data: Data
         return found
 
     found = rows("B", grid, True)
+    if "unmatched" in nets and "unmatched" in controls:
+        found += as_control(rows("unmatched", grid, False), "unmatched")
     if plan.control and "independent" in controls:
         found += as_control(rows("independent", grid, False), "independent")
     if plan.control and "itself" in controls:
         found += as_control(rows("A", COARSE_GRID, False), "itself")
+    if "unmatched" in nets and name in MATCHED and any(isinstance(m, Barrier) for m in metrics(grid)):
+        # on the training set as well: networks that fit it hide their barrier from the test set's few hard images
+        found += _on_training(measure(nets["A"], nets["B"], data.loader("train", plan.batch, dtype), [Barrier(grid)], dtype))
+        found += as_control(_on_training(measure(nets["A"], nets["unmatched"], data.loader("train", plan.batch, dtype),
+                                                 [Barrier(grid)], dtype)), "unmatched")
     return found
+
+
+def _on_training(rows: Sequence[Row]) -> list[Row]:
+    return [replace(row, quantity=f"{row.quantity}_on_training") for row in rows if row.quantity.startswith(("error", "loss"))]
 
 
 def measure_displaced(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset, kind: str,

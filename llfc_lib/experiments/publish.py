@@ -1,14 +1,15 @@
 """From the cache into the tracked tree: records and shipped endpoints. Nothing else changes them."""
 
+import json
 import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from llfc_lib.data import Dataset
-from llfc_lib.experiments import pairs
+from llfc_lib.experiments import matched, pairs
 from llfc_lib.experiments.catalogue import EXPERIMENTS
-from llfc_lib.experiments.units import MEASURE_VERSION, Unit, dataset, plan
+from llfc_lib.experiments.units import Unit, dataset, plan, versions_of
 from llfc_lib.metrics.rows import Row
 from llfc_lib.report import records
 from llfc_lib.training import checkpoints
@@ -33,7 +34,7 @@ def _published_parts(profile: str, name: str, index: int) -> set[str]:
             provenance = _provenances(profile, experiment.name).get(f"{name}/{index}", {})
             told = {**pairs.UNTOLD, **{key: value for key, value in provenance.get("plan", {}).items() if key in pairs.UNTOLD}}
             current = (provenance.get("recipe_hash") == recipe(name, profile).hash
-                       and provenance.get("measure_version") == MEASURE_VERSION and told == pairs.plan_of(name, profile).told())
+                       and provenance.get("measure_version") == versions_of(name) and told == pairs.plan_of(name, profile).told())
             parts.append(set(provenance["parts"]) if current else set())
     return set.intersection(*parts) if parts else set()
 
@@ -58,7 +59,7 @@ def publish(profile: str | None = None) -> str:
                 parts = [u for u in units if (u.profile, u.name, u.index) == (p, name, index)
                          and not u.trains and u.path().exists()]
                 have = {u.part for u in parts}
-                if "pair" not in have or not have > _published_parts(p, name, index):
+                if not {"pair", "sweep"} & have or not have > _published_parts(p, name, index):
                     continue
                 _publish_pair(p, name, index, parts)
                 done.append(f"{p} {name}/{index}: {', '.join(sorted(have))}")
@@ -82,6 +83,12 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
     order = pairs.plan_of(name, profile).parts
     results = [u.result() for u in sorted(parts, key=lambda u: order.index(u.part))]
     rows: list[Row] = [row for result in results for row in result["rows"]]
+    for unit in parts:
+        if unit.part == "match":
+            path = matched.shipped_permutation(profile, name, index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            digests = {who: pairs.endpoint(profile, name, *member, data).digest() for who, member in pairs.members(name, index).items() if who in "AB"}
+            path.write_text(json.dumps({"networks": digests, "permutations": matched.as_text(unit.permutations())}) + "\n")
     runs = {who: pairs.endpoint(profile, name, seed, branch, data)
             for who, (seed, branch) in pairs.members(name, index).items()}
     # networks of one pair may have been trained on different machines
@@ -89,13 +96,13 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
     provenance = {
         "recipe": name, "recipe_hash": r.hash, "recipe_fields": r.identity(), "reductions": reductions(name, profile),
         "plan": pairs.plan_of(name, profile).told(),
-        "measure_version": MEASURE_VERSION, "parts": [u.part for u in parts],
+        "measure_version": versions_of(name), "parts": [u.part for u in parts],
         "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(name, index).items()},
         "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},
         **({"speedups": sorted(set().union(*fast.values())), "speedups_of": {who: sorted(used) for who, used in fast.items()}}
            if any(fast.values()) else {}),
         "train_seconds": round(sum(e["seconds"] for who, run in runs.items() for e in run.history
-                                   if who != "B" or e["epoch"] > (r.spawn_epoch or 0)), 1),  # the trunk of A and B once
+                                   if r.matching or who != "B" or e["epoch"] > (r.spawn_epoch or 0)), 1),  # the trunk of A and B once
         "measure_seconds": round(sum(result["seconds"] for result in results), 1),
         **results[-1]["environment"],
         # parts may have been measured at several commits, of one measure_version
@@ -105,7 +112,7 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
         if name in experiment.recipes:
             records.save_pair(experiment.name, profile, f"{name}/{index}", provenance,
                               [row for row in rows if experiment.keeps(row)],
-                              model=r.model, data=r.data, method="spawning" if r.spawn_epoch is not None else "none")
+                              model=r.model, data=r.data, method=r.matching or ("spawning" if r.spawn_epoch is not None else "none"))
 
 
 def describe(data: Dataset) -> dict[str, Any]:
@@ -120,14 +127,15 @@ def _ship(profile: str, name: str) -> list[str]:
     when to spawn: they are trained in a second.
     """
     higher = PROFILES[PROFILES.index(profile) + 1:]
-    if profile == "smoke" and name in SPAWN_AT or profile == "lite" and any(pairs.shipped_path(p, name, 0, "A").exists() for p in higher):
+    if profile == "smoke" and name in SPAWN_AT or profile == "lite" and any(pairs.shipped_path(p, recipe(name, profile).trained_as, 0, "A").exists() for p in higher):
         return []
-    data, r = dataset(recipe(name, profile)), recipe(name, profile)
+    r = recipe(recipe(name, profile).trained_as, profile)
+    data = dataset(r)
     first = set(pairs.members(name, 0).values())
     every = {member for index in range(PAIRS[profile][name]) for member in pairs.members(name, index).values()}
     done = []
     for seed, branch in sorted(every):
-        source, target = run_path(r, seed, branch, data), pairs.shipped_path(profile, name, seed, branch)
+        source, target = run_path(r, seed, branch, data), pairs.shipped_path(profile, r.name, seed, branch)
         if _is_run(target, run_key(r, seed, branch, data)):  # records quote it: trained anew elsewhere, it has other bits
             continue
         if source.exists() and ((seed, branch) in first or source.stat().st_size <= SMALL):

@@ -12,29 +12,41 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from llfc_lib import ROOT, __version__
 from llfc_lib.data import Dataset, load
-from llfc_lib.experiments import pairs
+from llfc_lib.experiments import matched, pairs, widths
+from llfc_lib.metrics import feature_spectra, weight_spectra
 from llfc_lib.metrics.rows import Row
 from llfc_lib.places import atomic_write, cache_dir, writable
 from llfc_lib.training.loop import new_network, run_path, train
-from llfc_lib.training.recipes import PAIRS, QUEUE, Recipe, check_profile, recipe
+from llfc_lib.training.recipes import PAIRS, QUEUE, RECIPES, WIDTHS, Recipe, check_profile, recipe
 
 #: Raise a part's when a metric, null or control in it would give other numbers.
 MEASURE_VERSION = {"pair": 2, "t=1": 1, "matched": 2}
+#: The same for parts that only matched networks have.
+MATCHED_VERSION = {"match": 1, "spectra": 1}
+SWEEP_VERSION = {"sweep": 1}
 
 
 def measure_version(part: str) -> int:
-    return MEASURE_VERSION[part.split(" ")[-1]]
+    return {**MEASURE_VERSION, **MATCHED_VERSION, **SWEEP_VERSION}[part.split(" ")[-1]]
+
+
+def versions_of(name: str) -> dict[str, int]:
+    """Of all parts that the recipe's pairs have: for a record."""
+    if name in WIDTHS:
+        return SWEEP_VERSION
+    return {**MEASURE_VERSION, **MATCHED_VERSION} if RECIPES[name].matching else MEASURE_VERSION
 
 
 class Busy(RuntimeError):
@@ -43,7 +55,7 @@ class Busy(RuntimeError):
 
 @dataclass(frozen=True)
 class Unit:
-    """``part`` is "train A" (branch of seed ``index``), or a part of pair ``index``: "pair" or a displacement."""
+    """``part`` is "train A" (branch of seed ``index``), or a part of pair ``index``: "match", "pair", "spectra" or a displacement."""
 
     profile: str
     name: str
@@ -74,9 +86,14 @@ class Unit:
         if self.trains:
             forks = self.branch != "trunk" and bool(self.recipe().spawn_epoch)
             return [Unit(self.profile, self.name, self.index, "train trunk")] if forks else []
-        only = None if self.part == "pair" else ("A", "B")  # a displaced partner needs no independent network
-        return [Unit(self.profile, self.name, seed, f"train {branch}")
-                for member, (seed, branch) in pairs.members(self.name, self.index).items() if only is None or member in only]
+        matched = bool(self.recipe().matching) and self.part not in ("match", "spectra")
+        return [Unit(self.profile, self.recipe().trained_as, seed, f"train {branch}")
+                for member, (seed, branch) in pairs.members(self.name, self.index).items() if member in self.members()
+                ] + [replace(self, part="match")] * matched
+
+    def members(self) -> tuple[str, ...]:
+        """The networks that the part looks at: a displaced partner needs no independent one."""
+        return {"pair": ("A", "B", "independent"), "spectra": ("A",)}.get(self.part, ("A", "B"))
 
     def path(self) -> Path:
         """Where the result lies when it is finished."""
@@ -101,6 +118,11 @@ class Unit:
             epochs = trunk if self.branch == "trunk" else r.epochs - trunk
             return flops_per_image(r) * 3 * len(data.y_train) * epochs
         how = pairs.plan_of(self.name, self.profile)
+        if self.part == "sweep":
+            return flops_per_image(r) * 3 * len(data.y_train) * 2 * (r.epochs + 5)
+        if self.part in MATCHED_VERSION:
+            epochs = dict(r.matching_args).get("epochs", 2)  # of passes through the training set, forward and back
+            return flops_per_image(r) * 3 * len(data.y_train) * epochs
         if self.part == "pair":
             return flops_per_image(r) * (120 * min(how.pair_first or 10**9, len(data.y_test)) + 60 * how.calibration)
         passes = how.draws * (20 if self.part.endswith("matched") else 15)
@@ -115,19 +137,30 @@ class Unit:
                 train(self.recipe(), self.index, self.branch, dataset(self.recipe()), device)
                 return
             began = time.perf_counter()
-            members = None if self.part == "pair" else ("A", "B")
-            nets, data = pairs.networks(self.profile, self.name, self.index, device, only=members)
-            if self.part == "pair":
-                rows = pairs.measure_pair(self.profile, self.name, nets, data)
-                for who, (seed, branch) in pairs.members(self.name, self.index).items():
-                    if who != "independent":
-                        rows += pairs.curve_rows(who, pairs.endpoint(self.profile, self.name, seed, branch, data))
+            extra: dict[str, Any] = {}
+            nets, data = pairs.networks(self.profile, self.name, self.index, device, only=self.members())
+            if self.part == "sweep":
+                rows = widths.sweep(self.profile, self.name, self.index, data, device)
+            elif self.part == "match":
+                permutations, rows = matched.find(self.profile, self.name, self.index, nets, data)
+                extra["permutations"] = matched.as_text(permutations)
+            elif self.part == "spectra":
+                start = new_network(self.recipe(), data, pairs.members(self.name, self.index)["A"][0])
+                rows = weight_spectra(nets["A"], start, f"{self.name}/{self.index}") + feature_spectra(nets["A"], data.loader("test"), start)
             else:
-                kind, matched = pairs.DISPLACED[self.part]
-                rows = pairs.measure_displaced(self.profile, self.name, self.index, nets, data, kind, matched)
+                if self.recipe().matching:
+                    nets = matched.bring_together(self.profile, self.name, nets, data, self.permutations())
+                if self.part == "pair":
+                    rows = pairs.measure_pair(self.profile, self.name, nets, data)
+                    for who, (seed, branch) in pairs.members(self.name, self.index).items():
+                        if who != "independent":
+                            rows += pairs.curve_rows(who, pairs.endpoint(self.profile, self.name, seed, branch, data))
+                else:
+                    kind, at_distance = pairs.DISPLACED[self.part]
+                    rows = pairs.measure_displaced(self.profile, self.name, self.index, nets, data, kind, at_distance)
             result = {"unit": str(self), "rows": [asdict(row) for row in rows],
                       "seconds": round(time.perf_counter() - began, 2), "work": self.work(),
-                      "environment": environment(device)}
+                      "environment": environment(device), **extra}
             writable(self.path().parent)
             atomic_write(self.path(), json.dumps(result).encode())
 
@@ -136,6 +169,10 @@ class Unit:
         found = json.loads(self.path().read_text())
         found["rows"] = [Row(**row) for row in found["rows"]]
         return found
+
+    def permutations(self) -> dict[str, Tensor]:
+        """What the pair's "match" part found."""
+        return matched.from_text(json.loads(replace(self, part="match").path().read_text())["permutations"])
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -158,7 +195,7 @@ def plan(profile: str | None = None) -> list[Unit]:
             for index in range(max(PAIRS[p][name] for name in names)):
                 for name in (n for n in names if index < PAIRS[p][n]):
                     measures = [Unit(p, name, index, part) for part in pairs.plan_of(name, p).parts]
-                    units |= dict.fromkeys(n for u in measures[0].needs() for n in (*u.needs(), u))
+                    units |= dict.fromkeys(n for unit in measures for u in unit.needs() for n in (*u.needs(), u))
                     units |= dict.fromkeys(measures)
     return list(units)
 

@@ -72,6 +72,52 @@ def _spawned(network: str, title: str, recipe: str, llfc: str, com: str, tab: st
     )
 
 
+_METHODS = {"activation": "activation matching", "weight": "weight matching", "ste": "the straight-through estimator"}
+_MATCHED_FIGURES = {"mnist": {"activation": ("fig12", "fig17"), "weight": ("fig12", "fig17"), "ste": ("fig14", "")},
+                    "cifar10": {"activation": ("fig13", "fig18"), "weight": ("fig13", "fig18"), "ste": ("fig14", "")}}
+
+
+def _matched(network: str, method: str) -> tuple[Claim, ...]:
+    """The claims that the appendix makes of MLPs brought together by one method."""
+    own, key = {"recipe": f"mlp_{network}_perm_{method}"}, f"{network}_{method}"
+    who = f"MLPs on {'MNIST' if network == 'mnist' else 'CIFAR-10'}, {_METHODS[method]}"
+    llfc, com = _MATCHED_FIGURES[network][method]
+    figure = f"Figure {llfc[-2:]}"
+    claims = [
+        Claim(f"lmc_{key}", "B.1", "B.1.2", f"{who}: the two networks are linearly connected.", "modes that satisfy LMC are found", "lmc_perm",
+              "connected", "B1_matching", **own),
+        Claim(f"cosine_{key}", "B.2", figure, f"{who}: $1-\\mathrm{{cosine}}_\\alpha$ is close to 0 compared with the baseline "
+              "$1-\\mathrm{cosine}_{A,B}$.", "close to 0 compared with the baseline", llfc, "cosine", "B2_llfc_perm", **own),
+        Claim(f"coefficient_{key}", "B.2", figure, f"{who}: $\\mathrm{{coef}}_\\alpha$ is close to 1.", "close to 1 in most cases", llfc,
+              "coefficient", "B2_llfc_perm", **own),
+    ]
+    if com:
+        extension = key == "mnist_weight"
+        claims += [
+            Claim(f"commutativity_{key}", "B.3", f"Figure {com[-2:]}", f"{who}: $\\mathrm{{Dist}}_{{com}}$ is negligible compared with "
+                  "$\\mathrm{Dist}_W$ and $\\mathrm{Dist}_H$.", "negligible" + " (for activation matching)" * extension, com, "commutativity",
+                  "B3_commutativity_perm", extension=extension, **own),
+            Claim(f"resembles_{key}", "B.4", "B.4", f"{who}: stitched networks err about as rarely as A and B do.",
+                  "closely resemble the errors of A and B (for spawned networks)", "stitch_perm", "resembles", "B4_stitching_perm",
+                  extension=True, **own),
+            Claim(f"strong_features_{key}", "B.5", "B.5", f"{who}: $W_AH_A=W_AH_B$ and $W_BH_B=W_BH_A$.", "what the permutation is to satisfy",
+                  "strong", "transfer", "B5_rebasin", **own),
+            Claim(f"strong_weights_{key}", "B.5", "B.5", f"{who}: $W_AH_A=W_BH_A$ and $W_BH_B=W_AH_B$.", "what the permutation is to satisfy",
+                  "strong", "same_weights", "B5_rebasin", **own),
+        ]
+    return tuple(claims)
+
+
+def _low_rank(network: str) -> tuple[Claim, ...]:
+    own, who = {"recipe": f"mlp_{network}_perm_weight"}, f"MLPs on {'MNIST' if network == 'mnist' else 'CIFAR-10'}"
+    return (
+        Claim(f"low_rank_weights_{network}", "B.5", "Figure 20", f"{who}: the weights are approximately of low rank.", "approximately low-rank",
+              "fig20", "low_rank_weights", "B5_rebasin", **own),
+        Claim(f"low_rank_features_{network}", "B.5", "Figure 21", f"{who}: the activations are approximately of low rank.",
+              "approximately low-rank", "fig21", "low_rank_features", "B5_rebasin", extension=network == "mnist", **own),
+    )
+
+
 CLAIMS = (
     Claim("lmc", "B.1", "B.1.1", "Children spawned from a common initialisation are linearly connected.",
           "LMC holds", "lmc_mlp", "connected", "B1_settings"),
@@ -98,6 +144,10 @@ CLAIMS = (
     Claim("separates", "B.3", "Figure 19", "ResNet-20: $\\mathrm{Dist}_{com}$ of connected networks is far below that of independent ones.",
           "$\\mathrm{Dist}_{com,LMC}$ is negligible beside $\\mathrm{Dist}_{com,not\\ LMC}$", "fig19", "separates", "B3_commutativity_conv",
           recipe="resnet20_cifar10_spawn"),
+    *(claim for network in ("mnist", "cifar10") for method in _METHODS for claim in _matched(network, method)),
+    *_low_rank("mnist"), *_low_rank("cifar10"),
+    Claim("vgg_perm", "B.1", "B.1.2", "VGG-16 of different initialisation is not linearly connected by a permutation.",
+          "unable to achieve LMC, so not used", "vgg_perm", "not_connected", "B1_matching", recipe="vgg16_cifar10_spawn_weight"),
     Claim("cooccurs", "B.2", "B.2", "LLFC co-occurs with linear mode connectivity.", "consistently co-occurs", "cooccur", "cooccurs",
           "B2_llfc_conv", recipe=""),
     Claim("spawn_epoch", "B.1", "B.1.1", "Spawning after epoch 5 makes children of ResNet-20 linearly connected.", "after training 5 epochs",

@@ -12,10 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from llfc_lib.metrics.spectra import shares_of
 from llfc_lib.report import verdicts
 from llfc_lib.report.claims import TABLES
-from llfc_lib.report.select import at, numbers, own, pairwise, recipe_of, sites_of
-from llfc_lib.training.recipes import SPAWN_AT
+from llfc_lib.report.select import at, numbers, own, pair_word, pairwise, recipe_of, sites_of
+from llfc_lib.training.recipes import MATCHED, SPAWN_AT
 
 WIDTH, DPI, SHOWN = 6.4, 200, 640  # inches, dots an inch, pixels on the page
 # Okabe and Ito's colours: told apart by the colour-blind, dark enough on white
@@ -23,6 +24,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = "#0072B2", "#D55E00", "#007a5a", "
 ALPHA_COLOURS = {0.25: SKY, 0.5: BLUE, 0.75: PURPLE}
 NULL_COLOURS = {"rotation": ORANGE, "entries": GREEN, "gaussian": GREY}
 NULL_LABELS = {"rotation": "null: difference rotated", "entries": "null: its entries shuffled", "gaussian": "null: Gaussian"}
+UNMATCHED = "control: before matching"
 NULL_OF_MATCHED = (ORANGE, "null: difference rotated, as far away")
 STYLE = {"font.size": 8.5, "axes.titlesize": 9, "axes.labelsize": 8.5, "legend.fontsize": 7.5, "axes.spines.top": False,
          "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.frameon": False}
@@ -162,10 +164,14 @@ def llfc(frame: pd.DataFrame) -> Shown:
     axes[1].set_title("coefficient", loc="left", fontsize=8)
     axes[1].axhline(0, color="black", linewidth=0.6)
     ratio, again = numbers(rows, "cos_ratio"), numbers(rows, "cos_ratio", statistics="recomputed")
-    for axis, size in ((axes[2], "t=1"), (axes[3], "matched")):
+    sizes = [(axis, size) for axis, size in ((axes[2], "t=1"), (axes[3], "matched")) if size == "matched" or rows["kind"].str.endswith(size).any()]
+    if len(sizes) == 1:  # no partner with t = 1 was measured
+        axes[2].remove()
+    for axis, size in sizes:
         _points(axis, pairwise(ratio, sites, 0.5), BLUE, "α = 0.5")
         if len(again):
             _points(axis, pairwise(again, sites, 0.5), RED, "α = 0.5, statistics recomputed", 0.25, "D")
+        _points(axis, pairwise(numbers(rows, "cos_ratio", "control", "unmatched"), sites, 0.5), RED, UNMATCHED, 0.3, "x")
         _band(axis, pairwise(numbers(rows, "cos_ratio", "null", "nearest endpoint"), sites, 0.5), "#b8860b",
               "null: nearest endpoint")
         for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
@@ -181,7 +187,9 @@ def llfc(frame: pd.DataFrame) -> Shown:
                           ((), ("null", "nearest endpoint"), ("null", "rotation matched")))
     displaced = f", partners rotated at random to the same distance between {turned.min():.3f} and {turned.max():.3f}" \
         if len(turned) else ""
-    alt = (f"LLFC of spawned pairs ({made_by}). Half-way, 1 - cosine of the features is between {half.min():.3f} and "
+    before = numbers(rows[rows["alpha"] == 0.5], "cos_ratio", "control", "unmatched")
+    displaced += f", the same two networks before matching {_span(before, 2)}" if len(before) else ""
+    alt = (f"LLFC of {pair_word(rows)} pairs ({made_by}). Half-way, 1 - cosine of the features is between {half.min():.3f} and "
            f"{half.max():.3f} of its baseline; the nearest endpoint would give {_span(null, 3)}{displaced}. "
            f"1 - coefficient reaches {numbers(rows, '1-coef_alpha').abs().max():.3f}.")
     return Shown(figure, alt)
@@ -203,6 +211,7 @@ def commutativity(frame: pd.DataFrame) -> Shown:
           NULL_LABELS["rotation"], 2)
     control = pairwise(numbers(rows, "dist_com", "control", "independent"), sites)
     _points(axes[1], control, RED, "control: independent pair", 0.3, "x")
+    _points(axes[1], pairwise(numbers(rows, "dist_com", "control", "unmatched"), sites), RED, UNMATCHED, 0.42, "+")
     for axis, title in zip(axes, ("beside the distances of weights and features", "its nulls and control")):
         _log(axis)
         axis.set_ylabel("dist (no unit, log scale)")
@@ -210,7 +219,7 @@ def commutativity(frame: pd.DataFrame) -> Shown:
         _site_axis(axis, sites)
     _legend(figure, axes, columns=3)
     formula, shuffled = (numbers(rows, "dist_com", "null", kind) for kind in ("formula", "shuffled units"))
-    alt = (f"Commutativity of spawned pairs ({made_by}). Dist_com is {(com / w).min():.3f} to {(com / w).max():.3f} of Dist_W; "
+    alt = (f"Commutativity of {pair_word(rows)} pairs ({made_by}). Dist_com is {(com / w).min():.3f} to {(com / w).max():.3f} of Dist_W; "
            f"it is {_span((com / formula).dropna(), 2)} times what the formula gives without "
            f"structure and {_span((com / shuffled).dropna(), 1)} times what shuffled units give.")
     return Shown(figure, alt)
@@ -222,7 +231,7 @@ def additivity(frame: pd.DataFrame) -> Shown:
     sites, values = sites_of(rows, "dist_add"), numbers(rows, "dist_add")
     figure, (axis,), made_by = _figure(rows, 1, 2.9 if len(sites) <= 6 else 3.9)
     shuffled = numbers(rows, "dist_add", "null", "shuffled images")
-    _points(axis, pairwise(values, sites), BLUE, "spawned pair")
+    _points(axis, pairwise(values, sites), BLUE, f"{pair_word(rows)} pair")
     _band(axis, pairwise(shuffled, sites), "#b8860b", "null: shuffled images")
     for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
         _band(axis, pairwise(numbers(rows, "dist_add", "null", f"{kind} matched"), sites), colour,
@@ -243,7 +252,7 @@ def stitching(frame: pd.DataFrame) -> Shown:
     """Stitched errors in both directions beside the endpoints, the paper's table, and the nulls."""
     from llfc_lib.report.tables import wilson
 
-    rows, printed = own(frame), TABLES[frame.attrs["experiment"]]
+    rows, printed = own(frame), TABLES.get(frame.attrs["experiment"], {})
     sites = sites_of(rows, "stitched_error")
     figure, axes, made_by = _figure(rows, 2, 3.3) if len(sites) <= 6 else _figure(rows, 1, 6.6, rows=2)
     error = numbers(rows, "error")
@@ -263,7 +272,7 @@ def stitching(frame: pd.DataFrame) -> Shown:
     if len(raw):
         raw.index = raw.index.set_levels(raw.index.levels[1].str.removesuffix(" (raw)"), level="site")
         _points(axes[0], pairwise(raw, sites), PURPLE, "before normalisation, both directions", 0.34, "^")
-    if rows.attrs["profile"] != "smoke":  # another data set: the paper's numbers say nothing there
+    if printed and rows.attrs["profile"] != "smoke":  # another data set: the paper's numbers say nothing there
         shown = [(k, printed[site]) for k, site in enumerate(sites) if site in printed]
         axes[0].plot(*zip(*shown), "*", color="black", markersize=8,
                      label=f"the paper's Table {frame.attrs['experiment'][-1]}", zorder=5)
@@ -273,6 +282,7 @@ def stitching(frame: pd.DataFrame) -> Shown:
               NULL_LABELS[kind], place)
     control = 100 * numbers(rows, "stitched_error", "control", "independent")
     _points(axes[1], pairwise(control, sites), RED, "control: independent pair", 0.3, "x")
+    _points(axes[1], pairwise(100 * numbers(rows, "stitched_error", "control", "unmatched"), sites), RED, UNMATCHED, 0.42, "+")
     _log(axes[1])
     nulls = "nulls (at the pair's distance) and " * bool(rows["kind"].str.endswith("matched").any())  # a live part may have none
     for axis, title in zip(axes, ("mean with 95 % interval of one test set", f"{nulls}control")):
@@ -436,9 +446,11 @@ def barrier(frame: pd.DataFrame) -> Shown:
     rows = own(frame)
     figure, axes, made_by = _figure(rows, 2, 3.0)
     for axis, quantity, unit, factor in ((axes[0], "error", "%", 100), (axes[1], "loss", "nats", 1)):
-        for role, kind, colour, label in (("value", "", BLUE, "spawned pair"),
+        for role, kind, colour, label in (("value", "", BLUE, f"{pair_word(rows)} pair"), ("control", "unmatched", PURPLE, UNMATCHED),
                                           ("control", "independent", RED, "control: independent pair")):
             values = factor * numbers(rows, quantity, role, kind)
+            if values.empty:
+                continue
             for _, one in values.groupby("pair"):
                 axis.plot(one.index.get_level_values("alpha"), one.to_numpy(), color=colour, alpha=0.25, linewidth=0.7)
             mean = values.groupby("alpha").mean()
@@ -460,7 +472,7 @@ def barrier(frame: pd.DataFrame) -> Shown:
     recomputed = f", with recomputed statistics {again.max():.2f}" if len(again) else ""
     over, control = (100 * numbers(rows, "error_barrier_chord", *which) for which in ((), ("control", "independent")))
     alt = (f"Test error and loss between A and B ({made_by}). The largest excess of the error over the chord is "
-           f"{over.max():.2f} points for spawned pairs{recomputed} and {_span(control, 0)} for independent ones.{displaced}")
+           f"{over.max():.2f} points for {pair_word(rows)} pairs{recomputed} and {_span(control, 0)} for independent ones.{displaced}")
     return Shown(figure, alt)
 
 
@@ -484,3 +496,88 @@ def training(frame: pd.DataFrame) -> Shown:
     _legend(figure, axes, columns=2)
     return Shown(figure, f"Training curves of all networks ({made_by}). Mean test error after the last epoch: "
                          f"{'; '.join(last.values())}.")
+
+
+def matched_barriers(frame: pd.DataFrame) -> Shown:
+    """The barrier of every method before and after matching, on the test and the training set, error and loss."""
+    figure, axes, made_by = _figure(frame, 2, 4.6, rows=2)
+    recipes = [name for name in MATCHED if (recipe_of(frame) == name).any()]
+    told = []
+    for axis, (quantity, unit, factor, linear), suffix in zip(
+            axes, (("error", "points", 100, 0.1), ("loss", "nats", 1, 0.01)) * 2, ("", "", "_on_training", "_on_training")):
+        for role, kind, colour, label, marker, shift in (("value", "", BLUE, "matched", "o", 0.0), ("control", "unmatched", RED, UNMATCHED, "x", 0.2),
+                                                         ("null", "rotation matched", ORANGE, NULL_OF_MATCHED[1], "d", -0.2)):
+            groups = [factor * numbers(frame[recipe_of(frame) == name], f"{quantity}_barrier_chord{suffix}", role, kind).to_numpy()
+                      for name in recipes]
+            _points(axis, groups, colour, label, shift, marker)
+            if role != "null" and quantity == "error":
+                told.append(f"{label}, {'training' if suffix else 'test'}: " + ", ".join(
+                    f"{_method(name)} {group.mean():.2f}" for name, group in zip(recipes, groups) if len(group)))
+        axis.set_yscale("symlog", linthresh=linear)
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set_ylabel(f"{quantity} barrier above the chord\n({unit}; linear below {linear:g})")
+        axis.set_title("training set" if suffix else "test set", loc="left", fontsize=8)
+        axis.set_xticks(range(len(recipes)), [_method(name).replace(", ", "\n") for name in recipes], fontsize=6.5)
+        axis.set_xlim(-0.6, len(recipes) - 0.4)
+    _legend(figure, axes, columns=3)
+    return Shown(figure, f"Error barrier in points before and after matching ({made_by}). " + "; ".join(told) + ".")
+
+
+def _method(name: str) -> str:
+    base, method = MATCHED[name]
+    return f"{'MNIST' if 'mnist' in base else 'CIFAR-10'}, {method if method != 'ste' else 'STE'}"
+
+
+def strong_forms(frame: pd.DataFrame) -> Shown:
+    """Both stronger forms of commutativity at every map, with nulls and controls."""
+    rows = own(frame)
+    figure, axes, made_by = _figure(rows, 2, 3.3)
+    told = []
+    for axis, quantity, title in ((axes[0], "dist_transfer", "$W_AH_A$ against $W_AH_B$"), (axes[1], "dist_weights", "$W_AH_A$ against $W_BH_A$")):
+        sites, values = sites_of(rows, quantity), numbers(rows, quantity)
+        shuffled = numbers(rows, quantity, "null", "shuffled units")
+        _points(axis, pairwise(values, sites), BLUE, f"{pair_word(rows)} pair, both directions")
+        _band(axis, pairwise(shuffled, sites), "#b8860b", "null: shuffled units", 0)
+        _band(axis, pairwise(numbers(rows, quantity, "null", "rotation matched"), sites), ORANGE, NULL_LABELS["rotation"], 2)
+        _points(axis, pairwise(numbers(rows, quantity, "control", "unmatched"), sites), RED, UNMATCHED, 0.3, "+")
+        _log(axis)
+        axis.set_ylabel("dist (no unit, log scale)")
+        axis.set_title(title, loc="left", fontsize=8)
+        _site_axis(axis, sites)
+        told.append(f"{quantity} {_span(values, 3)}, with shuffled units {_span(shuffled, 3)}, before matching "
+                    f"{_span(numbers(rows, quantity, 'control', 'unmatched'), 2)}")
+    _legend(figure, axes, columns=2)
+    return Shown(figure, f"The stronger forms of commutativity ({made_by}): {'; '.join(told)}.")
+
+
+SPECTRA = {"W": (("W", "value", "", BLUE, "trained weights"), ("W", "null", "before training", ORANGE, "before training"),
+                 ("W", "null", "gaussian matrix", GREY, "Gaussian matrix")),
+           "H": (("H", "value", "", BLUE, "trained"), ("Hc", "value", "", GREEN, "trained, centred"),
+                 ("H", "null", "before training", ORANGE, "before training"), ("Hc", "null", "before training", RED, "before training, centred"),
+                 ("Hc", "null", "images shuffled unit by unit", GREY, "images shuffled unit by unit, centred"))}
+
+
+def spectra(frame: pd.DataFrame, what: str = "W") -> Shown:
+    """Figures 20 and 21: singular values over the largest, against index / n, layer by layer, with reference matrices."""
+    rows = own(frame)
+    shares = shares_of(rows["quantity"].unique().tolist(), what)
+    sites = sites_of(rows, f"stable_rank_{what}")
+    figure, axes, made_by = _figure(rows, len(sites), 2.9)
+    told = []
+    for axis, site in zip(axes, sites):
+        for matrix, role, kind, colour, label in SPECTRA[what]:
+            lines = [pairwise(numbers(rows, f"sigma_{matrix}/{share:g}", role, kind), [site])[0] for share in shares]
+            for k in range(len(lines[0])):
+                axis.plot(shares, [line[k] for line in lines], color=colour, linewidth=0.6, alpha=0.4)
+            if len(lines[0]):
+                axis.plot(shares, [line.mean() for line in lines], color=colour, linewidth=1.4, label=label)
+        axis.set_yscale("log")
+        axis.set_ylim(bottom=1e-4)
+        axis.set_xlabel("index / n")
+        axis.set_title(site, loc="left", fontsize=8)
+        rank = numbers(rows, f"stable_rank_share_{what}")
+        told.append(f"{site} {_span(at(rank, site=site), 3)}")
+    axes[0].set_ylabel("singular value / largest, log scale")
+    _legend(figure, axes, columns=3)
+    return Shown(figure, f"Singular values of {'weights' if what == 'W' else 'post-activations'} ({made_by}). Stable rank over n: {'; '.join(told)}.")

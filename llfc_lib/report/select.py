@@ -28,10 +28,25 @@ def recipe_of(frame: pd.DataFrame) -> pd.Series:
 
 
 def own(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the experiment's first recipe, the printed setting; variants have tables of their own."""
-    chosen = frame[recipe_of(frame) == EXPERIMENTS[frame.attrs["experiment"]].recipes[0]]
+    """Rows of the recipe that :func:`of` named, else of the experiment's first, the printed setting; variants have tables
+    of their own."""
+    chosen = frame[recipe_of(frame) == frame.attrs.get("recipe", EXPERIMENTS[frame.attrs["experiment"]].recipes[0])]
     chosen.attrs = frame.attrs
     return chosen
+
+
+def of(frame: pd.DataFrame, recipe: str) -> pd.DataFrame:
+    """The rows of one recipe of an experiment that has several, for a figure or table of its own. ValueError if there are none."""
+    chosen = frame[recipe_of(frame) == recipe]
+    if chosen.empty:
+        raise ValueError(f"the record of {frame.attrs['experiment']!r} has no pair of {recipe!r}; it has {sorted(recipe_of(frame).unique())}")
+    chosen.attrs = {**frame.attrs, "recipe": recipe}
+    return chosen
+
+
+def pair_word(frame: pd.DataFrame) -> str:
+    """"spawned" or "matched": how the pairs came together."""
+    return "spawned" if set(frame["method"]) <= {"spawning", "none"} else "matched"
 
 
 def depth(site: str) -> tuple[int, list[int], int]:

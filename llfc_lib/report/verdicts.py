@@ -93,8 +93,14 @@ def agreement_of(holds: pd.Series) -> str:
     return REPRODUCED if holds.all() else PARTLY if holds.any() else NOT
 
 
-def evidence_of(value: pd.Series, nulls: Mapping[str, pd.Series], control: pd.Series | None = None) -> tuple[str, str]:
-    """Whether |value| is below half of every null and below the control, everywhere; and which nulls hold it up.
+def controls_of(own: pd.DataFrame, quantity: str) -> dict[str, pd.Series]:
+    """The same quantity of what is not connected: an independent pair, and two matched networks before matching."""
+    found = {label: numbers(own, quantity, "control", kind) for label, kind in (("control", "independent"), ("before matching", "unmatched"))}
+    return {label: values for label, values in found.items() if len(values)}
+
+
+def evidence_of(value: pd.Series, nulls: Mapping[str, pd.Series], controls: Mapping[str, pd.Series] | None = None) -> tuple[str, str]:
+    """Whether |value| is below half of every null and below the controls, everywhere; and which nulls hold it up.
 
     A null without any number in the record is passed over; without any null, none applies. One that lacks some pairs
     or sites cannot fail there, but neither can it be exceeded.
@@ -109,9 +115,9 @@ def evidence_of(value: pd.Series, nulls: Mapping[str, pd.Series], control: pd.Se
         group[0] += int((both["value"] >= SUPPORTED * both["null"]).sum())
         group[1] += len(both)
     seen = sum(of for _, of in counts.values())
-    if control is not None:
+    for label, control in (controls or {}).items():
         both = pd.concat([value.abs(), control.abs()], axis=1, keys=["value", "null"]).dropna()
-        counts["control"] = [int((both["value"] >= both["null"]).sum()), len(both)]
+        counts[label] = [int((both["value"] >= both["null"]).sum()), len(both)]
     if failed := [f"{kind} in {bad} of {of} cases" for kind, (bad, of) in counts.items() if bad]:
         return EXCEEDS_NOT, "not below half of: " + "; ".join(failed)
     if absent:
@@ -150,25 +156,27 @@ def connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
     allowed = allowed_barrier(own)
     nulls = {kind: numbers(own, "error_barrier_chord", "null", kind) for kind in DISPLACED}
     control = numbers(own, "error_barrier_chord", "control", "independent")
-    evidence, word = evidence_of(numbers(own, "error_barrier_chord"), nulls, control)
+    evidence, word = evidence_of(numbers(own, "error_barrier_chord"), nulls, controls_of(own, "error_barrier_chord"))
     again = numbers(own, "error_barrier_chord", statistics="recomputed")
     recomputed = f" ({100 * again.max():.2f} with recomputed statistics)" if len(again) else ""
     ours = f"largest excess over the chord {100 * barrier.max():.2f} points{recomputed}, allowed {100 * allowed.min():.2f}; " \
            f"control {100 * control.mean():.1f}"
+    before = numbers(own, "error_barrier_chord", "control", "unmatched")
+    ours += f"; before matching {100 * before.mean():.1f}" if len(before) else ""
     return agreement_of(barrier <= allowed), evidence, ours, word
 
 
 def cosine(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
     ratio = measured(own, "cos_ratio")
     nulls = {kind: numbers(own, "cos_ratio", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
-    evidence, word = evidence_of(ratio, nulls, numbers(own, "cos_ratio", "control", "independent"))
+    evidence, word = evidence_of(ratio, nulls, controls_of(own, "cos_ratio"))
     return agreement_of(ratio <= NEGLIGIBLE), evidence, by_site(ratio), word
 
 
 def coefficient(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
     off = measured(own, "1-coef_alpha")
     nulls = {kind: numbers(own, "1-coef_alpha", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
-    evidence, word = evidence_of(off, nulls, numbers(own, "1-coef_alpha", "control", "independent"))
+    evidence, word = evidence_of(off, nulls, controls_of(own, "1-coef_alpha"))
     return agreement_of(off.abs() <= CLOSE_TO_ONE), evidence, "1 - coef: " + by_site(off), word
 
 
@@ -182,7 +190,7 @@ def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str
         return c / (w * h)
 
     first, word = evidence_of(com, {kind: numbers(own, "dist_com", "null", kind) for kind in ("formula", "shuffled units")},
-                              numbers(own, "dist_com", "control", "independent"))
+                              controls_of(own, "dist_com"))
     second, more = evidence_of(com / (w * h), {kind: per_product("null", kind) for kind in DISPLACED})
     evidence = next((e for e in (EXCEEDS_NOT, INCOMPLETE) if e in (first, second)), first)
     return (agreement_of(worst <= NEGLIGIBLE), evidence, "Dist_com / smaller of Dist_W, Dist_H: " + by_site(worst),
@@ -193,7 +201,7 @@ def additivity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, s
     dist = measured(own, "dist_add")
     # only displaced partners at the same distance: this quantity grows with the distance of the pair
     nulls = {kind: numbers(own, "dist_add", "null", kind) for kind in ["shuffled images", *MATCHED]}
-    evidence, word = evidence_of(dist, nulls, numbers(own, "dist_add", "control", "independent"))
+    evidence, word = evidence_of(dist, nulls, controls_of(own, "dist_add"))
     return agreement_of(dist <= NEGLIGIBLE), evidence, by_site(dist), word
 
 
@@ -243,7 +251,7 @@ def profile(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str,
     off = 1 - found[""]  # as elsewhere: less than half as far from the printed profile as any null, and nearer than the control
     nulls = {kind: 1 - null for kind in MATCHED if len(null := alike(own, printed, "", "null", kind))}
     control = alike(own, printed, "", "control", "independent")
-    evidence, word = evidence_of(off, nulls, 1 - control if len(control) else None)
+    evidence, word = evidence_of(off, nulls, {"control": 1 - control} if len(control) else {})
     told = {"displaced partners": 1 - pd.concat(nulls.values()) if nulls else control[:0], "independent pairs": control}
     word = "; ".join([f"{label} {spread(values)}" for label, values in told.items() if len(values)] + [word])
     return agreement_of(found[""] >= ALIKE), evidence, f"rank correlation with the printed profile: {text}", word
@@ -323,8 +331,46 @@ def transfer(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str
     dist = measured(own, "dist_transfer")
     nulls = {"shuffled units": numbers(own, "dist_transfer", "null", "shuffled units"),
              **{kind: numbers(own, "dist_transfer", "null", kind) for kind in MATCHED}}
-    evidence, word = evidence_of(dist, nulls, numbers(own, "dist_transfer", "control", "independent"))
+    evidence, word = evidence_of(dist, nulls, controls_of(own, "dist_transfer"))
     return agreement_of(dist <= NEGLIGIBLE), evidence, by_site(dist), word
+
+
+def same_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    dist = measured(own, "dist_weights")
+    nulls = {"shuffled units": numbers(own, "dist_weights", "null", "shuffled units"),
+             **{kind: numbers(own, "dist_weights", "null", kind) for kind in MATCHED}}
+    evidence, word = evidence_of(dist, nulls, controls_of(own, "dist_weights"))
+    return agreement_of(dist <= NEGLIGIBLE), evidence, by_site(dist), word
+
+
+def _low_rank(own: pd.DataFrame, matrix: str, nulls: Sequence[str]) -> tuple[str, str, str, str]:
+    """At least half of the singular values are below a tenth of the largest; the stable rank over n against references."""
+    middle = measured(own, f"sigma_{matrix}/0.5")
+    rank = measured(own, f"stable_rank_share_{matrix}")
+    found = {kind: numbers(own, f"stable_rank_share_{matrix}", "null", kind) for kind in nulls}
+    evidence, word = evidence_of(rank, found)
+    word += "; stable rank / n of references: " + ", ".join(f"{kind}: {by_site(values)}" for kind, values in found.items())
+    return (agreement_of(middle <= NEGLIGIBLE), evidence,
+            f"middle singular value over the largest: {by_site(middle)}; stable rank / n: {by_site(rank)}", word)
+
+
+def low_rank_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    return _low_rank(own, "W", ("gaussian matrix", "before training"))
+
+
+def low_rank_features(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Of the centred features: uncentred, the mean response alone is the largest singular value."""
+    return _low_rank(own, "Hc", ("images shuffled unit by unit", "before training"))
+
+
+def not_connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """The claim is that the barrier stays: it holds where it is above what is allowed, with either kind of statistics."""
+    barrier = measured(own, "error_barrier_chord").groupby("pair").mean()
+    again = numbers(own, "error_barrier_chord", statistics="recomputed").groupby("pair").mean()
+    lower = pd.concat([barrier, again], axis=1).min(axis=1) if len(again) else barrier
+    before = numbers(own, "error_barrier_chord", "control", "unmatched")
+    ours = f"barrier {spread(100 * barrier)} points, with recomputed statistics {spread(100 * again)}; before matching {spread(100 * before)}"
+    return agreement_of(lower > allowed_barrier(own)), NO_NULL, ours, NOTHING
 
 
 def spawn_epoch(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
@@ -363,11 +409,11 @@ def cooccurrence(frame: pd.DataFrame) -> pd.DataFrame:
     """One line a pair and control: barrier (fraction), whether connected, LLFC ratio at alpha .5 (mean over layers), and
     the same ratio over that of the nearest endpoint and of rotated partners at the same distance."""
     lines = []
-    for role, kind in (("value", ""), ("control", "independent")):
+    for role, kind in (("value", ""), ("control", "independent"), ("control", "unmatched")):
         barrier = numbers(frame, "error_barrier_chord", role, kind).groupby("pair").mean()
         ratio = at(numbers(frame, "cos_ratio", role, kind), alpha=0.5)
         nearest = at(numbers(frame, "cos_ratio", "null" if role == "value" else "control",
-                             "nearest endpoint" if role == "value" else "independent: nearest endpoint"), alpha=0.5)
+                             "nearest endpoint" if role == "value" else f"{kind}: nearest endpoint"), alpha=0.5)
         rotated = at(numbers(frame, "cos_ratio", "null", "rotation matched"), alpha=0.5) if role == "value" else None
         means = {"ratio": ratio, "of nearest": ratio / nearest,
                  "of rotated": ratio / rotated if rotated is not None and len(rotated) else ratio * math.nan}
@@ -392,4 +438,4 @@ def cooccurs(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, s
 
 RULES = {rule.__name__: rule for rule in (connected, cosine, coefficient, commutativity, additivity, endpoints,
                                           stitched_numbers, resembles, learning_rate, profile, separates, transfer, spawn_epoch,
-                                          cooccurs)}
+                                          cooccurs, same_weights, low_rank_weights, low_rank_features, not_connected)}

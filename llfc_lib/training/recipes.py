@@ -22,7 +22,9 @@ class Recipe:
 
     ``schedule`` is "constant", "steps" (times 0.1 at each epoch of ``drops``) or "cosine" (to 0), after a
     linear warm-up of ``warmup`` epochs. ``spawn_epoch`` is the epoch after which children fork (None: networks
-    are independent). ``speedups`` are the ways to compute it faster that a measurement found to pay (see
+    are independent). ``matching`` is the method that brings the two networks of a pair together ("activation", "weight",
+    "ste"; none where they were spawned) with its settings in ``matching_args``; networks are trained as the recipe
+    ``trained_as``. ``speedups`` are the ways to compute it faster that a measurement found to pay (see
     :func:`llfc_lib.training.loop.speedups`); they are no part of its identity. ``choices`` maps a field that the appendix leaves out to the reason for our value.
     """
 
@@ -45,14 +47,22 @@ class Recipe:
     normalise: str = "per-channel mean and std"
     init: str = "PyTorch default"
     spawn_epoch: int | None = None
+    matching: str = ""
+    matching_args: tuple[tuple[str, Any], ...] = ()
+    base: str = ""
     speedups: tuple[str, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
 
     def identity(self) -> dict[str, Any]:
         """The fields that change what is learned, defaults left out: a field added later renames no old run."""
-        told = {"name", "section", "title", "choices", "speedups"}
+        told = {"name", "section", "title", "choices", "speedups", "base"}
         return {f.name: getattr(self, f.name) for f in fields(self)
                 if f.name not in told and getattr(self, f.name) != f.default}
+
+    @property
+    def trained_as(self) -> str:
+        """The recipe whose networks these are: matching them trains none."""
+        return self.base or self.name
 
     @property
     def is_variant(self) -> bool:
@@ -125,6 +135,35 @@ RECIPES |= {name: replace(
     RECIPES["resnet20_cifar10_spawn"], name=name, spawn_epoch=k, title=f"ResNet-20, CIFAR-10, spawning after epoch {k}",
     choices={**_RESNET_CHOICES, "spawn_epoch": "our variant: the appendix gives 5"}) for name, k in SPAWN_AT.items()}
 
+#: How B.1.2 brings independent networks together; every method is a setting of its own. Name to (recipe, method).
+MATCHED = {f"{base}_{method}": (base, method) for base in ("mlp_mnist_perm", "mlp_cifar10_perm")
+           for method in ("activation", "weight", "ste")}
+#: Weight matching of independent networks of the spawning chapters (B.1.2: VGG does not reach LMC by permutation).
+MATCHED_SPAWNED = {f"{base}_weight": (base, "weight") for base in ("vgg16_cifar10_spawn", "resnet20_cifar10_spawn")}
+_METHODS = {"activation": "activation matching", "weight": "weight matching", "ste": "straight-through estimator"}
+_MATCHING = {
+    "activation": {"matching_args": (("images", "all of the training set"),)},
+    "weight": {"matching_args": (("seeds", 5),)},
+    "ste": {"matching_args": (("epochs", 25), ("batch", 1000), ("lr", 1e-2), ("momentum", 0.9), ("held_out", 5000))},
+}
+_MATCHING_CHOICES = {
+    "activation": {"matching_args": "our choice: uncentred products over the training set without augmentation, as the code of Ainsworth et al."},
+    "weight": {"matching_args": "our choice: five orders of visiting, the one with the lowest training loss half-way is taken"},
+    "ste": {"matching_args": "our choice: the code of Ainsworth et al. (samuela/git-re-basin), but 25 epochs in place of 250, and the "
+                             "best iterate chosen on 5,000 held-out training images"},
+}
+RECIPES |= {name: replace(
+    RECIPES[base], name=name, base=base, section="B.1.2", title=f"{RECIPES[base].title.removesuffix(', permutation')}, {_METHODS[method]}",
+    matching=method, **_MATCHING[method],
+    choices={**RECIPES[base].choices, **_MATCHING_CHOICES[method]}) for name, (base, method) in {**MATCHED, **MATCHED_SPAWNED}.items()}
+
+#: When do permutations fail (B.5)? The MNIST MLP of other widths, matched after epochs :data:`WIDTH_EPOCHS`. Name to width.
+WIDTHS = {f"mlp_mnist_width{w}": w for w in (16, 32, 64, 128, 256, 512, 1024)}
+WIDTH_EPOCHS = (0, 1, 2, 5, 15)
+RECIPES |= {name: replace(RECIPES["mlp_mnist_perm"], name=name, title=f"MLP of width {w}, MNIST, permutation", model_args=(("hidden", w),),
+                          epochs=WIDTH_EPOCHS[-1], choices={**RECIPES["mlp_mnist_perm"].choices, "model_args": "our variant: 512 in the appendix",
+                                                            "epochs": "our variant: 100 elsewhere"}) for name, w in WIDTHS.items()}
+
 # ---------------------------------------------------------------------------------------------------------------
 # Profiles. `paper` is B.1 as printed; the others scale it down, here and nowhere else.
 
@@ -147,6 +186,7 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
         "resnet20_cifar10_spawn": _SMOKE_RESNET,
         **{name: {key: value for key, value in _SMOKE_RESNET.items() if key != "spawn_epoch"} for name in SPAWN_AT},
         "mlp_mnist_perm": {**_SMOKE_MLP, "batch": 60},
+        **{name: {**_DIGITS, "batch": 60} for name, w in WIDTHS.items() if w <= 128},
         "mlp_cifar10_perm": {**_SMOKE_MLP, "batch": 60, "augment": ("resized crop", "rotate"), "normalise": "pixels in [0, 1]"},
     },
     "lite": {  # real data, fewer epochs; VGG-16 a quarter as wide, classifier included
@@ -160,6 +200,7 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
     },
     "paper": {
         "mlp_mnist_perm": {},
+        **{name: {} for name in WIDTHS},
         "mlp_cifar10_perm": {},
         "mlp_mnist_spawn": {},
         "mlp_mnist_spawn_lr1.2e-3": {},
@@ -167,20 +208,32 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+_SMOKE_STE = (("epochs", 3), ("batch", 200), ("lr", 1e-2), ("momentum", 0.9), ("held_out", 200))
+for _profile, _scale in SCALE.items():  # matched networks are scaled as they were trained
+    for _name, (_base, _method) in {**MATCHED, **MATCHED_SPAWNED}.items():
+        if _base in _scale:
+            _scale[_name] = {**_scale[_base], **({"matching_args": _SMOKE_STE} if (_profile, _method) == ("smoke", "ste") else {})}
+
 #: Independently initialised pairs of each recipe. Recipes without an entry have no results yet.
 PAIRS = {
-    "smoke": {"mlp_mnist_spawn": 2, "vgg16_cifar10_spawn": 1, "resnet20_cifar10_spawn": 1, **{name: 1 for name in SPAWN_AT}},
+    "smoke": {"mlp_mnist_spawn": 2, "vgg16_cifar10_spawn": 1, "resnet20_cifar10_spawn": 1, **{name: 1 for name in SPAWN_AT},
+              **{name: 2 for name in MATCHED}, **{name: 1 for name in MATCHED_SPAWNED},
+              **{name: 1 for name, w in WIDTHS.items() if w <= 128}},
     "lite": {"mlp_mnist_spawn": 3, "mlp_mnist_spawn_lr1.2e-3": 1, "resnet20_cifar10_spawn": 3, "vgg16_cifar10_spawn": 2,
-             **{name: 2 for name in SPAWN_AT}},
-    "paper": {"mlp_mnist_spawn": 10, "mlp_mnist_spawn_lr1.2e-3": 3, "resnet20_cifar10_spawn": 1},
+             **{name: 2 for name in SPAWN_AT}, "vgg16_cifar10_spawn_weight": 1, "resnet20_cifar10_spawn_weight": 2},
+    "paper": {"mlp_mnist_spawn": 10, "mlp_mnist_spawn_lr1.2e-3": 3, "resnet20_cifar10_spawn": 1, **{name: 3 for name in (*MATCHED, *WIDTHS)}},
 }
 
 
 #: What the queue does first; within a line all first pairs, then all second ones, and so on.
 QUEUE = (
-    ("smoke", ("mlp_mnist_spawn", "vgg16_cifar10_spawn", "resnet20_cifar10_spawn", *SPAWN_AT)),
+    ("smoke", ("mlp_mnist_spawn", "vgg16_cifar10_spawn", "resnet20_cifar10_spawn", *SPAWN_AT, *MATCHED, *MATCHED_SPAWNED,
+               *(name for name, w in WIDTHS.items() if w <= 128))),
     ("paper", ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3")),
     ("lite", ("resnet20_cifar10_spawn", "vgg16_cifar10_spawn")),
+    ("paper", tuple(MATCHED)),
+    ("paper", tuple(WIDTHS)),
+    ("lite", tuple(MATCHED_SPAWNED)),
     ("lite", tuple(SPAWN_AT)),
     ("paper", ("resnet20_cifar10_spawn",)),
     ("lite", ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3")),

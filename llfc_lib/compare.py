@@ -1,0 +1,313 @@
+"""Your own pair of networks in one call: matched, interpolated and measured, every number beside its nulls.
+
+``print(compare(net_a, net_b, test_loader, train_loader=train_loader))`` needs two networks of one architecture and
+images, and nothing else of this project. :func:`load_weights` fills a network from a file first.
+"""
+
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llfc_lib.matching.activation import activation_matching
+from llfc_lib.matching.symmetry import Symmetry, check_symmetry, permuted, symmetry
+from llfc_lib.matching.weight import weight_matching
+from llfc_lib.metrics import LLFC, Barrier, Commutativity, Row, Stitching, displacement_null, measure
+from llfc_lib.metrics.barrier import GRID, NEEDED
+from llfc_lib.metrics.measure import NO_IMAGES, Batch, Loader, Metric, Pair, exact_float32
+from llfc_lib.models.statistics import has_statistics, recomputed
+from llfc_lib.models.view import ACTIVATIONS, MAP_MODULES, View
+from llfc_lib.models.weights import interpolate
+from llfc_lib.progress import Progress
+
+if TYPE_CHECKING:
+    from llfc_lib.report.plots import Shown
+
+MATCHINGS = ("weight", "activation", None)
+CONTROL = "before matching"
+CALIBRATED = 2000  # training images that running statistics are recomputed on
+CHECKED = 4  # images on which f(pi(B)) = f(B) is checked, in float64
+#: What a table shows, in this order; ``rows`` have the rest.
+TOLD = ("error", "loss", "error_barrier_chord", "loss_barrier_chord", "disagreement", "weight_distance", "cos_ratio",
+        "1-cos_alpha", "1-cos_AB", "1-coef_alpha", "dist_com", "dist_W", "dist_H", "stitched_error", "dead_units_A",
+        "dead_units_B", "zero_features")
+FROM_ZERO = ("cos_ratio", "1-cos_alpha", "dist_com")  # 0 is perfect structure, so that a share of the null says something
+ENDS = {1.0: "A", 0.5: "half-way", 0.0: "B"}
+
+
+@dataclass
+class Attempt:
+    """One matching: ``objective`` is what it maximised, ``loss`` the training loss half-way (nats), where it was asked."""
+
+    permutations: dict[str, Tensor]
+    objective: float
+    loss: float | None = None
+
+    def rank(self) -> float:
+        """The lowest is chosen."""
+        return -self.objective if self.loss is None else self.loss
+
+
+@dataclass
+class Comparison:
+    """What :func:`compare` found. ``rows`` hold every number; ``partner`` is the network that A was measured with: B with
+    its units in the order of ``permutations``, B itself without a matching. ``attempts`` has every matching, of which
+    number ``chosen`` was taken."""
+
+    rows: list[Row]
+    images: int
+    matching: str | None
+    partner: nn.Module
+    symmetry: Symmetry | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    chosen: int = 0
+
+    @property
+    def permutations(self) -> dict[str, Tensor]:
+        return self.attempts[self.chosen].permutations if self.attempts else {}
+
+    def frame(self) -> pd.DataFrame:
+        """The rows as a tidy table, a number a line."""
+        return pd.DataFrame([asdict(row) for row in self.rows])
+
+    def table(self, alpha: float = 0.5) -> pd.DataFrame:
+        """A line for each quantity and place, at one alpha: the pair in the first column, nulls and control beside it.
+
+        "pair / smallest null" says how much of a number would be there without structure. Errors are fractions, losses
+        nats; error and loss are always given at A, half-way and at B.
+        """
+        lines: dict[tuple[str, str], dict[str, float]] = {}
+        for row in sorted((r for r in self.rows if r.quantity in TOLD), key=lambda r: TOLD.index(r.quantity)):
+            is_curve = row.quantity in ("error", "loss")
+            if row.alpha in (ENDS if is_curve else (None, alpha)):
+                place = ENDS[row.alpha] if is_curve else f"{row.site} {row.direction}".strip()
+                lines.setdefault((row.quantity, place), {})[_column(row)] = row.mean
+        table = pd.DataFrame(list(lines.values()), pd.MultiIndex.from_tuples(lines, names=["quantity", "place"]))
+        nulls = [name for name in table if name.startswith("null: ")]
+        from_zero = table.index.get_level_values("quantity").isin(FROM_ZERO)
+        table.insert(1, "pair / smallest null", (table["pair"] / table[nulls].min(axis=1)).where(from_zero))
+        return table
+
+    def figure(self) -> "Shown":
+        """The standard figure: the way between the networks, LLFC, commutativity, stitching. It shows itself in a
+        notebook; ``.figure`` is matplotlib's, ``.alt`` its description in words."""
+        from llfc_lib.report.standard import figure
+
+        return figure(self.frame(), self.title())
+
+    def title(self) -> str:
+        return f"{f'{self.matching} matching' if self.matching else 'not matched'}, {self.images:,} images"
+
+    def summary(self) -> str:
+        """Every matching, and the mean of every quantity over its places."""
+        lines = [self.title()]
+        for k, attempt in enumerate(self.attempts):
+            loss = "" if attempt.loss is None else f", training loss half-way {attempt.loss:.4g}"
+            lines.append(f"  matching {k}: objective {attempt.objective:.6g}{loss}{', chosen' * (k == self.chosen)}")
+        means = self.table().groupby(level="quantity", sort=False).mean()
+        return "\n".join([*lines, means.T.to_string(float_format="{:.3g}".format, na_rep="")])
+
+    __str__ = summary
+
+
+def _column(row: Row) -> str:
+    name = f"null: {row.kind}" if row.role == "null" else row.kind or "pair"
+    return name if row.statistics == "interpolated" else f"{name}, statistics recomputed"
+
+
+@exact_float32()
+def compare(a: nn.Module, b: nn.Module, loader: Loader, matching: str | None = "weight", train_loader: Loader | None = None,
+            seeds: int = 3, draws: int = 2, grid: Sequence[float] = GRID, dtype: torch.dtype | None = None, seed: object = 0
+            ) -> Comparison:
+    """Match B to A, and measure the pair: barrier (Definition 1), LLFC (2), commutativity (4), stitching (B.4).
+
+    ``loader`` and ``train_loader`` give (images, labels) on the networks' device, anew each time they are gone through.
+    ``matching``: "weight", "activation", or None for two networks of one checkpoint, whose units correspond already.
+    Weight matching visits permutations in ``seeds`` orders; of the results, the lowest training loss half-way is chosen
+    (statistics recomputed, where there are any), without a ``train_loader`` the highest objective. Activations are those
+    on ``train_loader``, else on ``loader``. With a ``train_loader``, what lies between is measured a second time, running
+    statistics recomputed on up to 2,000 of its images. Nulls are those of the metrics, and ``draws`` partners displaced
+    at random as far as B (they take longest; 0: none). The control of a matched pair is the pair before matching.
+    ``dtype`` measures in another precision, say float64. Neither network is changed.
+
+    ValueError for an unknown matching, networks that differ, NaN weights, a loader that is empty or can be used only
+    once, labels out of range; UntraceableError and UnsupportedOperation (of matchings) for a network that cannot be
+    followed; RuntimeError if f(pi(B)) is not f(B). Units that respond to no image are counted in a warning.
+    """
+    if matching not in MATCHINGS:
+        raise ValueError(f"unknown matching {matching!r}; choose one of {MATCHINGS}")
+    pair, x = Pair(a, b), _first_images(loader, "loader")
+    _check_same_layers(pair)
+    pair.check_traced(x)
+    calibration = None
+    if train_loader is not None:
+        _first_images(train_loader, "train_loader")
+        calibration = _calibration(train_loader) if has_statistics(pair.a) else None
+
+    found, matched = Comparison([], 0, matching, b), pair.b
+    if matching is not None:
+        found.symmetry = sym = symmetry(pair.a, x)
+        check_symmetry(b, sym, x[:CHECKED], randomise=True, seed=seed)  # statistics of 0 and 1 would hide a mistake
+        if matching == "weight":
+            found.attempts = _weight_matchings(sym, pair, seeds, seed, train_loader, calibration)
+        else:
+            result = activation_matching(sym, pair.a, pair.b, loader if train_loader is None else train_loader)
+            found.attempts = [Attempt(result.permutations, result.objective)]
+        found.chosen = min(range(len(found.attempts)), key=lambda k: found.attempts[k].rank())
+        check_symmetry(b, sym, x[:CHECKED], found.permutations)
+        found.partner = permuted(b, sym, found.permutations)
+        matched = pair.b.with_state(sym.apply(pair.state_b, found.permutations))
+
+    def measured(partner: View, *more: Metric) -> list[Row]:
+        rows = measure(pair.a, partner, loader, [*_metrics(grid), *more], dtype)
+        if calibration is not None:
+            rows += measure(pair.a, partner, loader, [LLFC(), Barrier(grid)], dtype, calibration)
+        return rows
+
+    found.rows = measured(matched, DeadUnits())
+    found.images = next(row.n for row in found.rows if row.quantity == "disagreement")
+    dead = [f"{row.mean} of {row.quantity[-1]} at {row.site!r}" for row in found.rows if row.quantity.startswith("dead_units")]
+    if dead and matching != "activation":  # which has said so already
+        warnings.warn(f"units that respond to no image: {', '.join(dead)}", stacklevel=3)
+    if matching is not None:
+        found.rows += [replace(row, role="control", kind=f"{CONTROL}: {row.kind}" if row.kind else CONTROL)
+                       for row in measured(pair.b)]
+    if draws:
+        found.rows += displacement_null(pair.a, matched, loader, lambda: _metrics(NEEDED, nulls=False), "rotation",
+                                        matched=True, draws=draws, seed=seed, dtype=dtype, calibration=calibration)
+    return found
+
+
+def _metrics(grid: Sequence[float], nulls: bool = True) -> list[Metric]:
+    return [LLFC(), Commutativity(nulls=nulls), Stitching(), Barrier(grid)]
+
+
+def _weight_matchings(sym: Symmetry, pair: Pair, seeds: int, seed: object, train_loader: Loader | None,
+                      calibration: Sequence[Tensor] | None) -> list[Attempt]:
+    attempts = []
+    with Progress("weight matching", seeds) as bar:
+        for k in range(seeds):
+            result = weight_matching(sym, pair.state_a, pair.state_b, (seed, k))
+            attempts.append(Attempt(result.permutations, result.objective))
+            if train_loader is not None:
+                half = pair.a.with_state(interpolate(pair.state_a, sym.apply(pair.state_b, result.permutations), 0.5))
+                attempts[-1].loss = _loss(half if calibration is None else recomputed(half, calibration), train_loader)
+            bar.advance(f"objective {result.objective:.6g}")
+    return attempts
+
+
+def _loss(view: View, loader: Loader) -> float:
+    total, n = 0.0, 0
+    for x, y in loader:
+        total, n = total + float(F.cross_entropy(view(x), y, reduction="sum")), n + len(y)
+    return total / n
+
+
+def _first_images(loader: Loader, name: str) -> Tensor:
+    batches = iter(loader)
+    if batches is loader:
+        raise ValueError(f"{name} is an iterator and gives its images only once; pass a list or a DataLoader")
+    first = next(batches, None)
+    if first is None or not len(first[0]):
+        raise ValueError(f"{name}: {NO_IMAGES}")
+    return first[0]
+
+
+def _calibration(loader: Loader) -> list[Tensor]:
+    """The first batches, all of one size, since each counts alike."""
+    kept: list[Tensor] = []
+    for x, _ in loader:
+        if kept and len(x) != len(kept[0]):
+            break
+        kept.append(x)
+        if len(kept) * len(x) >= CALIBRATED:
+            break
+    return kept
+
+
+def _check_same_layers(pair: Pair) -> None:
+    """Shapes do not show everything: an activation or a stride of A would silently take the place of B's."""
+    in_a, in_b = ({n.name: n.format_node() for n in view.nodes}
+                  | {name: f"{type(layer).__name__}({layer.extra_repr() if isinstance(layer, (*MAP_MODULES, *ACTIVATIONS)) else ''})"
+                     for name, layer in view.module.named_modules()} for view in (pair.a, pair.b))
+    for name, what in in_a.items():
+        if in_b.get(name) != what:
+            raise ValueError(f"the networks differ: {name!r} is {what} in A and {in_b.get(name)} in B; they must be of one architecture")
+
+
+class DeadUnits:
+    """"dead_units_A" and "dead_units_B": how many units of a site respond to none of the images, where there are any."""
+
+    def start(self, pair: Pair) -> None:
+        self.nodes = {s.name: s.node for s in pair.a.sites if s.node != pair.a.output}
+        pair.want(*self.nodes.values())
+        self.alive: dict[tuple[str, str], Tensor] = {}
+
+    def update(self, batch: Batch) -> None:
+        for name, node in self.nodes.items():
+            for who, h in (("A", batch.a[node]), ("B", batch.b[node])):
+                responds = (h != 0).movedim(2 if h.ndim == 3 else 1, -1).flatten(0, -2).any(0)
+                self.alive[name, who] = self.alive[name, who] | responds if (name, who) in self.alive else responds
+
+    def rows(self) -> list[Row]:
+        count = {key: int((~alive).sum()) for key, alive in self.alive.items()}
+        return [Row(f"dead_units_{who}", n, site=name) for (name, who), n in count.items() if n]
+
+
+def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+    """Fill ``network`` from a .safetensors file, or from one that ``torch.save`` made of a state dict; returns it.
+
+    No code of the file is executed. A state dict may lie under "state_dict", "model" or "model_state_dict", its names may
+    begin with "module." (DataParallel) or "_orig_mod." (compiled). FileNotFoundError; ValueError for a damaged file, one
+    that needs code to be read, or weights of another network, which is then left as it was.
+    """
+    state = _read(Path(path))
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state.get(key), Mapping):
+            state = state[key]
+            break
+    own = network.state_dict(keep_vars=True)
+    for prefix in ("module.", "_orig_mod."):
+        if state and all(name.startswith(prefix) for name in state) and not all(name.startswith(prefix) for name in own):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    # a tied parameter may be stored once, and old files do not count batches
+    first = {id(own[name]): value for name, value in state.items() if name in own}
+    state = {name: first[id(value)] for name, value in own.items() if id(value) in first} | dict(state)
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in own]
+    other = [f"{name} is {_told(value)} in the file and {_told(own[name])} in the network"
+             for name, value in state.items() if name in own and _told(value) != _told(own[name])]
+    if missing or unexpected or other:
+        parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", other))
+        raise ValueError(f"{path} does not fit {type(network).__name__}: " + "; ".join(
+            f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' * (len(names) > 3)}" for what, names in parts if names))
+    network.load_state_dict(state, strict=False)
+    return network
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors, and reading it could execute code that it brings; this is refused. "
+                         f"Where you trust it, load it yourself and save its state_dict()") from error
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is damaged, or no file of weights ({error})") from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} holds a {type(state).__name__}; a state dict is needed")
+    return state
+
+
+def _told(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -1,0 +1,127 @@
+"""Networks brought together by a permutation of B's units: found once a pair, kept, shipped."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llfc_lib.data import Dataset
+from llfc_lib.experiments import pairs
+from llfc_lib.matching import (Permutations, Symmetry, activation_matching, check_symmetry, objective, permuted, straight_through,
+                               symmetry, weight_matching)
+from llfc_lib.metrics.measure import Loader
+from llfc_lib.metrics.rows import Row
+from llfc_lib.models.weights import interpolate
+from llfc_lib.places import ENDPOINTS
+from llfc_lib.streams import generator
+from llfc_lib.training.recipes import Recipe, recipe
+
+CHECKED_ON = 8  # images on which f(pi(B)) = f(B) is checked before every experiment
+
+
+def shipped_permutation(profile: str, name: str, pair: int) -> Path:
+    return ENDPOINTS / profile / f"{name}-{pair}.permutation.json"
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Normalised batches of training images without augmentation, in a new order every time they are asked for."""
+
+    data: Dataset
+    images: Tensor
+    batch: int
+    stream: str
+    dtype: torch.dtype
+    epoch: list[int]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.epoch[0] += 1
+        order = torch.randperm(len(self.images), generator=generator(self.stream, self.epoch[0]))
+        for index in self.images[order].to(self.data.x_train.device).split(self.batch):
+            yield self.data.normalise(self.data.x_train[index], self.dtype), self.data.y_train[index]
+
+
+def find(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset) -> tuple[dict[str, Tensor], list[Row]]:
+    """The permutations that the recipe's method finds for the pair, and rows on how it found them.
+
+    "objective" is <A, pi(B)> ("seed k" where there are several), beside those of the order before and of a random one;
+    "half_way_loss" the training loss of (A + pi(B)) / 2.
+    """
+    r, dtype = recipe(name, profile), pairs.DTYPE[profile]
+    a, b = (nets[who].to(dtype) for who in "AB")
+    x, _ = next(iter(data.loader("test", CHECKED_ON, dtype)))
+    sym = symmetry(a, x)
+    check_symmetry(b, sym, x)
+    loader, settings = data.loader("train", pairs.plan_of(name, profile).batch, dtype), dict(r.matching_args)
+    state_a, state_b = a.state_dict(), b.state_dict()
+    rows, seconds = [], []
+    if r.matching == "activation":
+        found = activation_matching(sym, a, b, loader)
+        chosen = found.permutations
+        rows += [Row("dead_units", float(count), n=sym[where].size, site=where, kind=who)
+                 for where, counts in found.dead.items() for who, count in zip("AB", counts)]
+    elif r.matching == "weight":
+        tried = [weight_matching(sym, state_a, state_b, seed=f"{name}/{pair}/{k}") for k in range(settings["seeds"])]
+        losses = [half_way_loss(a, sym, state_b, m.permutations, loader) for m in tried]
+        for k, (m, loss) in enumerate(zip(tried, losses)):
+            rows += [Row("objective", m.objective, kind=f"seed {k}"), Row("sweeps", float(m.sweeps), kind=f"seed {k}"),
+                     Row("half_way_loss", loss, kind=f"seed {k}")]
+        chosen = tried[losses.index(min(losses))].permutations
+    else:
+        order = torch.randperm(len(data.y_train), generator=generator("held out", name))
+        held, rest = order[:settings["held_out"]], order[settings["held_out"]:]
+        batches = TrainingImages(data, rest, settings["batch"], f"ste/{name}/{pair}", dtype, [0])
+        found = straight_through(sym, a, b, batches, list(TrainingImages(data, held, 1000, "held out", dtype, [0])), settings["epochs"],
+                                 settings["lr"], settings["momentum"], seed=f"{name}/{pair}", title=f"{r.title}, pair {pair}")
+        chosen = found.best
+        rows += [Row("held_out_loss", loss, epoch=epoch) for epoch, loss in enumerate(found.history)]
+        rows += [Row(quantity, float(getattr(found, quantity))) for quantity in ("matchings", "sweeps", "assignments", "changed")]
+        rows.append(Row("half_way_loss", half_way_loss(a, sym, state_b, found.last, loader), kind="last iterate"))
+    rows += [Row("objective", objective(sym, state_a, state_b, chosen)), Row("half_way_loss", half_way_loss(a, sym, state_b, chosen, loader))]
+    for kind, other in (("before matching", sym.identity()), ("random order", sym.random(name, pair))):
+        rows += [Row("objective", objective(sym, state_a, state_b, other), role="null", kind=kind),
+                 Row("half_way_loss", half_way_loss(a, sym, state_b, other, loader), role="null", kind=kind)]
+    check_symmetry(b, sym, x, chosen)
+    return chosen, rows
+
+
+@torch.no_grad()
+def half_way_loss(a: nn.Module, sym: Symmetry, state_b: dict[str, Tensor], permutations: Permutations, loader: Loader) -> float:
+    """Mean cross-entropy (nats) of (A + pi(B)) / 2."""
+    middle = permuted(a, sym, {})
+    middle.load_state_dict(interpolate(a.state_dict(), sym.apply(state_b, permutations), 0.5))
+    total, n = 0.0, 0
+    for x, y in loader:
+        total, n = total + float(F.cross_entropy(middle(x).double(), y, reduction="sum")), n + len(y)
+    return total / n
+
+
+def as_text(permutations: Permutations) -> dict[str, list[int]]:
+    return {name: p.tolist() for name, p in permutations.items()}
+
+
+def from_text(found: dict[str, list[int]]) -> dict[str, Tensor]:
+    return {name: torch.tensor(p) for name, p in found.items()}
+
+
+def bring_together(profile: str, name: str, nets: dict[str, nn.Module], data: Dataset, permutations: Permutations
+                   ) -> dict[str, nn.Module]:
+    """The pair as it is measured: "B" in the matching's order, "unmatched" as it was. Checks that both are one function."""
+    x, _ = next(iter(data.loader("test", CHECKED_ON)))
+    sym = symmetry(nets["A"], x)
+    check_symmetry(nets["B"], sym, x, permutations)
+    return {**nets, "B": permuted(nets["B"], sym, permutations), "unmatched": nets["B"]}
+
+
+def read_shipped(profile: str, name: str, pair: int, digests: dict[str, str]) -> dict[str, Tensor] | None:
+    """The shipped permutations of these very networks (named by their digests), or None."""
+    path = shipped_permutation(profile, name, pair)
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    return from_text(found["permutations"]) if found["networks"] == digests else None

@@ -1,0 +1,87 @@
+"""Singular values of weights and of features (B.5): how low is their rank, beside matrices without structure?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llfc_lib.metrics.measure import NO_IMAGES, Loader, Network
+from llfc_lib.metrics.rows import Row
+from llfc_lib.models.view import View
+from llfc_lib.streams import numpy_generator
+
+#: Where a spectrum is read: (index of the singular value) / n, so that widths can be laid over each other.
+SHARES = tuple(round(k / 32, 5) for k in range(33))
+
+
+def singular_values(matrix: Tensor) -> Tensor:
+    """All of them, falling, in float64. A convolution's weight is taken as outputs x (inputs * kernel)."""
+    return torch.linalg.svdvals(matrix.double().flatten(1))
+
+
+def stable_rank(matrix: Tensor) -> float:
+    """|W|_F^2 / |W|_2^2 (Figure 22's caption); 0 for a zero matrix."""
+    values = singular_values(matrix)
+    return float(values.square().sum() / values[0].square()) if values[0] else 0.0
+
+
+def _rows(what: str, matrix: Tensor, site: str, role: str = "value", kind: str = "") -> list[Row]:
+    """Singular values over the largest, by index / n, with the stable rank and its share of n."""
+    values = singular_values(matrix)
+    n, largest = len(values), float(values[0])
+    where = {"n": n, "site": site, "role": role, "kind": kind}
+    rows = [Row(f"sigma_{what}/{share:g}", float(values[round(share * (n - 1))]) / largest if largest else 0.0, **where) for share in SHARES]
+    rank = float(values.square().sum()) / largest**2 if largest else 0.0
+    return [*rows, Row(f"stable_rank_{what}", rank, **where), Row(f"stable_rank_share_{what}", rank / n, **where)]
+
+
+def weight_spectra(network: Network, start: nn.Module | None = None, seed: object = 0) -> list[Row]:
+    """"sigma_W/<index / n>" and the stable rank of every weight; nulls: a Gaussian matrix of its shape, and the weight of
+    ``start``, the network before training."""
+    view = network if isinstance(network, View) else View(network)
+    own, before = view.state(), start.state_dict() if start is not None else {}
+    rows = []
+    for m in view.maps:
+        w = own[m.weight]
+        gaussian = numpy_generator("spectrum", m.name, seed).standard_normal(w.flatten(1).shape)
+        rows += _rows("W", w, m.name) + _rows("W", torch.from_numpy(gaussian), m.name, "null", "gaussian matrix")
+        if start is not None:
+            rows += _rows("W", before[m.weight], m.name, "null", "before training")
+    return rows
+
+
+@torch.no_grad()
+def feature_spectra(network: Network, loader: Loader, start: nn.Module | None = None) -> list[Row]:
+    """"sigma_H/<index / n>" of the post-activations at every hidden site over a whole set, units x images, and of the centred
+    ones ("sigma_Hc": without them the mean response is the largest singular value). Nulls: the entries of each unit in a
+    random order over images, which keeps every unit's distribution and loses what units share; the network before training.
+    """
+    rows = []
+    for view, role, kind in ((network, "value", ""), *(((start, "null", "before training"),) if start is not None else ())):
+        view = view if isinstance(view, View) else View(view)
+        sites = [s for s in view.sites if s.node != view.output]
+        kept: dict[str, list[Tensor]] = {s.node: [] for s in sites}
+        for x, _ in loader:
+            for node, h in view.run(x, set(kept)).items():
+                kept[node].append(h.flatten(1).double())
+        for s in sites:
+            if not kept[s.node]:
+                raise ValueError(NO_IMAGES)
+            h = torch.cat(kept[s.node]).T  # units x images
+            rows += _both(h, s.name, role, kind)
+            if role == "value":
+                rng = numpy_generator("shuffled images", s.name)
+                shuffled = torch.from_numpy(np.stack([rng.permutation(unit) for unit in h.cpu().numpy()]))
+                rows += _both(shuffled, s.name, "null", "images shuffled unit by unit")
+    return rows
+
+
+def _both(h: Tensor, site: str, role: str, kind: str) -> list[Row]:
+    return _rows("H", h, site, role, kind) + _rows("Hc", h - h.mean(1, keepdim=True), site, role, kind)
+
+
+def shares_of(quantities: Sequence[str], what: str) -> list[float]:
+    """The places at which spectra "W", "H" or "Hc" were read, from the names of rows."""
+    prefix = f"sigma_{what}/"
+    return sorted({float(q.removeprefix(prefix)) for q in quantities if q.startswith(prefix)})
