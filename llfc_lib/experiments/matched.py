@@ -118,10 +118,12 @@ def bring_together(profile: str, name: str, nets: dict[str, nn.Module], data: Da
     return {**nets, "B": permuted(nets["B"], sym, permutations), "unmatched": nets["B"]}
 
 
-def read_shipped(profile: str, name: str, pair: int, digests: dict[str, str]) -> dict[str, Tensor] | None:
-    """The shipped permutations of these very networks (named by their digests), or None."""
+def of_pair(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset) -> dict[str, Tensor]:
+    """The pair's permutations: as shipped, if they are of these very networks, else found now."""
     path = shipped_permutation(profile, name, pair)
-    if not path.exists():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text())
-    return from_text(found["permutations"]) if found["networks"] == digests else None
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
+        members = pairs.members(name, pair)
+        if found["networks"] == {who: pairs.endpoint(profile, name, *members[who], data).digest() for who in "AB"}:
+            return from_text(found["permutations"])
+    return find(profile, name, pair, nets, data)[0]

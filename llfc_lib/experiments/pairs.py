@@ -32,6 +32,7 @@ from llfc_lib.training.recipes import MATCHED, MATCHED_SPAWNED, SPAWN_AT, WIDTHS
 ALPHAS = (0.25, 0.5, 0.75)
 FULL_GRID = tuple(np.linspace(0, 1, 21).round(2).tolist())
 COARSE_GRID = (0.0, *ALPHAS, 1.0)
+TRAINING_GRID = tuple(k / 8 for k in range(9))  # the training set is six times the test set
 DISPLACEMENTS = tuple((kind, matched) for matched in (False, True) for kind in ("rotation", "entries", "gaussian"))
 MATCHED_PAIRS = 3  # of each recipe; fewer in smoke
 DISPLACED = {f"{kind} {'matched' if matched else 't=1'}": (kind, matched) for kind, matched in DISPLACEMENTS}
@@ -212,9 +213,10 @@ def measure_pair(profile: str, name: str, nets: dict[str, nn.Module], data: Data
         found += as_control(rows("A", COARSE_GRID, False), "itself")
     if "unmatched" in nets and name in MATCHED and any(isinstance(m, Barrier) for m in metrics(grid)):
         # on the training set as well: networks that fit it hide their barrier from the test set's few hard images
-        found += _on_training(measure(nets["A"], nets["B"], data.loader("train", plan.batch, dtype), [Barrier(grid)], dtype))
+        found += _on_training(measure(nets["A"], nets["B"], data.loader("train", plan.batch, dtype),
+                                      [Barrier(TRAINING_GRID)], dtype))
         found += as_control(_on_training(measure(nets["A"], nets["unmatched"], data.loader("train", plan.batch, dtype),
-                                                 [Barrier(grid)], dtype)), "unmatched")
+                                                 [Barrier(TRAINING_GRID)], dtype)), "unmatched")
     return found
 
 

@@ -34,8 +34,8 @@ from llfc_lib.training.recipes import PAIRS, QUEUE, RECIPES, WIDTHS, Recipe, che
 #: Raise a part's when a metric, null or control in it would give other numbers.
 MEASURE_VERSION = {"pair": 2, "t=1": 1, "matched": 2}
 #: The same for parts that only matched networks have.
-MATCHED_VERSION = {"match": 1, "spectra": 1}
-SWEEP_VERSION = {"sweep": 1}
+MATCHED_VERSION = {"match": 1, "spectra": 2}
+SWEEP_VERSION = {"sweep": 2}
 
 
 def measure_version(part: str) -> int:
@@ -109,6 +109,10 @@ class Unit:
         """Finished here: in the cache, or a network that is shipped."""
         shipped = self.trains and pairs.shipped_path(self.profile, self.name, self.index, self.branch).exists()
         return shipped or self.path().exists()
+
+    def at_hand(self) -> bool:
+        """Available, or a permutation that is shipped."""
+        return self.available() or self.part == "match" and matched.shipped_permutation(self.profile, self.name, self.index).exists()
 
     def work(self) -> float:
         """Rough floating-point operations, to foretell the time: forward passes over images, three for a step."""

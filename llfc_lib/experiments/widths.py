@@ -71,7 +71,7 @@ def _measured(profile: str, name: str, pair: int, a: nn.Module, b: nn.Module, da
     found = weight_matching(sym, a.state_dict(), b.state_dict(), seed=f"{name}/{pair}/{epoch}/{kind}")
     norms = [sum(float(v.double().square().sum()) for v in net.state_dict().values()) ** 0.5 for net in (a, b)]
     rows = [Row("matched_cosine", found.objective / (norms[0] * norms[1]), n=1)]
-    rows += [Row("stable_rank_share_W", stable_rank(w) / min(w.shape), site=m.name) for m in View(a).maps
+    rows += [Row("stable_rank_share_W", stable_rank(w) / w.shape[1], site=m.name) for m in View(a).maps
              for w in (_weight(a, m.weight),)]
     for partner, control in ((permuted(b, sym, found.permutations), False), (b, True)):
         new = measure(a, partner, test, [LLFC((0.5,)), Transfer(nulls=False), Barrier(pairs.COARSE_GRID)], dtype)

@@ -11,7 +11,8 @@ from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import View
 from llfc_lib.streams import numpy_generator
 
-#: Where a spectrum is read: (index of the singular value) / n, so that widths can be laid over each other.
+#: Where a spectrum is read: (index of the singular value) / n, so that widths can be laid over each other. n counts units:
+#: those that enter a weight matrix (B.5 asks how many directions W X = 0 leaves to X), those of a layer for its features.
 SHARES = tuple(round(k / 32, 5) for k in range(33))
 
 
@@ -22,17 +23,21 @@ def singular_values(matrix: Tensor) -> Tensor:
 
 def stable_rank(matrix: Tensor) -> float:
     """|W|_F^2 / |W|_2^2 (Figure 22's caption); 0 for a zero matrix."""
-    values = singular_values(matrix)
+    return _rank_of(singular_values(matrix))
+
+
+def _rank_of(values: Tensor) -> float:
     return float(values.square().sum() / values[0].square()) if values[0] else 0.0
 
 
-def _rows(what: str, matrix: Tensor, site: str, role: str = "value", kind: str = "") -> list[Row]:
-    """Singular values over the largest, by index / n, with the stable rank and its share of n."""
+def _rows(what: str, matrix: Tensor, n: int, site: str, role: str = "value", kind: str = "") -> list[Row]:
+    """The singular values of an n-sided matrix (zeros behind the last) over the largest, the stable rank and its share of n."""
     values = singular_values(matrix)
-    n, largest = len(values), float(values[0])
+    values = torch.cat((values, values.new_zeros(max(n - len(values), 0))))
+    scaled = values / (values[0] or 1.0)
     where = {"n": n, "site": site, "role": role, "kind": kind}
-    rows = [Row(f"sigma_{what}/{share:g}", float(values[round(share * (n - 1))]) / largest if largest else 0.0, **where) for share in SHARES]
-    rank = float(values.square().sum()) / largest**2 if largest else 0.0
+    rows = [Row(f"sigma_{what}/{share:g}", float(scaled[round(share * (n - 1))]), **where) for share in SHARES]
+    rank = _rank_of(values)
     return [*rows, Row(f"stable_rank_{what}", rank, **where), Row(f"stable_rank_share_{what}", rank / n, **where)]
 
 
@@ -43,11 +48,11 @@ def weight_spectra(network: Network, start: nn.Module | None = None, seed: objec
     own, before = view.state(), start.state_dict() if start is not None else {}
     rows = []
     for m in view.maps:
-        w = own[m.weight]
-        gaussian = numpy_generator("spectrum", m.name, seed).standard_normal(w.flatten(1).shape)
-        rows += _rows("W", w, m.name) + _rows("W", torch.from_numpy(gaussian), m.name, "null", "gaussian matrix")
+        w = own[m.weight].flatten(1)
+        gaussian = numpy_generator("spectrum", m.name, seed).standard_normal(w.shape)
+        rows += _rows("W", w, w.shape[1], m.name) + _rows("W", torch.from_numpy(gaussian), w.shape[1], m.name, "null", "gaussian matrix")
         if start is not None:
-            rows += _rows("W", before[m.weight], m.name, "null", "before training")
+            rows += _rows("W", before[m.weight], w.shape[1], m.name, "null", "before training")
     return rows
 
 
@@ -78,7 +83,7 @@ def feature_spectra(network: Network, loader: Loader, start: nn.Module | None = 
 
 
 def _both(h: Tensor, site: str, role: str, kind: str) -> list[Row]:
-    return _rows("H", h, site, role, kind) + _rows("Hc", h - h.mean(1, keepdim=True), site, role, kind)
+    return _rows("H", h, len(h), site, role, kind) + _rows("Hc", h - h.mean(1, keepdim=True), len(h), site, role, kind)
 
 
 def shares_of(quantities: Sequence[str], what: str) -> list[float]:

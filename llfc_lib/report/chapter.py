@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from llfc_lib.experiments import pairs
+from llfc_lib.experiments import matched, pairs
 from llfc_lib.experiments.catalogue import experiment
 from llfc_lib.experiments.publish import describe
 from llfc_lib.experiments.units import Unit, environment
-from llfc_lib.metrics import LLFC, Barrier, Commutativity, Stitching, Transfer, WeakAdditivity
+from llfc_lib.metrics import LLFC, Barrier, Commutativity, SameWeights, Stitching, Transfer, WeakAdditivity
 from llfc_lib.report import records
 from llfc_lib.report.tables import MyST, table
 from llfc_lib.training.checkpoints import Checkpoint
@@ -27,6 +27,8 @@ METRICS: dict[str, pairs.MakeMetrics] = {
     "B.1": lambda grid, detail=False, nulls=True: [Barrier(grid)],
     "B.2": lambda grid, detail=False, nulls=True: [LLFC(pairs.ALPHAS, pre=detail, raw=detail), Barrier(pairs.COARSE_GRID)],
     "B.3": lambda grid, detail=False, nulls=True: [Commutativity(nulls=nulls), WeakAdditivity(nulls=nulls), Barrier(pairs.COARSE_GRID)],
+    "B.5": lambda grid, detail=False, nulls=True: [Commutativity(nulls=nulls), Transfer(nulls=nulls), SameWeights(nulls=nulls),
+                                                   Barrier(pairs.COARSE_GRID)],
     "B.4": lambda grid, detail=False, nulls=True: [Stitching(raw=detail), Transfer(nulls=nulls), Barrier(pairs.COARSE_GRID)],
 }
 
@@ -83,27 +85,30 @@ class Chapter:
         recipe_name, metrics = chosen.recipes[0], METRICS[chosen.section]
         profile = self.at_hand(recipe_name)
         mlp, smoke = recipe(recipe_name, profile).model == "mlp", profile == "smoke"
-        controls = ("independent", "itself") if mlp else ("independent",) if smoke and control else ()
-        displaced = pairs.DISPLACEMENTS[:6 if mlp and smoke else 1 if mlp or smoke else 0]
+        controls = ("unmatched", "independent", "itself") if mlp else ("independent",) if smoke and control else ()
+        possible = [pairs.DISPLACED[part] for part in pairs.plan_of(recipe_name, profile).parts if part in pairs.DISPLACED]
+        displaced = possible[:6 if mlp and smoke else 1 if mlp or smoke else 0]
         for index in range(PAIRS[profile][recipe_name] if profile == "smoke" else 1):
             nets, data = pairs.networks(profile, recipe_name, index, self.device, self.retrain)
+            if recipe(recipe_name, profile).matching:
+                nets = matched.bring_together(profile, recipe_name, nets, data, matched.of_pair(profile, recipe_name, index, nets, data))
             rows = pairs.measure_pair(profile, recipe_name, nets, data, metrics, controls)
-            for kind, matched in displaced if index == 0 else ():
-                rows += pairs.measure_displaced(profile, recipe_name, index, nets, data, kind, matched, metrics)
+            for kind, far in displaced if index == 0 else ():
+                rows += pairs.measure_displaced(profile, recipe_name, index, nets, data, kind, far, metrics)
             found[f"{recipe_name}/{index}"] = [row for row in rows if chosen.keeps(row)]
         r = recipe(recipe_name, profile)
         provenance = {"recipe": recipe_name, "recipe_hash": r.hash, "data": describe(data),
                       "plan": pairs.plan_of(recipe_name, profile).told(), "reductions": reductions(recipe_name, profile),
                       **environment(self.device)}
         return records.live_record(name, profile, {pair: provenance for pair in found}, found, model=r.model,
-                                   data=r.data, method="spawning").frame()
+                                   data=r.data, method=r.matching or "spawning").frame()
 
     def at_hand(self, recipe_name: str) -> str:
         """The highest profile up to this chapter's whose first pair is there, or is quickly trained."""
         for profile in PROFILES[PROFILES.index(self.profile):0:-1]:
             if recipe_name in PAIRS[profile]:
                 networks = Unit(profile, recipe_name, 0, "pair").needs()
-                if self.retrain or all(u.available() or u.work() < QUICK for u in networks):
+                if self.retrain or all(u.at_hand() or u.work() < QUICK for u in networks):
                     return profile
         return "smoke"
 

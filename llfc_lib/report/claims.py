@@ -146,6 +146,8 @@ CLAIMS = (
           recipe="resnet20_cifar10_spawn"),
     *(claim for network in ("mnist", "cifar10") for method in _METHODS for claim in _matched(network, method)),
     *_low_rank("mnist"), *_low_rank("cifar10"),
+    Claim("widths", "B.5", "B.5", "Permutations fail for narrow networks and early in training, because their weights are not of low rank.",
+          "low rank makes networks matchable", "widths", "widths", "B5_rebasin", recipe=""),
     Claim("vgg_perm", "B.1", "B.1.2", "VGG-16 of different initialisation is not linearly connected by a permutation.",
           "unable to achieve LMC, so not used", "vgg_perm", "not_connected", "B1_matching", recipe="vgg16_cifar10_spawn_weight"),
     Claim("cooccurs", "B.2", "B.2", "LLFC co-occurs with linear mode connectivity.", "consistently co-occurs", "cooccur", "cooccurs",

@@ -56,7 +56,8 @@ def _figure(frame: pd.DataFrame, panels: int, height: float, rows: int = 1) -> t
     made_by = f"profile {frame.attrs['profile']}, {', '.join(sorted(frame['data'].unique()))}, {count} pair{'s' * (count > 1)}"
     told = textwrap.wrap(f"{made_by}; train / test images: {frame.attrs['split']}", 115)
     if frame.attrs["reductions"]:
-        told += textwrap.wrap(f"reduced: {frame.attrs['reductions']}".replace(" -> ", " → "), 110)
+        reduced = textwrap.wrap(f"reduced: {frame.attrs['reductions']}".replace(" -> ", " → "), 110)
+        told += reduced if len(reduced) <= 3 else ["reduced in several ways: see the profiles in B.1"]
     figure.supxlabel("\n".join(told), fontsize=7, color="#444444", x=0.995, ha="right")
     return figure, axes, made_by
 
@@ -164,10 +165,8 @@ def llfc(frame: pd.DataFrame) -> Shown:
     axes[1].set_title("coefficient", loc="left", fontsize=8)
     axes[1].axhline(0, color="black", linewidth=0.6)
     ratio, again = numbers(rows, "cos_ratio"), numbers(rows, "cos_ratio", statistics="recomputed")
-    sizes = [(axis, size) for axis, size in ((axes[2], "t=1"), (axes[3], "matched")) if size == "matched" or rows["kind"].str.endswith(size).any()]
-    if len(sizes) == 1:  # no partner with t = 1 was measured
-        axes[2].remove()
-    for axis, size in sizes:
+    all_sizes = rows["kind"].str.endswith("t=1").any()  # else partners at the pair's distance alone were measured
+    for axis, size in ((axes[2], "t=1"), (axes[3], "matched")) if all_sizes else ((axes[2], "matched"),):
         _points(axis, pairwise(ratio, sites, 0.5), BLUE, "α = 0.5")
         if len(again):
             _points(axis, pairwise(again, sites, 0.5), RED, "α = 0.5, statistics recomputed", 0.25, "D")
@@ -181,7 +180,12 @@ def llfc(frame: pd.DataFrame) -> Shown:
         axis.set_ylabel(r"$(1-\cos_\alpha)\,/\,(1-\cos_{AB})$, ratio")
         axis.set_title("displaced partners, t = 1" if size == "t=1" else "displaced partners at the pair's distance",
                        loc="left", fontsize=8)
-        axis.set_ylim(bottom=0)
+        if all_sizes:
+            axis.set_ylim(bottom=0)
+        else:  # before matching it is large
+            _log(axis)
+    if not all_sizes:
+        _coefficient_nulls(axes[3], rows, sites)
     _legend(figure, axes)
     half, null, turned = (numbers(rows[rows["alpha"] == 0.5], "cos_ratio", *which) for which in
                           ((), ("null", "nearest endpoint"), ("null", "rotation matched")))
@@ -193,6 +197,18 @@ def llfc(frame: pd.DataFrame) -> Shown:
            f"{half.max():.3f} of its baseline; the nearest endpoint would give {_span(null, 3)}{displaced}. "
            f"1 - coefficient reaches {numbers(rows, '1-coef_alpha').abs().max():.3f}.")
     return Shown(figure, alt)
+
+
+def _coefficient_nulls(axis: Axes, rows: pd.DataFrame, sites: Sequence[str]) -> None:
+    """1 - coef half-way beside that of displaced partners and of the pair before matching."""
+    _points(axis, pairwise(numbers(rows, "1-coef_alpha"), sites, 0.5), BLUE, "α = 0.5")
+    _points(axis, pairwise(numbers(rows, "1-coef_alpha", "control", "unmatched"), sites, 0.5), RED, UNMATCHED, 0.3, "x")
+    for place, (kind, colour) in enumerate(NULL_COLOURS.items()):
+        _band(axis, pairwise(numbers(rows, "1-coef_alpha", "null", f"{kind} matched"), sites, 0.5), colour, NULL_LABELS[kind], place)
+    axis.axhline(0, color="black", linewidth=0.6)
+    axis.set_ylabel("1 - coefficient")
+    axis.set_title("coefficient, displaced partners at the pair's distance", loc="left", fontsize=8)
+    _site_axis(axis, sites)
 
 
 def commutativity(frame: pd.DataFrame) -> Shown:
@@ -500,7 +516,7 @@ def training(frame: pd.DataFrame) -> Shown:
 
 def matched_barriers(frame: pd.DataFrame) -> Shown:
     """The barrier of every method before and after matching, on the test and the training set, error and loss."""
-    figure, axes, made_by = _figure(frame, 2, 4.6, rows=2)
+    figure, axes, made_by = _figure(frame, 2, 5.4, rows=2)
     recipes = [name for name in MATCHED if (recipe_of(frame) == name).any()]
     told = []
     for axis, (quantity, unit, factor, linear), suffix in zip(
@@ -516,9 +532,10 @@ def matched_barriers(frame: pd.DataFrame) -> Shown:
         axis.set_yscale("symlog", linthresh=linear)
         axis.yaxis.set_major_formatter("{x:g}")
         axis.axhline(0, color="black", linewidth=0.6)
-        axis.set_ylabel(f"{quantity} barrier above the chord\n({unit}; linear below {linear:g})")
-        axis.set_title("training set" if suffix else "test set", loc="left", fontsize=8)
-        axis.set_xticks(range(len(recipes)), [_method(name).replace(", ", "\n") for name in recipes], fontsize=6.5)
+        axis.set_ylabel(f"{quantity} barrier ({unit})")
+        axis.set_title(f"{'training' if suffix else 'test'} set, linear below {linear:g}", loc="left", fontsize=8)
+        axis.set_xticks(range(len(recipes)), [_method(name).replace(", ", "\n").replace("activation", "act.").replace("CIFAR-10", "CIFAR")
+                                              for name in recipes], fontsize=7)
         axis.set_xlim(-0.6, len(recipes) - 0.4)
     _legend(figure, axes, columns=3)
     return Shown(figure, f"Error barrier in points before and after matching ({made_by}). " + "; ".join(told) + ".")
@@ -573,11 +590,47 @@ def spectra(frame: pd.DataFrame, what: str = "W") -> Shown:
             if len(lines[0]):
                 axis.plot(shares, [line.mean() for line in lines], color=colour, linewidth=1.4, label=label)
         axis.set_yscale("log")
-        axis.set_ylim(bottom=1e-4)
+        axis.set_ylim(1e-4, 2)
         axis.set_xlabel("index / n")
         axis.set_title(site, loc="left", fontsize=8)
         rank = numbers(rows, f"stable_rank_share_{what}")
         told.append(f"{site} {_span(at(rank, site=site), 3)}")
-    axes[0].set_ylabel("singular value / largest, log scale")
+    axes[0].set_ylabel("singular value / largest")
     _legend(figure, axes, columns=3)
     return Shown(figure, f"Singular values of {'weights' if what == 'W' else 'post-activations'} ({made_by}). Stable rank over n: {'; '.join(told)}.")
+
+
+def widths(frame: pd.DataFrame) -> Shown:
+    """Barrier after weight matching against stable rank / n, by width and epoch; and what low rank alone brings."""
+    figure, axes, made_by = _figure(frame, 2, 3.6)
+    table = verdicts.width_table(frame)
+    trained = table[(table["kind"] == "") & (table["epoch"] > 0)]
+    colours = dict(zip(sorted(trained["width"].unique()), (SKY, BLUE, GREEN, "#b8860b", ORANGE, RED, PURPLE)))
+    for width, colour in colours.items():
+        group = trained[trained["width"] == width]
+        for _, one in group.groupby("pair"):
+            axes[0].plot(one["rank"], one["barrier"], "-", color=colour, linewidth=0.5, alpha=0.4)
+        mean = group.groupby("epoch")[["rank", "barrier"]].mean()
+        axes[0].plot(mean["rank"], mean["barrier"], "o-", color=colour, markersize=4, linewidth=1.2, label=f"width {width}")
+    axes[0].set_yscale("symlog", linthresh=1e-3)
+    axes[0].set_xlabel("stable rank / n, mean of FC 2 to FC 4")
+    axes[0].set_ylabel("training loss barrier (nats)")
+    axes[0].set_title("after 1 to 15 epochs, right to left", loc="left", fontsize=8)
+    last = trained[trained["epoch"] == trained["epoch"].max()]
+    for kind, marker, label, chosen in (("", "o", "trained", last), ("", "s", "untrained", table[(table["kind"] == "") & (table["epoch"] == 0)]),
+                                        ("untrained, truncated", "^", "untrained, truncated to that rank",
+                                         table[table["kind"] == "untrained, truncated"])):
+        mean = chosen.groupby("width")["gain"].mean()
+        axes[1].plot(chosen["width"], chosen["gain"], marker, color=BLUE if marker == "o" else GREY if marker == "s" else ORANGE, markersize=3, alpha=0.35)
+        axes[1].plot(mean.index, mean.to_numpy(), marker + "-", color=BLUE if marker == "o" else GREY if marker == "s" else ORANGE, markersize=5,
+                     linewidth=1.0, label=label)
+    axes[1].set_xscale("log", base=2)
+    axes[1].set_xticks(sorted(table["width"].unique()), sorted(table["width"].unique()))
+    axes[1].set_xlabel("width")
+    axes[1].set_ylabel("$|W_A(H_A-PH_B)|$ after / before matching")
+    axes[1].set_ylim(bottom=0)
+    _legend(figure, axes, columns=4)
+    told = ", ".join(f"width {width} {group['barrier'].mean():.3f} at stable rank / n {group['rank'].mean():.3f}" for width, group in last.groupby("width"))
+    return Shown(figure, f"Training loss barrier after weight matching, last epoch ({made_by}): {told}. What matching leaves of W_A(H_A - P H_B): "
+                 + "; ".join(f"{label} {_span(values, 2)}" for label, values in (("trained", last["gain"]), ("untrained, truncated", table.loc[
+                     table["kind"] == "untrained, truncated", "gain"]))) + ".")

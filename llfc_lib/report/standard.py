@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from llfc_lib.report.plots import BLUE, GREY, ORANGE, RED, SKY, STYLE, WIDTH, Shown, _legend, _log
+from llfc_lib.report.plots import BLUE, GREY, ORANGE, PURPLE, RED, SKY, STYLE, WIDTH, Shown, _legend, _log
 from llfc_lib.report.tables import MyST
 from llfc_lib.report.tables import table as myst_table
 from llfc_lib.report.verdicts import NOTHING
@@ -16,13 +16,13 @@ SERIES = {
     ("value", "", "interpolated"): (BLUE, "o", "-", "the pair"),
     ("value", "", "recomputed"): (SKY, "D", "--", "the pair, statistics recomputed"),
     ("control", "before matching", "interpolated"): (RED, "x", "-", "control: before matching"),
-    ("control", "before matching", "recomputed"): ("#d98880", "+", "--", "control, statistics recomputed"),
+    ("control", "before matching", "recomputed"): (PURPLE, "+", "--", "control, statistics recomputed"),
     ("null", "rotation matched", "interpolated"): (ORANGE, "v", ":", "null: displaced at random, as far"),
     ("null", "nearest endpoint", "interpolated"): (OCHRE, "_", "", "null: nearest endpoint (LLFC)"),
     ("null", "formula", "interpolated"): (OCHRE, "|", "", "null: formula (commutativity)"),
     ("null", "shuffled units", "interpolated"): (GREY, "_", "", "null: shuffled units (commutativity)"),
 }
-PANELS = (("error", 100, "test error (%)"), ("loss", 1, "test loss (nats)"),
+PANELS = (("error", 100, "error (%)"), ("loss", 1, "loss (nats)"),
           ("cos_ratio", 1, r"LLFC half-way: $\frac{1-\cos_\alpha}{1-\cos_{AB}}$"), ("1-coef_alpha", 1, "LLFC half-way: 1 - coefficient"),
           ("dist_com", 1, "commutativity: Dist$_{com}$"), ("stitched_error", 100, "stitched error (%),\nmean of both directions"))
 
@@ -39,7 +39,10 @@ def figure(frame: pd.DataFrame, title: str) -> Shown:
         _draw(axis, rows, factor, "alpha" if along else "site")
         axis.set_ylabel(label)
         axis.set_xlabel("α, the share of A" if along else "map" if quantity == "dist_com" else "layer")
-    _log(axes[4])
+        if quantity in ("loss", "dist_com") and (rows["mean"] > 0).any():  # a network beside itself has no Dist_com
+            _log(axis)
+    ends = 100 * frame.loc[(frame["quantity"] == "error") & (frame["role"] == "value") & frame["alpha"].isin((0.0, 1.0)), "mean"]
+    axes[5].axhspan(ends.min(), ends.max(), color=GREY, alpha=0.2, linewidth=0, label="A and B alone")
     axes[2].set_ylim(bottom=0)
     _legend(drawn, axes, columns=2)
     drawn.supxlabel(title, fontsize=7, color="#444444", x=0.995, ha="right")

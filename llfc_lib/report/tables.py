@@ -6,7 +6,7 @@ import pandas as pd
 
 from llfc_lib.report import records, verdicts
 from llfc_lib.report.claims import TABLES
-from llfc_lib.report.select import at, numbers, own, recipe_of, sites_of
+from llfc_lib.report.select import at, numbers, own, pair_word, recipe_of, sites_of
 from llfc_lib.report.verdicts import DISPLACED, NOTHING, Verdict, alike, spread
 from llfc_lib.training.recipes import PROFILES, RECIPES
 
@@ -43,8 +43,9 @@ def _made_by(frame: pd.DataFrame) -> str:
 
 def _label(frame: pd.DataFrame, name: str) -> str:
     """A label of its own for every experiment; the first one's is plain."""
-    experiment = frame.attrs["experiment"]
-    return name if experiment in ("fig08", "com_mlp", "lmc_mlp") else f"{name}-{experiment.replace('_', '-')}"
+    experiment, recipe = frame.attrs["experiment"], frame.attrs.get("recipe", "")
+    whole = f"{experiment}-{recipe}" if recipe else experiment
+    return name if experiment in ("fig08", "com_mlp", "lmc_mlp") else f"{name}-{whole.replace('_', '-')}"
 
 
 def distances(frame: pd.DataFrame) -> MyST:
@@ -74,6 +75,27 @@ def distances(frame: pd.DataFrame) -> MyST:
     return table(pd.DataFrame(rows, columns=columns),
                  f"How far the two networks of a pair are apart: mean ± standard deviation over pairs. {_made_by(frame)}",
                  _label(frame, f"tbl-distances-{frame.attrs['profile']}"))
+
+
+def matching(frame: pd.DataFrame) -> MyST:
+    """What each method found: its objective and the training loss half-way, beside the order before and a random one."""
+    rows, recipes = [], recipe_of(frame)
+    for name in (name for name in RECIPES if (recipes == name).any()):
+        group = frame[recipes == name]
+        seeds = group[group["kind"].str.startswith("seed ")]
+        tried = seeds[seeds["quantity"] == "half_way_loss"]["mean"]
+        work = {q: numbers(group, q) for q in ("matchings", "sweeps", "changed")}
+        told = NOTHING
+        if len(tried):
+            told = f"{tried.min():.4g} to {tried.max():.4g} over {seeds['kind'].nunique()} orders; {spread(seeds[seeds['quantity'] == 'sweeps']['mean'])} sweeps"
+        elif len(work["matchings"]):
+            told = f"{work['matchings'].mean():.0f} matchings, of which {work['changed'].mean():.0f} changed the order"
+        rows.append((RECIPES[name].title, group["pair"].nunique(), *(spread(numbers(group, quantity, *which)) for quantity in ("objective", "half_way_loss")
+                     for which in (("null", "random order"), ("null", "before matching"), ())), told))
+    columns = ["setting", "pairs", r"$\langle A,\pi(B)\rangle$, random order", "before matching", "matched", "training loss half-way, random order",
+               "before matching (nats)", "matched (nats)", "training loss of what was tried, and work"]
+    return table(pd.DataFrame(rows, columns=columns), f"What matching finds: mean ± standard deviation over pairs. {_made_by(frame)}",
+                 _label(frame, "tbl-matching"))
 
 
 WHICH = {"": "after the ReLU", "(pre)": "before the ReLU", "(raw)": "before normalisation"}
@@ -127,6 +149,8 @@ def displaced(frame: pd.DataFrame, quantity: str = "cos_ratio", alpha: float = 0
                           numbers(chosen, quantity, "null", kind)))
     lines.append(("nearest endpoint", NOTHING, NOTHING, numbers(chosen, quantity, "null", "nearest endpoint")))
     lines.append(("independent pair", NOTHING, NOTHING, numbers(chosen, quantity, "control", "independent")))
+    if pair_word(chosen) == "matched":
+        lines.append(("B before matching", NOTHING, NOTHING, numbers(chosen, quantity, "control", "unmatched")))
     rows = [(label, t, error, *(spread(at(values, alpha=alpha, site=site)) for site in sites)) for label, t, error, values in lines]
     content = pd.DataFrame(rows, columns=["partner of A", "t", "its test error (%)", *sites])
     if len(sites) > verdicts.FEW:  # many layers go down the page
@@ -143,10 +167,12 @@ def commutativity(frame: pd.DataFrame) -> MyST:
                "rotation matched": ("dist_com", "null", "rotation matched"),
                "independent pair": ("dist_com", "control", "independent"),
                "independent: formula": ("dist_com", "control", "independent: formula")}
+    if pair_word(chosen) == "matched":
+        columns["before matching"] = ("dist_com", "control", "unmatched")
     values = {label: numbers(chosen, *which) for label, which in columns.items()}
     rows = [(site, *(spread(v.xs(site, level="site")) if len(v) else NOTHING for v in values.values()))
             for site in sites_of(chosen, "dist_com")]
-    return table(pd.DataFrame(rows, columns=["map", *columns]), "Commutativity of spawned pairs, with nulls and "
+    return table(pd.DataFrame(rows, columns=["map", *columns]), f"Commutativity of {pair_word(chosen)} pairs, with nulls and "
                  f"control: mean ± standard deviation over pairs. {_made_by(chosen)}", _label(frame, "tbl-commutativity"))
 
 
@@ -289,6 +315,10 @@ def rules() -> MyST:
         f"{verdicts.ALIKE:g} in every pair and direction; it exceeds a null if it is less than {verdicts.SUPPORTED:g} as far from 1.",
         f"- *Spawning*: children are connected from epoch {SPAWNED_AFTER} on at the latest, and not when spawned at the initialisation; the "
         "barriers from that epoch on are held against partners rotated as far away.",
+        f"- *Of low rank*: half of the singular values are below {verdicts.NEGLIGIBLE:g} of the largest; the stable rank over n is held against "
+        "a matrix without structure and the network before training. *Low rank makes matchable*: the rank correlation of stable rank / n "
+        f"and the training loss barrier after weight matching is at least {verdicts.ALIKE:g} over all widths and epochs, at fixed width and at "
+        "fixed epoch; it exceeds its null if untrained networks, cut to the trained rank, match twice as well as whole ones.",
         "- *Co-occurs*: a pair is connected exactly if the ratio of 1-cos to its baseline, mean over layers at α = 0.5, is "
         f"at most {verdicts.NEGLIGIBLE:g}; over all pairs of the book and their controls.",
         f"- *{verdicts.REPRODUCED}*: the rule holds in every case; *{verdicts.PARTLY}*: in some; *{verdicts.NOT}*: in none. A reduced profile never "
