@@ -1,5 +1,6 @@
 """Batched augmentation, and the fast training path against a plain one."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from llfc_lib.data import load
-from llfc_lib.data.augment import Augmenter
+from llfc_lib.data.augment import DEGREES, ZOOM, Augmenter, Resampler, augmenter_for
 from llfc_lib.data.torchvision import torchvision
 from llfc_lib.experiments import publish, units
 from llfc_lib.models import build
@@ -250,3 +251,70 @@ def test_the_bench_shows_its_plain_loop_the_same_images():
     data.x_train.share_memory_()
     assert before.images.base is None and torch.equal(before[3][0], first) and label == int(data.y_train[3])
     assert torch.allclose(first, data.normalise(data.x_train[3:4])[0], atol=1e-6)
+
+
+# -- resized crops and rotations (B.1.2) -------------------------------------------------------------------------------
+
+ALL_RESAMPLED = ("resized crop", "flip", "rotate")
+
+
+def test_without_any_draw_an_image_stays_as_it_is():
+    x = colour(5)
+    resampler = Resampler(x, ())
+    index = torch.arange(5)
+    assert torch.allclose(resampler.batch(index, resampler.draw("stay")), x.float(), atol=1e-3)
+
+
+def test_a_flip_is_a_flip_and_half_of_the_images_have_one():
+    x = colour(400, 8)
+    resampler = Resampler(x, ("flip",))
+    found = resampler.batch(torch.arange(400), resampler.draw(0))
+    same, turned = ((found - other.float()).abs().amax((1, 2, 3)) < 1e-3 for other in (x, x.flip(-1)))
+    assert torch.equal(same, ~turned) and 150 < int(same.sum()) < 250
+
+
+def test_zoom_rotation_and_place_as_recorded():
+    """Each draw is turned * mirrored / zoom plus a place of the window; undone, its parts lie within their ranges."""
+    draws = Resampler(colour(4000, 8), ALL_RESAMPLED).draw(1)
+    linear, shift = draws[:, :, :2], draws[:, :, 2]
+    zoom = 1 / torch.linalg.det(linear).abs().sqrt()
+    assert ZOOM[0] <= zoom.min() < 0.81 and 1.19 < zoom.max() <= ZOOM[1] + 1e-5
+    assert float((zoom.log() < 0).float().mean()) == pytest.approx(math.log(1 / 0.8) / math.log(1.2 / 0.8), abs=0.03)  # log-uniform
+    angle = torch.rad2deg(torch.atan2(-linear[:, 1, 0], linear[:, 1, 1]))
+    assert angle.abs().max() <= DEGREES + 1e-3 and angle.min() < -29 and angle.max() > 29
+    # the window stays inside a zoomed image, and around one that is smaller
+    assert ((shift * zoom[:, None]).abs() <= (zoom - 1).abs()[:, None] + 1e-5).all()
+    assert 0.4 < float((torch.linalg.det(linear) < 0).float().mean()) < 0.6  # mirrored
+
+
+def test_rotation_by_torchvision_is_ours():
+    turn = torchvision().transforms.functional.rotate
+    x = colour(3, 32)
+    resampler = Resampler(x, ("rotate",))
+    draws = resampler.draw(2)
+    for k in range(3):
+        angle = float(torch.rad2deg(torch.atan2(draws[k, 1, 0], draws[k, 0, 0])))
+        mode = torchvision().transforms.InterpolationMode.BILINEAR
+        expected = turn(x[k].float(), angle, mode)
+        found = resampler.batch(torch.tensor([k]), draws)[0]
+        inner = slice(8, 24)  # torchvision rounds differently at the border
+        assert (found - expected)[:, inner, inner].abs().max() < 1.0, (angle, k)
+
+
+def test_what_lies_outside_is_black_and_small_images_lie_anywhere():
+    white = torch.full((300, 1, 16, 16), 255, dtype=torch.uint8)
+    resampler = Resampler(white, ("resized crop",))
+    draws = resampler.draw(3)
+    found = resampler.batch(torch.arange(300), draws)
+    small = 1 / draws[:, 0, 0] < 0.95
+    assert (found[small].amin((1, 2, 3)) < 160).all() and found[1 / draws[:, 0, 0] > 1].min() > 150  # a little darker at the edge
+    left, right = found[small][:, 0, 8, 0], found[small][:, 0, 8, -1]
+    assert (left > 200).any() and (right > 200).any()  # not always in the middle
+
+
+def test_which_augmenter_for_which_kinds():
+    assert augmenter_for(colour(2), ()) is None
+    assert isinstance(augmenter_for(colour(2), ("crop", "flip")), Augmenter)
+    assert isinstance(augmenter_for(colour(2), ("rotate",)), Resampler)
+    with pytest.raises(ValueError, match="augmentation .'crop'. is not built together"):
+        augmenter_for(colour(2), ("crop", "rotate"))

@@ -36,8 +36,9 @@ def start(r: Recipe, data, seed: int = 0) -> Checkpoint:
 # -- recipes ---------------------------------------------------------------------------------------------------------
 
 def test_the_seven_settings_of_b1_and_our_variant():
-    printed = [r for r in RECIPES.values() if not r.is_variant]
+    printed = [r for r in RECIPES.values() if not r.is_variant and not r.matching]
     assert len(printed) == 7
+    assert [r.trained_as for r in RECIPES.values() if r.matching == "ste"] == ["mlp_mnist_perm", "mlp_cifar10_perm"]
     mlp = RECIPES["mlp_mnist_spawn"]
     assert (mlp.lr, mlp.batch, mlp.epochs, mlp.spawn_epoch) == (1.2e-4, 60, 30, 0)
     assert RECIPES["resnet20_cifar10_spawn"].drops == (80, 120)
@@ -70,7 +71,9 @@ def test_unknown_names(call, message):
 
 
 def test_a_setting_that_is_not_built_is_refused(digits):
-    with pytest.raises(ValueError, match="init = 'lecun normal' is not built yet"):
+    with pytest.raises(ValueError, match="init = 'orthogonal' is not built yet"):
+        loop.new_network(replace(RECIPES["mlp_mnist_spawn"], init="orthogonal"), digits)
+    with pytest.raises(ValueError, match="wants pixels in .0, 1., digits comes with per-channel"):
         loop.new_network(RECIPES["mlp_mnist_perm"], digits)
     with pytest.raises(ValueError, match="unknown model 'vgg61'"):
         loop.new_network(replace(RECIPES["mlp_mnist_spawn"], model="vgg61"), digits)

@@ -31,6 +31,7 @@ class Experiment:
     recipes: tuple[str, ...]
     quantities: frozenset[str]
     half_way: bool = False  # of what depends on alpha, only 0.5 and the ends
+    parts: tuple[str, ...] = ()  # of a pair's measurement that its rows come from, where not from all
 
     def keeps(self, row: Row) -> bool:
         # A displaced partner's own error and its size belong beside every number that it gives.
@@ -83,8 +84,10 @@ EXPERIMENTS = {e.name: e for e in (
     Experiment("widths", "B.5", "When do permutations fail? Width, epoch and rank", tuple(WIDTHS),
                frozenset({"loss_barrier_chord_on_training", "error_barrier_chord_on_training", "loss_barrier_chord", "error_barrier_chord",
                           "dist_transfer", "cos_ratio", "stable_rank_share_W", "error", "matched_cosine"})),
-    Experiment("fig20", "B.5", "Singular values of weights (Figure 20, MLPs)", (_CIFAR[1], _MNIST[1]), _spectrum("W")),
-    Experiment("fig21", "B.5", "Singular values of post-activations (Figure 21)", (_CIFAR[1], _MNIST[1]), _spectrum("H", "Hc")),
+    Experiment("fig20", "B.5", "Singular values of weights (Figure 20, MLPs)", (_CIFAR[1], _MNIST[1]), _spectrum("W"),
+               parts=("spectra",)),
+    Experiment("fig21", "B.5", "Singular values of post-activations (Figure 21)", (_CIFAR[1], _MNIST[1]), _spectrum("H", "Hc"),
+               parts=("spectra",)),
     Experiment("tab3", "B.4", "Stitched ResNet-20 (Table 3)", _RESNET, frozenset(STITCHED)),
 )}
 

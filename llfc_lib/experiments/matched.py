@@ -17,7 +17,6 @@ from llfc_lib.matching import (Permutations, Symmetry, activation_matching, chec
 from llfc_lib.metrics.measure import Loader
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.weights import interpolate
-from llfc_lib.places import ENDPOINTS
 from llfc_lib.streams import generator
 from llfc_lib.training.recipes import Recipe, recipe
 
@@ -25,7 +24,7 @@ CHECKED_ON = 8  # images on which f(pi(B)) = f(B) is checked before every experi
 
 
 def shipped_permutation(profile: str, name: str, pair: int) -> Path:
-    return ENDPOINTS / profile / f"{name}-{pair}.permutation.json"
+    return pairs.ENDPOINTS / profile / f"{name}-{pair}.permutation.json"
 
 
 @dataclass(frozen=True)

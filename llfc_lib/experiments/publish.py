@@ -35,7 +35,8 @@ def _published_parts(profile: str, name: str, index: int) -> set[str]:
             told = {**pairs.UNTOLD, **{key: value for key, value in provenance.get("plan", {}).items() if key in pairs.UNTOLD}}
             current = (provenance.get("recipe_hash") == recipe(name, profile).hash
                        and provenance.get("measure_version") == versions_of(name) and told == pairs.plan_of(name, profile).told())
-            parts.append(set(provenance["parts"]) if current else set())
+            needless = set(pairs.plan_of(name, profile).parts) - set(experiment.parts) if experiment.parts else set()
+            parts.append((set(provenance["parts"]) if current else set()) | needless)
     return set.intersection(*parts) if parts else set()
 
 
@@ -109,9 +110,9 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
         "commit": ", ".join(sorted({result["environment"]["commit"] for result in results})),
     }
     for experiment in EXPERIMENTS.values():
-        if name in experiment.recipes:
-            records.save_pair(experiment.name, profile, f"{name}/{index}", provenance,
-                              [row for row in rows if experiment.keeps(row)],
+        kept = [row for row in rows if experiment.keeps(row)]
+        if name in experiment.recipes and (not experiment.parts or set(experiment.parts) & set(provenance["parts"])):
+            records.save_pair(experiment.name, profile, f"{name}/{index}", provenance, kept,
                               model=r.model, data=r.data, method=r.matching or ("spawning" if r.spawn_epoch is not None else "none"))
 
 
