@@ -122,7 +122,7 @@ def describe(data: Dataset) -> dict[str, Any]:
 
 
 def _ship(profile: str, name: str) -> list[str]:
-    """Copy networks beside the records: small ones of every pair, larger ones of the first.
+    """Copy the networks of published pairs beside the records: small ones of every pair, larger ones of the first.
 
     Not those of `lite` beside larger ones: a reader has the same networks at full scale. Nor those of `smoke` that ask
     when to spawn: they are trained in a second.
@@ -132,8 +132,10 @@ def _ship(profile: str, name: str) -> list[str]:
         return []
     r = recipe(recipe(name, profile).trained_as, profile)
     data = dataset(r)
+    _provenances.cache_clear()
     first = set(pairs.members(name, 0).values())
-    every = {member for index in range(PAIRS[profile][name]) for member in pairs.members(name, index).values()}
+    every = {member for index in range(PAIRS[profile][name]) if _published_parts(profile, name, index)
+             for member in pairs.members(name, index).values()}
     done = []
     for seed, branch in sorted(every):
         source, target = run_path(r, seed, branch, data), pairs.shipped_path(profile, r.name, seed, branch)

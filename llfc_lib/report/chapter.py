@@ -115,7 +115,7 @@ class Chapter:
     def published(self, name: str) -> "records.Record":
         """The best committed record of the experiment, recipe by recipe where it has several networks; figures drawn
         from it name its profile."""
-        return records.best_of_each(name) if len(experiment(name).recipes) > 2 else records.best(name)
+        return records.best_of_each(name) if records.has_several_networks(experiment(name).recipes) else records.best(name)
 
     def check(self, name: str, live: pd.DataFrame) -> MyST:
         """Live against the committed record of this profile: the largest difference per quantity.

@@ -4,7 +4,7 @@ A file holds provenance by pair and one tidy row a line, sorted, so that publish
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 
 from llfc_lib.metrics.rows import Row
 from llfc_lib.places import RECORDS, atomic_write
+from llfc_lib.report.claims import CLAIMS
 from llfc_lib.training.recipes import PROFILES, RECIPES, SCALE, SPAWN_AT, check_profile, recipe
 
 FORMAT = 1
@@ -37,16 +38,28 @@ class Record:
     def frame(self) -> pd.DataFrame:
         """All rows, with the profile and the data set's source as attributes for figures."""
         frame = self.table.copy()
-        sources = {p["data"]["source"] for p in self.pairs.values()}
-        splits = {f"{d['name']} ({d['train']:,} / {d['test']:,}{_measured_on(p.get('plan', {}))})" if "train" in d else d["name"]
-                  for p in self.pairs.values() for d in (p["data"],)}
-        reductions = {p["recipe"]: p["reductions"] for p in self.pairs.values() if p.get("reductions")}
-        if len(set(reductions.values())) > 1:  # several networks: say whose
-            reductions = {name: f"{RECIPES[name].title.split(', ')[0]}{' by epoch of spawning' * (name in SPAWN_AT)}: {text}"
-                          for name, text in reductions.items()}
-        frame.attrs = {"experiment": self.experiment, "profile": self.profile, "source": "; ".join(sorted(sources)),
-                       "split": ", ".join(sorted(splits)), "reductions": "; ".join(dict.fromkeys(reductions.values()))}
+        recipes = dict.fromkeys(p["recipe"] for p in self.pairs.values())
+        own = {name: {pair: p for pair, p in self.pairs.items() if p["recipe"] == name} for name in recipes}
+        frame.attrs = {"experiment": self.experiment, "profile": self.profile, **_told(self.pairs),
+                       "by_recipe": {name: {"profile": self.profile_of(pairs), **_told(pairs)} for name, pairs in own.items()}}
         return frame
+
+    def profile_of(self, pairs: Iterable[str]) -> str:
+        """The profile of these pairs, where a record was put together from several."""
+        return " and ".join(dict.fromkeys(self.pairs[pair].get("profile", self.profile) for pair in pairs))
+
+
+def _told(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """In words, the data, how many images, and what is reduced."""
+    sources = {p["data"]["source"] for p in pairs.values()}
+    splits = {f"{d['name']} ({d['train']:,} / {d['test']:,}{_measured_on(p.get('plan', {}))})" if "train" in d else d["name"]
+              for p in pairs.values() for d in (p["data"],)}
+    reductions = {p["recipe"]: p["reductions"] for p in pairs.values() if p.get("reductions")}
+    if len(set(reductions.values())) > 1:  # several networks: say whose
+        reductions = {name: f"{RECIPES[name].title.split(', ')[0]}{' by epoch of spawning' * (name in SPAWN_AT)}: {text}"
+                      for name, text in reductions.items()}
+    return {"source": "; ".join(sorted(sources)), "split": ", ".join(sorted(splits)),
+            "reductions": "; ".join(dict.fromkeys(reductions.values()))}
 
 
 def _measured_on(plan: Mapping[str, Any]) -> str:
@@ -153,18 +166,26 @@ def best(experiment: str, folder: Path | None = None, recipe_hashes: Mapping[str
     raise RecordError(f"there is no record of {experiment!r} yet; `make runs` and `make publish` make one")
 
 
+def has_several_networks(recipes: Sequence[str]) -> bool:
+    """Whether an experiment's pairs are of several settings, which need not all have the same profile."""
+    return len(recipes) > 2 or any(RECIPES[name].matching for name in recipes)
+
+
 def best_of_each(experiment: str, folder: Path | None = None) -> Record:
-    """The best pairs of every recipe in the experiment, of several profiles if need be; smoke only if there is no other.
+    """The best pairs of every recipe in the experiment, of several profiles if need be; smoke only if there is no other, or
+    for a recipe that a claim is about and that has no other.
 
     RecordError if there is none, or one is of another recipe than the library's.
     """
     there = [profile for profile in reversed(PROFILES) if path_of(experiment, profile, folder).exists()]
-    there = [profile for profile in there if profile != "smoke"] or there
+    asked = {claim.recipe for claim in CLAIMS if claim.experiment == experiment}
+    full = [profile for profile in there if profile != "smoke"]
     pairs: dict[str, dict[str, Any]] = {}
     tables, seen, used = [], set(), []
     for profile in there:
         found = load(experiment, profile, folder, {name: recipe(name, profile).hash for name in SCALE[profile]})
-        new = {pair: p for pair, p in found.pairs.items() if p["recipe"] not in seen}
+        new = {pair: {**p, "profile": profile} for pair, p in found.pairs.items() if p["recipe"] not in seen
+               and (profile != "smoke" or not full or p["recipe"] in asked)}
         if new:
             pairs |= new
             tables.append(found.table[found.table["pair"].isin(list(new))])

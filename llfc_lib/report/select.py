@@ -40,7 +40,7 @@ def of(frame: pd.DataFrame, recipe: str) -> pd.DataFrame:
     chosen = frame[recipe_of(frame) == recipe]
     if chosen.empty:
         raise ValueError(f"the record of {frame.attrs['experiment']!r} has no pair of {recipe!r}; it has {sorted(recipe_of(frame).unique())}")
-    chosen.attrs = {**frame.attrs, "recipe": recipe}
+    chosen.attrs = {**frame.attrs, **frame.attrs["by_recipe"][recipe], "recipe": recipe}
     return chosen
 
 

@@ -56,7 +56,7 @@ def judge(part: str | None = None) -> list[Verdict]:
 
 
 def _best(experiment: str) -> records.Record:
-    if len(EXPERIMENTS[experiment].recipes) > 2:  # pairs of several networks, which need not have the same profiles
+    if records.has_several_networks(EXPERIMENTS[experiment].recipes):
         return records.best_of_each(experiment)
     # a record of an older recipe must not be judged as if it were of this one
     for profile in reversed(records.PROFILES):
@@ -71,11 +71,12 @@ def judge_claim(claim: Claim, record: records.Record) -> Verdict:
     frame = record.frame()
     own = frame[recipe_of(frame) == claim.recipe] if claim.recipe else frame
     agreement, evidence, ours, null = RULES[claim.rule](claim, own, frame)
-    if agreement == NOT and record.profile != "paper":
+    made_by = record.profile_of(own["pair"].unique())
+    if agreement == NOT and made_by != "paper":
         agreement = NOT_HERE
     if (claim.numbers or claim.rule == "profile") and set(own["data"]) != {RECIPES[claim.recipe].data}:
         agreement = NOT_COMPARABLE  # the paper's figures say nothing about digits
-    return Verdict(claim, record.profile, agreement, evidence, ours, null, own["pair"].nunique())
+    return Verdict(claim, made_by, agreement, evidence, ours, null, own["pair"].nunique())
 
 
 # -- selecting and comparing ------------------------------------------------------------------------------------------
