@@ -1,11 +1,14 @@
-"""`make bench`: how fast is training and measuring, as ratios from one interleaved run.
+"""`make bench`: how fast is training, measuring and matching, as ratios from one interleaved run.
 
 Blocks of steps of each variant follow each other in turn, several rounds of them, so that a busy moment of the machine
 falls on all alike; the median block of each is reported. "Plain" is the loop that a reader would write first: a
-torchvision-style data set, a DataLoader, an ordinary optimiser, `.item()` at every step.
+torchvision-style data set, a DataLoader, an ordinary optimiser, `.item()` at every step. "Straightforward" weight matching
+is tests/straightforward.py; the package `rebasin` is timed beside it where it is installed (the project does not need it).
 """
 
 import argparse
+import copy
+import gc
 import json
 import multiprocessing
 import os
@@ -14,9 +17,12 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
+from straightforward import match
 from torch import nn
 
 from llfc_lib import ROOT
@@ -24,8 +30,11 @@ from llfc_lib.data import Dataset, load
 from llfc_lib.data.torchvision import torchvision
 from llfc_lib.experiments import pairs
 from llfc_lib.experiments.units import cpu_name
+from llfc_lib.matching import Symmetry, objective, symmetry, weight_matching
 from llfc_lib.metrics import measure
-from llfc_lib.training import loop
+from llfc_lib.models.resnet20 import ResNet20
+from llfc_lib.streams import numpy_generator
+from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.recipes import Recipe, recipe
 
 
@@ -75,13 +84,13 @@ class PlainLoop:
 class OurLoop:
     """`loop.train_epoch` over as many images as the block has steps."""
 
-    def __init__(self, r: Recipe, data: Dataset, steps: int) -> None:
+    def __init__(self, r: Recipe, data: Dataset, steps: int, seed: int = 0) -> None:
         images = steps * r.batch
         self.recipe, self.fast = r, loop.speedups(r, "cpu")
         self.data = replace(data, x_train=data.x_train[:images], y_train=data.y_train[:images])
-        model = loop.new_network(r, data)
-        self.learner, self.augmenter = loop.prepare(model, r, self.data, self.fast)
-        self.optimiser = loop.make_optimiser(r, model)
+        self.model = loop.new_network(r, data, seed)
+        self.learner, self.augmenter = loop.prepare(self.model, r, self.data, self.fast)
+        self.optimiser = loop.make_optimiser(r, self.model)
         self.epoch = 0
 
     def run(self) -> float:
@@ -293,21 +302,199 @@ def flops_of(r: Recipe, data: Dataset) -> float:
     return counter.get_total_flops()
 
 
+# -- weight matching ------------------------------------------------------------------------------------------------------
+
+WIDTHS, LARGEST = (1, 4, 8), 16
+
+
+@dataclass
+class Found:
+    """``seconds`` of the processor, at one thread: what else runs on the machine changes them less. ``parts``: the shares of
+    products, gathers, assignment and everything else, where the tool tells."""
+
+    seconds: float
+    sweeps: int
+    objective: float
+    parts: dict[str, float] | None = None
+
+
+def trained_pair() -> tuple[str, nn.Module, nn.Module]:
+    """Two MLPs of the permutation chapters from the cache, else two that have seen the embedded digits a few times."""
+    r = recipe("mlp_mnist_perm", "paper")
+    try:
+        data = load(r.data, normalise=r.normalise)
+        paths = [(loop.run_path(r, seed, "A", data), loop.run_key(r, seed, "A", data)) for seed in range(8)]
+        two = [checkpoints.read(*found) for found in paths if Path(found[0]).exists()][:2]
+    except Exception as error:  # no data set, no cache: any pair will do
+        print(f"({error})", file=sys.stderr)
+        two = []
+    if len(two) == 2:
+        return "MLP, MNIST, as in profile paper", *(pairs.as_network(r, found, data) for found in two)
+    r = replace(recipe("mlp_mnist_perm", "smoke"), model_args=(("hidden", 512),))
+    data = load(r.data, normalise=r.normalise)
+    nets = []
+    for seed in (0, 1):
+        ours = OurLoop(r, data, len(data.y_train) // r.batch, seed)
+        for _ in range(10):
+            ours.run()
+        nets.append(ours.model.eval())
+    return "MLP, digits, 10 epochs", *nets
+
+
+def matched_pair(name: str) -> tuple[str, nn.Module, nn.Module, torch.Tensor]:
+    """What it is, A, B and an image; ``name`` is "mlp" or a width in units of 16 channels."""
+    if name == "mlp":
+        told, a, b = trained_pair()
+        return told, a, b, torch.zeros(1, a.fc1.in_features)
+    nets = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        nets.append(ResNet20(3, 16 * int(name), 10, "B").eval())
+    return f"ResNet-20, option B, {16 * int(name)} channels, random", *nets, torch.zeros(1, 3, 32, 32)
+
+
+def match_ours(sym: Symmetry, a: nn.Module, b: nn.Module, x: torch.Tensor, seed: int) -> Found:
+    began, wall = time.process_time(), time.perf_counter()
+    found = weight_matching(sym, a.state_dict(), b.state_dict(), seed)
+    seconds, wall = time.process_time() - began, time.perf_counter() - wall
+    parts = {part: found.seconds[part] / wall for part in ("products", "gathers", "assignment")}
+    return Found(seconds, found.sweeps, found.objective, {**parts, "the rest": 1 - sum(parts.values())})
+
+
+@torch.no_grad()
+def match_straightforward(sym: Symmetry, a: nn.Module, b: nn.Module, x: torch.Tensor, seed: int) -> Found:
+    state_a, state_b = a.state_dict(), b.state_dict()
+    began = time.process_time()
+    permutations, sweeps = match(sym, state_a, state_b, numpy_generator("weight matching", seed))  # the same order of visits
+    return Found(time.process_time() - began, sweeps, objective(sym, state_a, state_b, permutations))
+
+
+def match_rebasin(sym: Symmetry, a: nn.Module, b: nn.Module, x: torch.Tensor, seed: int) -> Found:
+    """Without the time that it takes to trace the two networks; it draws its order of visits itself."""
+    from rebasin import PermutationCoordinateDescent
+
+    torch.manual_seed(seed)
+    b, sweeps = copy.deepcopy(b), 0
+    descent = PermutationCoordinateDescent(a, b, x)
+    step = descent._calculate_permutations_step
+
+    def counted(*args):
+        nonlocal sweeps
+        sweeps += 1
+        return step(*args)
+
+    descent._calculate_permutations_step = counted
+    began = time.process_time()
+    descent.calculate_permutations()
+    seconds = time.process_time() - began
+    descent.apply_permutations()
+    return Found(seconds, sweeps, objective(sym, a.state_dict(), b.state_dict(), {}))
+
+
+def matchers() -> dict[str, Callable[..., Found]]:
+    tools = {"ours": match_ours, "straightforward": match_straightforward}
+    try:
+        import rebasin  # noqa: F401
+    except ImportError:
+        return tools
+    return {**tools, "rebasin": match_rebasin}
+
+
+def matching_memory(name: str, tool: str) -> None:
+    """In a process of its own: prints what one matching takes at most beyond what was there before, in units of both networks."""
+    torch.set_num_threads(1)
+    told, a, b, x = matched_pair(name)
+    sym, small = symmetry(a, x), matched_pair("1")
+    matchers()[tool](symmetry(small[1], small[3]), *small[1:], 0)  # libraries are loaded, and their buffers made
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = memory("VmRSS")
+    matchers()[tool](sym, a, b, x, 0)
+    two = sum(v.numel() * v.element_size() for net in (a, b) for v in net.state_dict().values())
+    print(json.dumps((memory("VmHWM") - before) / two))
+
+
+def memory(field: str) -> int:
+    """Bytes, from what Linux tells of this process."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return 1024 * int(line.split()[1])
+
+
+def run_matching_memory(name: str, tool: str) -> float | None:
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    out = subprocess.run([sys.executable, __file__, "--matching-memory", name, tool], capture_output=True, text=True, check=True,
+                         cwd=ROOT, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"})
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def bench_matching(rounds: int, widths: tuple[int, ...]) -> dict:
+    """All tools on one pair after each other, a seed a round, at one thread."""
+    torch.set_num_threads(1)
+    result = {}
+    for name in ("mlp", *map(str, widths)):
+        told, a, b, x = matched_pair(name)
+        began = time.process_time()
+        sym = symmetry(a, x)
+        derived = time.process_time() - began
+        runs: dict[str, list[Found]] = {tool: [] for tool in matchers()}
+        for k in range(1 if name == str(LARGEST) else rounds):
+            for tool, run in matchers().items():
+                runs[tool].append(run(sym, a, b, x, k))
+            print(f"matching {told}, round {k + 1}", file=sys.stderr)
+        result[told] = {"seconds_to_derive": derived, "before": objective(sym, a.state_dict(), b.state_dict(), {}),
+                        "runs": {tool: [asdict(f) for f in found] for tool, found in runs.items()},
+                        "memory": {tool: run_matching_memory(name, tool) for tool in runs if name not in ("mlp", "1")}}
+    return result
+
+
+def print_matching(result: dict) -> None:
+    print("weight matching, seconds of one thread; median (lowest to highest) of interleaved rounds, a seed each; ratios round by round")
+    if "rebasin" not in matchers():
+        print("  (the package rebasin is not installed here, so it is not in the comparison)")
+    for told, found in result.items():
+        print(f"{told}: symmetry derived in {found['seconds_to_derive']:.2f} s, objective before {found['before']:.1f}")
+        ours = found["runs"]["ours"]
+        for tool, runs in found["runs"].items():
+            seconds, each = ([f["seconds"] / (f["sweeps"] if by else 1) for f in runs] for by in (False, True))
+            ratios = [f["seconds"] / f["sweeps"] / (o["seconds"] / o["sweeps"]) for f, o in zip(runs, ours, strict=True)]
+            peak = found["memory"].get(tool)
+            print(f"  {tool:<16} {spread(each, 4)} s a sweep, {spread(ratios, 2)} times ours; {spread(seconds, 3)} s for "
+                  f"{spread([f['sweeps'] for f in runs], 0)} sweeps; objective {spread([f['objective'] for f in runs], 1)}"
+                  + (f"; peak {1 + peak:.1f} times both networks, themselves included" if peak is not None else ""))
+            if runs[0]["parts"]:
+                print(" " * 19 + ", ".join(f"{100 * statistics.median(f['parts'][part] for f in runs):.0f} % {part}"
+                                           for part in runs[0]["parts"]))
+
+
+def spread(values: list[float], digits: int) -> str:
+    low, middle, high = (f"{v:.{digits}f}" for v in (min(values), statistics.median(values), max(values)))
+    return f"{middle} ({low} to {high})" if len(values) > 1 else middle
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=100, help="training steps in a block")
     parser.add_argument("--convolutional-steps", type=int, default=5, help="the same for VGG-16 and ResNet-20")
     parser.add_argument("--only-convolutional", action="store_true", help="VGG-16 and ResNet-20 only; writes no file")
+    parser.add_argument("--only-matching", action="store_true", help="weight matching only; writes no file")
+    parser.add_argument("--widest", action="store_true", help=f"match ResNet-20 at {16 * LARGEST} channels as well (minutes, 2 GB)")
+    parser.add_argument("--matching-memory", nargs=2, metavar=("PAIR", "TOOL"), help=argparse.SUPPRESS)
     parser.add_argument("--metric-pass", type=int, metavar="IMAGES", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.metric_pass is not None:
         return metric_pass(options.metric_pass)
+    if options.matching_memory:
+        return matching_memory(*options.matching_memory)
+    widths = (*WIDTHS, LARGEST) if options.widest else WIDTHS
+    if options.only_matching:
+        return print_matching(bench_matching(options.rounds, widths))
     networks = {name: bench_convolutional(name, options.rounds, options.convolutional_steps)
                 for name in ("resnet20_cifar10_spawn", "vgg16_cifar10_spawn")}
     if options.only_convolutional:
         return print_convolutional(networks)
-    result = {**bench(options.rounds, options.steps), "convolutional": networks}
+    result = {**bench(options.rounds, options.steps), "convolutional": networks, "matching": bench_matching(options.rounds, widths)}
     folder = ROOT / "_build"
     folder.mkdir(exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(result, indent=1))
@@ -324,6 +511,7 @@ def main() -> None:
               f"{value['memory']['MiB_peak']:.0f} MiB, of it "
               f"{value['memory']['MiB_peak'] - value['memory']['MiB_before']:.0f} in the pass")
     print_convolutional(result["convolutional"])
+    print_matching(result["matching"])
 
 
 def print_convolutional(networks: dict) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from llfc_lib.metrics import (commutativity, feature_spectra, measure, same_weights, singular_values, stable_rank,
                               weight_spectra)
-from llfc_lib.metrics.spectra import SHARES, shares_of
+from llfc_lib.metrics.spectra import SHARES
 from llfc_lib.metrics.strong import SameWeights
 from llfc_lib.models.view import View
 
@@ -40,7 +40,7 @@ def test_a_spectrum_is_read_against_index_over_the_units_that_enter():
         assert find(rows, f"sigma_W/{share:g}", site="FC 4").mean == pytest.approx(values[round(share * 15)] / values[0], abs=1e-12)
     rank = find(rows, "stable_rank_W", site="FC 4").mean
     assert find(rows, "stable_rank_share_W", site="FC 4").mean == pytest.approx(rank / 16)
-    assert shares_of([row.quantity for row in rows], "W") == sorted({round(share, 5) for share in SHARES})
+    assert len({row.quantity for row in rows if row.quantity.startswith("sigma_W/")}) == len(SHARES) == 33
 
 
 def test_the_references_of_a_weight_have_its_shape_and_no_structure():

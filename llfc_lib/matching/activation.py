@@ -11,6 +11,7 @@ from torch import Tensor
 from llfc_lib.matching.symmetry import Permutation, Symmetry
 from llfc_lib.metrics.measure import NO_IMAGES, Loader, Network, exact_float32
 from llfc_lib.models.view import View
+from llfc_lib.models.weights import check_finite, check_same_shapes
 
 
 @dataclass
@@ -28,7 +29,7 @@ class _Products:
     """Streamed sums over images and pixels of one permutation's features."""
 
     def __init__(self, permutation: Permutation) -> None:
-        self.positions, self.count = permutation.positions, 0
+        self.positions, self.axis, self.count = permutation.positions, permutation.axis, 0
         self.ab: Tensor | float = 0.0
         self.a: Tensor | float = 0.0
         self.b: Tensor | float = 0.0
@@ -44,8 +45,7 @@ class _Products:
 
     def _units(self, h: Tensor) -> Tensor:
         """Samples x units: a pixel of an image is a sample of its own."""
-        axis = 1 if h.ndim != 3 else 2
-        return h.movedim(axis, -1).flatten(0, -2).index_select(1, self.positions.to(h.device))
+        return h.movedim(self.axis, -1).flatten(0, -2).index_select(1, self.positions.to(h.device))
 
     def dead(self) -> tuple[int, int]:
         return int((self.aa == 0).sum()), int((self.bb == 0).sum())
@@ -56,7 +56,8 @@ class _Products:
             return self.ab.cpu().numpy()
         covariance = self.ab - torch.outer(self.a, self.b) / self.count
         spread = [(s - m.square() / self.count).clamp_min(0).sqrt() for s, m in ((self.aa, self.a), (self.bb, self.b))]
-        return torch.nan_to_num(covariance / torch.outer(*spread), posinf=0.0, neginf=0.0).cpu().numpy()
+        size = torch.outer(*spread)
+        return torch.where(size == 0, torch.zeros_like(size), covariance / size).cpu().numpy()
 
 
 @exact_float32()
@@ -71,6 +72,12 @@ def activation_matching(sym: Symmetry, a: Network, b: Network, loader: Loader, c
     units that never respond are counted in a warning, and put where they do no harm.
     """
     views = [n if isinstance(n, View) else View(n) for n in (a, b)]
+    check_same_shapes(*(view.state() for view in views))
+    for view, who in zip(views, "AB"):
+        check_finite(view.state(), who)
+    for use in (u for p in sym for u in p.uses):
+        if use.parameter in views[0].state() and tuple(views[0].state()[use.parameter].shape) != sym.shapes[use.parameter]:
+            raise ValueError(f"{use.parameter!r} must be of shape {sym.shapes[use.parameter]}: the symmetry is of another architecture")
     products = {p.name: _Products(p) for p in sym}
     for p in sym:
         if p.site is None:
@@ -88,6 +95,8 @@ def activation_matching(sym: Symmetry, a: Network, b: Network, loader: Loader, c
     found, total, dead = {}, 0.0, {}
     for name, sums in products.items():
         similarity = sums.similarity(correlation)
+        if not np.isfinite(similarity).all():
+            raise ValueError(f"the features of {name!r} hold NaN or infinite values on some image")
         rows, order = linear_sum_assignment(similarity, maximize=True)
         found[name] = torch.from_numpy(order)
         total += float(similarity[rows, order].sum())
@@ -95,5 +104,5 @@ def activation_matching(sym: Symmetry, a: Network, b: Network, loader: Loader, c
             dead[name] = sums.dead()
     if dead:
         warnings.warn("units that respond to no image: " + ", ".join(f"{a} of A, {b} of B in {name!r}" for name, (a, b) in dead.items()),
-                      stacklevel=2)
+                      stacklevel=4)  # two decorators stand between
     return ActivationMatching(found, total, images, dead)

@@ -45,8 +45,10 @@ def straight_through(sym: Symmetry, a: nn.Module, b: nn.Module, batches: Iterabl
     a, b = copy_of(a).eval(), copy_of(b).eval()
     state_a, state_b = a.state_dict(), b.state_dict()
     check_same_shapes(state_a, state_b)
-    middle = copy_of(a)
+    middle = copy_of(a).requires_grad_(True)
     parameters = dict(middle.named_parameters())
+    named = {id(value): name for name, value in parameters.items()}  # a tied parameter is learned once, and matched by every name
+    names = {name: named[id(value)] for name, value in middle.named_parameters(remove_duplicate=False)}
     surrogate = {name: value.detach().clone() for name, value in a.named_parameters()}
     optimiser = torch.optim.SGD([nn.Parameter(v) for v in surrogate.values()], lr=lr, momentum=momentum)
     learned = dict(zip(surrogate, optimiser.param_groups[0]["params"], strict=True))
@@ -55,7 +57,7 @@ def straight_through(sym: Symmetry, a: nn.Module, b: nn.Module, batches: Iterabl
 
     def match(step: int) -> Matching:
         found.matchings += 1
-        reference = {**state_a, **{name: value.detach() for name, value in learned.items()}}
+        reference = {**state_a, **{name: learned[first].detach() for name, first in names.items()}}
         new = weight_matching(sym, reference, state_b, (seed, step), matching and matching.permutations,
                               max_sweeps=max_sweeps, prices=matching and matching.prices)
         found.sweeps += new.sweeps
@@ -91,8 +93,8 @@ def straight_through(sym: Symmetry, a: nn.Module, b: nn.Module, batches: Iterabl
             before = step
             for x, y in batches:
                 loss = F.cross_entropy(middle(x), y)
-                for name, gradient in zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True):
-                    learned[name].grad = gradient / 2  # pi(B) makes up half of the network
+                for name, gradient in zip(parameters, torch.autograd.grad(loss, list(parameters.values()), allow_unused=True), strict=True):
+                    learned[name].grad = None if gradient is None else gradient / 2  # pi(B) makes up half of the network
                 optimiser.step()
                 step += 1
                 matching = match(step)

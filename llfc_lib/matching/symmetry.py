@@ -7,10 +7,11 @@ same places may change places. Input and logits stay where they are.
 """
 
 import operator
+import re
 import textwrap
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ MOVING_NAMES = {"flatten", "view", "reshape", "permute", "transpose", "unsqueeze
                 "concat", "concatenate", "expand", "unflatten", "movedim", "narrow", "select", "roll", "flip", "stack", "unbind",
                 "repeat", "expand_as", "view_as", "reshape_as", "tile", "repeat_interleave"}
 BINARY_NAMES = {"add", "sub", "mul", "truediv", "div", "maximum", "minimum", "pow", "radd", "rmul"}
-REDUCTION_NAMES = {"mean", "sum", "amax", "amin", "std", "var", "norm"}
+REDUCTION_NAMES = {"mean", "sum", "amax", "amin", "std", "var"}
 WITHIN_NAMES = {"softmax", "log_softmax", "normalize"}  # each unit against all others: order does not matter
 LAYERS_AS_FUNCTIONS = {"linear", "conv1d", "conv2d", "conv3d", "layer_norm", "group_norm", "batch_norm"}
 
@@ -79,7 +80,7 @@ class Permutation:
     """A group of ``size`` units that may be put in any order, and every use of it.
 
     ``site``: where its post-activation features are read for activation matching, if anywhere; they are entries
-    ``positions`` of the unit axis there.
+    ``positions`` of the axis ``axis`` there.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Permutation:
     uses: tuple[Use, ...]
     site: str | None = None
     positions: Tensor | None = None
+    axis: int = 1
 
 
 Permutations = Mapping[str, Tensor]
@@ -98,8 +100,10 @@ class Symmetry:
     :func:`symmetry` derives it. ``print`` shows a table of permutations, sizes and (parameter, axis) pairs.
     """
 
-    def __init__(self, permutations: tuple[Permutation, ...], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.permutations, self.shapes = permutations, dict(shapes)
+    def __init__(self, permutations: tuple[Permutation, ...], shapes: Mapping[str, tuple[int, ...]],
+                 trained: Collection[str] = ()) -> None:
+        """``trained``: the parameters that a matching cost counts, each once by one name."""
+        self.permutations, self.shapes, self.trained = permutations, dict(shapes), tuple(trained)
 
     def __getitem__(self, name: str) -> Permutation:
         for permutation in self.permutations:
@@ -132,6 +136,13 @@ class Symmetry:
         """Uniformly drawn permutations, named by ``stream``."""
         return {p.name: torch.randperm(p.size, generator=generator("permutation", *stream, p.name)) for p in self.permutations}
 
+    def cycles(self, *stream: object) -> dict[str, Tensor]:
+        """The same, but no unit stays in its place: for checks, in which a group of two must not be left as it is."""
+        found = {}
+        for name, order in self.random(*stream).items():
+            found[name] = torch.empty_like(order).scatter_(0, order, order.roll(1))
+        return found
+
     def apply(self, state: Mapping[str, Tensor], permutations: Permutations) -> dict[str, Tensor]:
         """The weights of the same function with its units in another order: new unit i is old unit p[i].
 
@@ -139,9 +150,9 @@ class Symmetry:
         that many units, or a parameter has another shape.
         """
         self.check_permutations(permutations)
-        for name, shape in self.shapes.items():
-            if name not in state or tuple(state[name].shape) != shape:
-                raise ValueError(f"{name!r} must be of shape {shape}; the weights are of another architecture")
+        for name in dict.fromkeys(u.parameter for p in self.permutations for u in p.uses):
+            if name not in state or tuple(state[name].shape) != self.shapes[name]:
+                raise ValueError(f"{name!r} must be of shape {self.shapes[name]}; the weights are of another architecture")
         orders: dict[tuple[str, int, tuple[int, int] | None], Tensor] = {}
         for p in self.permutations:
             if p.name in permutations:
@@ -164,13 +175,13 @@ class Symmetry:
     def check_permutations(self, permutations: Permutations) -> None:
         for name, p in permutations.items():
             n = self[name].size
-            if p.shape != (n,) or not torch.equal(torch.sort(p.cpu()).values, torch.arange(n)):
+            if p.shape != (n,) or p.is_floating_point() or not torch.equal(torch.sort(p.cpu()).values, torch.arange(n)):
                 raise ValueError(f"permutation {name!r} must hold each of 0..{n - 1} once, it is {tuple(p.shape)} "
                                  f"from {int(p.min()) if p.numel() else '-'} to {int(p.max()) if p.numel() else '-'}")
 
     def compose(self, first: Permutations, then: Permutations) -> dict[str, Tensor]:
-        """One set of permutations that does what ``first`` and then ``then`` do."""
-        return {p.name: first[p.name][then[p.name]] for p in self.permutations}
+        """One set of permutations that does what ``first`` and then ``then`` do; one that is left out is the identity."""
+        return {name: first.get(name, order)[then.get(name, order)] for name, order in self.identity().items()}
 
 
 def permuted(network: nn.Module, sym: Symmetry, permutations: Permutations) -> nn.Module:
@@ -192,7 +203,7 @@ def check_symmetry(network: nn.Module, sym: Symmetry, x: Tensor, permutations: P
     if randomise:
         randomise_norms(network, seed)
     own = network(x.double())
-    moved = permuted(network, sym, sym.random("check", seed) if permutations is None else permutations)(x.double())
+    moved = permuted(network, sym, sym.cycles("check", seed) if permutations is None else permutations)(x.double())
     error = float((moved - own).abs().max() / own.abs().max().clamp_min(1e-30))
     if not error < TOLERANCE:
         raise RuntimeError(f"f(pi(B)) differs from f(B) by {error:.1e} of the largest logit (allowed {TOLERANCE:g}): the "
@@ -202,10 +213,11 @@ def check_symmetry(network: nn.Module, sym: Symmetry, x: Tensor, permutations: P
 
 @torch.no_grad()
 def randomise_norms(network: nn.Module, seed: object = 0) -> None:
-    """Draw running statistics and one-dimensional parameters anew, in place."""
+    """Draw running statistics, one-dimensional parameters, and whatever else is constant (scales that start at 1, weights at
+    0) anew, in place."""
     g = generator("randomise", seed)
     for name, value in (*network.named_parameters(), *network.named_buffers()):
-        if value.ndim == 1 and value.is_floating_point():
+        if value.is_floating_point() and value.numel() and (value.ndim <= 1 or bool((value == value.flatten()[0]).all())):
             drawn = torch.rand(value.shape, generator=g, dtype=torch.float64)
             value.copy_(0.5 + drawn if name.endswith(("weight", "var")) else 0.2 * (drawn - 0.5))
 
@@ -216,14 +228,26 @@ def symmetry(network: nn.Module | View, x: Tensor) -> Symmetry:
     UnsupportedOperation names what it cannot follow; UntraceableError comes from torch.fx.
     """
     view = network if isinstance(network, View) else View(network)
-    return _Derivation(view, x[:1]).result()
+    names = {} if isinstance(network, View) else _second_names(network, view)
+    stored = view.state() if isinstance(network, View) else network.state_dict()
+    return _Derivation(view, torch.cat((x[:1], x[:1])), names, stored).result()
+
+
+def _second_names(network: nn.Module, view: View) -> dict[str, list[str]]:
+    """Names of one tensor that the traced network has under another name: a layer that is an attribute twice."""
+    state, groups = view.state(), defaultdict(list)
+    for name, value in (*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)):
+        groups[id(value)].append(name)
+    return {kept: [n for n in names if n not in state] for names in groups.values() for kept in [next((n for n in names if n in state), "")]
+            if kept}
 
 
 class _Derivation:
     """Walks through the graph once; see the module's docstring."""
 
-    def __init__(self, view: View, x: Tensor) -> None:
-        self.view = view
+    def __init__(self, view: View, x: Tensor, second_names: Mapping[str, list[str]], stored: Collection[str]) -> None:
+        """``x``: two images, so that the axis of images is none of length one; ``stored``: the names in a state dict."""
+        self.view, self.second_names, self.stored = view, second_names, set(stored)
         state = dict(view.module.named_parameters(remove_duplicate=False)) | dict(view.module.named_buffers(remove_duplicate=False))
         self.tensors = state
         first: dict[int, str] = {}  # a tied parameter goes by its first name
@@ -235,14 +259,14 @@ class _Derivation:
         self.numbers: dict[str, Any] = {}
         concrete: dict[str, Any] = {}
         weight = next((p for p in view.module.parameters() if p.is_floating_point()), x)
-        x = x.to(weight.device, weight.dtype)
+        x = x.to(weight.device, weight.dtype if x.is_floating_point() else x.dtype)
         with torch.no_grad():
             for node in view.nodes:
                 if node.op == "placeholder":
                     concrete[node.name], self.numbers[node.name] = x, np.full(x.shape, FIXED)
                 elif node.op != "output":
-                    concrete[node.name] = _value(view, node, concrete)
-                    self.numbers[node.name] = self._follow(node, concrete)
+                    self.numbers[node.name] = self._followed(node, concrete)
+                    self._mark_passed(node)
         self._unite(self.numbers[view.output], np.full(1, FIXED))
 
     # -- numbers of units ---------------------------------------------------------------------------------------------
@@ -282,7 +306,7 @@ class _Derivation:
         high = rows.max(1)
         if not ((rows == high[:, None]) | (rows == ANY)).all():
             raise UnsupportedOperation(f"{_told(node)}: what enters it mixes different hidden units along the axes that it "
-                                       f"shares weights over, so that no permutation of units is a symmetry there")
+                                       f"shares weights over; which permutations are symmetries there is not understood here")
         return np.where(high == ANY, FIXED, high)
 
     @staticmethod
@@ -305,15 +329,34 @@ class _Derivation:
             if unit not in (FIXED, ANY):
                 self.tokens[int(unit)].append(token)
 
+    def _mark_passed(self, node: fx.Node) -> None:
+        """Units may change places only if the same nodes see them, equally often: a part of a layer that goes its own way,
+        through a slice say, is a group of its own."""
+        numbers = self.numbers[node.name]
+        for one in numbers if isinstance(numbers, list) else [numbers]:
+            if isinstance(one, np.ndarray):
+                for unit, count in zip(*np.unique(_squashed(one)[0], return_counts=True)):
+                    if unit not in (FIXED, ANY):
+                        self.tokens[int(unit)].append(("passes", node.name, int(count)))
+
     # -- nodes --------------------------------------------------------------------------------------------------------
+
+    def _followed(self, node: fx.Node, concrete: dict[str, Any]) -> Any:
+        try:
+            concrete[node.name] = _value(self.view, node, concrete)
+            return self._follow(node, concrete)
+        except UnsupportedOperation:
+            raise
+        except Exception as error:  # called in a way that nobody thought of: still refused by its name
+            raise UnsupportedOperation(_unknown(node, f"this use ({type(error).__name__}: {error})")) from error
 
     def _follow(self, node: fx.Node, concrete: Mapping[str, Any]) -> Any:
         out = concrete[node.name]
         if node.op == "get_attr":
             return out  # a constant or a parameter: its numbers depend on what it meets
-        inputs = [n for n in node.all_input_nodes if isinstance(self.numbers.get(n.name), (np.ndarray, list)) ]
+        inputs = [n for n in node.all_input_nodes if isinstance(self.numbers.get(n.name), (np.ndarray, list))]
         if not inputs or not _has_tensor(out):
-            return out if not _has_tensor(out) else np.full(out.shape, FIXED) if isinstance(out, Tensor) else out
+            return out  # computed from constants, or a size
         if node.op == "call_module":
             return self._layer(node, self.view._modules[str(node.target)], str(node.target), inputs, out)
         name = node.target if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
@@ -334,13 +377,13 @@ class _Derivation:
         if isinstance(layer, nn.PReLU):
             return self._per_unit(node, h, 1, [f"{name}.weight"]) if layer.num_parameters > 1 else h
         if isinstance(layer, POOLS):
-            return self._pool(node, h, out)
+            return self._pool(node, type(layer).__name__, h, out)
         if isinstance(layer, ELEMENTWISE):
             return h
         if isinstance(layer, (nn.Softmax, nn.LogSoftmax)):
             return self._within(node, h, layer.dim)
         if isinstance(layer, MOVING):
-            return layer(_as_tensor(h)).numpy()
+            return layer(_as_tensor(h).contiguous()).numpy()
         if isinstance(layer, (nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d)):
             return self._pad(h, layer.padding)
         raise UnsupportedOperation(_unknown(node, f"layer {type(layer).__name__}"))
@@ -355,11 +398,14 @@ class _Derivation:
         if name in ("iadd", "isub", "imul", "itruediv"):
             name = name[1:]
         if name in BINARY_NAMES:
-            return self._binary(node, args[0], args[1], out)
+            operands = [*args, *(kwargs[key] for key in ("input", "other", "exponent") if key in kwargs)]
+            return self._binary(node, operands[0], operands[1], out)
         if name in ELEMENTWISE_NAMES:
+            if len(node.all_input_nodes) > 1 and name not in ("to", "type_as"):
+                raise UnsupportedOperation(_unknown(node, f"operation {name!r} of several tensors"))
             return h
         if name in POOL_NAMES:
-            return self._pool(node, h, out)
+            return self._pool(node, name, h, out)
         if name == "pad":
             value = args[3] if len(args) > 3 else kwargs.get("value")
             mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
@@ -367,7 +413,7 @@ class _Derivation:
                 return self._pad(h, args[1] if len(args) > 1 else kwargs["pad"])
             raise UnsupportedOperation(_unknown(node, f"padding of mode {mode!r} with {value}"))
         if name in REDUCTION_NAMES:
-            dims = args[1] if len(args) > 1 else kwargs.get("dim")
+            dims = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
             return self._reduce(node, h, dims, out)
         if name in WITHIN_NAMES:
             dim = kwargs.get("dim", args[1] if name != "normalize" and len(args) > 1 else args[2] if len(args) > 2 else 1)
@@ -440,14 +486,21 @@ class _Derivation:
 
     def _layer_norm(self, node: fx.Node, h: np.ndarray, dims: int, parameters: list[str]) -> np.ndarray:
         """Normalised over its last ``dims`` axes; the affine parameters have those axes."""
-        moving = self._moving_axes(h)
-        self._mark(self._roots(h), "normalised together", node.name)
-        for axis in moving & set(range(h.ndim - dims, h.ndim)):
+        moving, together = self._moving_axes(h), set(range(h.ndim - dims, h.ndim))
+        self._refuse_parts(node, moving, together)
+        for axis in moving & together:
             units = self._units(h, axis, node)
             for name in parameters:
                 if name in self.canonical:
                     self._write(name, axis - (h.ndim - dims), units)
+            h = np.where(h == ANY, self._spread(units, axis, h.shape), h)  # a constant has been given each unit's own scale
         return h
+
+    def _refuse_parts(self, node: fx.Node, moving: set[int], together: set[int]) -> None:
+        """Taken together must be all units of a layer, or none: of parts, it would matter which are in one."""
+        if moving & together and moving - together:
+            raise UnsupportedOperation(f"{_told(node)}: it takes some of the hidden units together, not all of a layer; its "
+                                       f"effect on permutations is not understood here")
 
     def _group_norm(self, node: fx.Node, h: np.ndarray, groups: int, parameters: list[str]) -> np.ndarray:
         units = self._units(h, 1, node)
@@ -456,9 +509,10 @@ class _Derivation:
                 self._mark(members, "group", node.name, group)
         return self._per_unit(node, h, 1, parameters)
 
-    def _pool(self, node: fx.Node, h: np.ndarray, out: Tensor) -> np.ndarray:
-        if not isinstance(out, Tensor) or out.ndim != h.ndim:
-            raise UnsupportedOperation(_unknown(node, "pooling that returns indices"))
+    def _pool(self, node: fx.Node, name: str, h: np.ndarray, out: Tensor) -> np.ndarray:
+        dims = re.search(r"(\d)d$", name)
+        if not isinstance(out, Tensor) or out.ndim != h.ndim or dims and h.ndim != int(dims[1]) + 2:
+            raise UnsupportedOperation(_unknown(node, "pooling that returns indices, or of features without an axis of images"))
         return self._spread(self._units(h, 1, node), 1, tuple(out.shape))
 
     def _pad(self, h: np.ndarray, padding: Any) -> np.ndarray:
@@ -474,11 +528,11 @@ class _Derivation:
         constants = [node.args[i] for i, value in enumerate((a, b)) if not isinstance(value, np.ndarray)]
         if not constants:
             moving = self._moving_axes(a) | self._moving_axes(b) if a.ndim == b.ndim else set()
-            # one value for all units, as a mean over them: it moves none of them
+            # one value for all units, as a gate or a mean over them: it moves none of them
             for axis in moving:
-                if a.shape[axis] == 1 < b.shape[axis] and (self._roots(a) == FIXED).all():
+                if a.shape[axis] == 1 < b.shape[axis]:
                     a = np.full(a.shape, ANY)
-                if b.shape[axis] == 1 < a.shape[axis] and (self._roots(b) == FIXED).all():
+                if b.shape[axis] == 1 < a.shape[axis]:
                     b = np.full(b.shape, ANY)
             return self._unite(a, b)
         h, other = (a, b) if isinstance(a, np.ndarray) else (b, a)
@@ -492,28 +546,34 @@ class _Derivation:
         for axis in self._moving_axes(h):
             own = axis - (h.ndim - other.ndim)
             if own >= 0 and other.shape[own] > 1:
-                self._write(name, own, self._units(h, axis, node))
+                units = self._units(h, axis, node)
+                self._write(name, own, units)
+                h = np.where(h == ANY, self._spread(units, axis, h.shape), h)
         return h
 
     def _moving_axes(self, h: np.ndarray) -> set[int]:
-        """Axes along which the units differ."""
+        """Axes along which the units differ; constants aside."""
         (roots,) = _squashed(self._roots(h))
-        return {axis for axis in range(1, h.ndim)
-                if roots.shape[axis] > 1 and not (roots == roots.take([0], axis)).all()}
+        high, low = roots, np.where(roots == ANY, np.iinfo(roots.dtype).max, roots)
+        return {axis for axis in range(h.ndim) if roots.shape[axis] > 1
+                and bool((low.min(axis) < high.max(axis)).any())}
 
     def _reduce(self, node: fx.Node, h: np.ndarray, dims: Any, out: Tensor) -> np.ndarray:
         if dims is None or out.ndim == 0:
             raise UnsupportedOperation(_unknown(node, "a reduction over all axes, images included"))
         reduced = {d % h.ndim for d in ([dims] if isinstance(dims, int) else dims)}
-        if self._moving_axes(h) & reduced:
-            self._mark(self._roots(h), "reduced together", node.name)
+        moving = self._moving_axes(h)
+        self._refuse_parts(node, moving, reduced)
+        if moving & reduced:
             return np.full(tuple(out.shape), FIXED)
         new = self._roots(h).max(tuple(reduced), keepdims=True)
         return new.reshape(tuple(out.shape))
 
     def _within(self, node: fx.Node, h: np.ndarray, dim: int | None) -> np.ndarray:
-        if dim is not None and dim % h.ndim in self._moving_axes(h):
-            self._mark(self._roots(h), "normalised together", node.name)
+        moving = self._moving_axes(h)
+        if dim is None:
+            raise UnsupportedOperation(_unknown(node, "normalisation without an axis"))
+        self._refuse_parts(node, moving, {dim % h.ndim})
         return h
 
     def _move(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
@@ -554,11 +614,19 @@ class _Derivation:
         for name, canonical in self.canonical.items():
             if name != canonical:
                 aliases[canonical].append(name)
+        for name, others in self.second_names.items():
+            aliases[self.canonical[name]] += others
         sites = self._sites()
         found, names = [], set()
         for members in groups.values():
             if len(members) == 1:
                 continue  # nothing to put in another order
+            for (parameter, _, _), places in where[members[0]].items():
+                if parameter not in self.stored:
+                    raise UnsupportedOperation(f"{parameter!r}, a constant of the forward pass with an entry a unit, cannot be moved "
+                                               f"with the units: it is in no state dict; register it as a buffer")
+                if len(places) > 1:
+                    self._refuse_crossed(parameter, [where[u] for u in members])
             uses = tuple(Use(alias, axis, torch.tensor([where[u][name, axis, rows] for u in members]), rows,
                              statistic=name not in self.parameters, alias=alias != name)
                          for name, axis, rows in where[members[0]] for alias in (name, *aliases[name]))
@@ -568,29 +636,39 @@ class _Derivation:
             while name in names:
                 name = f"{base}#{(count := count + 1)}"
             names.add(name)
-            site, positions = self._site_of(members, sites)
-            found.append(Permutation(name, len(members), uses, site, positions))
-        return Symmetry(tuple(found), {name: tuple(value.shape) for name, value in self.tensors.items()})
+            site = next(((name, torch.tensor([positions[u] for u in members]), axis) for name, positions, axis in sites
+                         if all(u in positions for u in members)), ())
+            found.append(Permutation(name, len(members), uses, *site))
+        shapes = {name: tuple(value.shape) for name, value in self.tensors.items()}
+        return Symmetry(tuple(found), shapes | {other: shapes[name] for name, others in self.second_names.items() for other in others},
+                        [name for name, canonical in self.canonical.items() if name == canonical and name in self.parameters
+                         and name in self.stored])
 
-    def _sites(self) -> list[tuple[str, dict[int, int]]]:
-        """Sites whose units lie along one axis, with the position of each unit; the last first."""
+    @staticmethod
+    def _refuse_crossed(parameter: str, uses: list[dict[tuple, list[int]]]) -> None:
+        """A unit with several entries along an axis has them at the same distances as every other: else, which belongs to
+        which would be a guess."""
+        for key in uses[0]:
+            places = np.array([use[key] for use in uses])
+            if (places - places[:, :1] != places[0] - places[0, 0]).any():
+                raise UnsupportedOperation(f"{parameter!r}: the entries of different hidden units along its axes do not lie alike; such "
+                                           f"an order (a shuffle across copies, a flattened image that is rolled) is not understood here")
+
+    def _sites(self) -> list[tuple[str, dict[int, int], int]]:
+        """Sites whose units lie along one axis, with the position of each unit and that axis; the last first."""
         found = []
         for site in reversed(self.view.sites):
             numbers = self.numbers[site.node]
-            axis = 1 if numbers.ndim != 3 else numbers.ndim - 1
+            moving = self._moving_axes(numbers) if isinstance(numbers, np.ndarray) and numbers.ndim > 1 else set()
+            if len(moving) != 1 or 0 in moving:
+                continue
+            (axis,) = moving
             try:
                 units = self._roots(self._units(numbers, axis, None))
             except UnsupportedOperation:
                 continue
-            found.append((site.name, {int(u): i for i, u in enumerate(units) if (units == u).sum() == 1}))
+            found.append((site.name, {int(u): i for i, u in enumerate(units) if (units == u).sum() == 1}, axis))
         return found
-
-    @staticmethod
-    def _site_of(members: list[int], sites: list[tuple[str, dict[int, int]]]) -> tuple[str | None, Tensor | None]:
-        for name, positions in sites:
-            if all(u in positions for u in members):
-                return name, torch.tensor([positions[u] for u in members])
-        return None, None
 
 
 def _value(view: View, node: fx.Node, values: Mapping[str, Any]) -> Any:

@@ -10,7 +10,7 @@ assignment starts from the prices of the last visit.
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from llfc_lib.matching.symmetry import Permutation, Permutations, Symmetry, Use
+from llfc_lib.metrics.measure import PIECE, dot
 from llfc_lib.models.weights import State, check_finite, check_same_shapes
 from llfc_lib.streams import numpy_generator
 
@@ -65,15 +66,12 @@ def weight_matching(sym: Symmetry, a: State, b: State, seed: object = 0, start: 
 
 
 def objective(sym: Symmetry, a: State, b: State, permutations: Permutations) -> float:
-    """<A, pi(B)> over all parameters that are trained (no running statistics), in float64."""
-    moved = sym.apply(b, permutations)
-    return sum(float((a[name].double() * moved[name].double()).sum()) for name in _counted(sym, a))
+    """<A, pi(B)> over all parameters (no running statistics; a tied one once), in float64."""
+    return _inner(a, sym.apply(b, permutations), sym.trained)
 
 
-def _counted(sym: Symmetry, state: State) -> list[str]:
-    """Parameters, a tied one once: by which name does not matter."""
-    left_out = {u.parameter for p in sym for u in p.uses if u.statistic or u.alias}
-    return [name for name, value in state.items() if value.is_floating_point() and name not in left_out and name in sym.shapes]
+def _inner(a: State, b: State, names: Iterable[str]) -> float:
+    return sum(float(dot(a[name], b[name]) if a[name].numel() > PIECE else (a[name].double() * b[name].double()).sum()) for name in names)
 
 
 @dataclass
@@ -97,6 +95,7 @@ class _Ascent:
         names = dict.fromkeys(u.parameter for p in sym for u in p.uses if not u.statistic and not u.alias)
         moved = sym.apply(b, self.found.permutations)
         self.b = {name: moved[name].detach() for name in names}
+        self.unmoved = {name: b[name] for name in sym.trained if name not in names}
         self.prices = {p.name: np.array(prices[p.name]) if prices else np.zeros(p.size) for p in sym}
         self.terms: dict[str, list[_Term]] = {}
         self.vectors: dict[str, Tensor] = {}  # one-dimensional parameters: their product is only ever reordered
@@ -184,7 +183,7 @@ class _Ascent:
         """The best order, what it gains over the present one, and the size of the sum.
 
         Any prices of the columns may be taken off without changing which order is best; good ones, as the last visit
-        left them, halve scipy's search or better, and may show that the present order cannot be improved.
+        left them, shorten scipy's search, and may show that the present order cannot be improved.
         """
         price, own = self.prices[p.name], similarity.diagonal()
         reduced = similarity
@@ -205,7 +204,7 @@ class _Ascent:
 
     def _exact(self, p: Permutation) -> float:
         names = dict.fromkeys(u.parameter for u in p.uses if u.parameter in self.b)
-        return sum(float((self.a_state[n].double() * self.b[n].double()).sum()) for n in names)
+        return _inner(self.a_state, self.b, names)
 
     def _move(self, p: Permutation, order: Tensor) -> None:
         """Reorder B, and everything known of it."""
@@ -238,7 +237,7 @@ class _Ascent:
 
     def run(self, rng: np.random.Generator, max_sweeps: int) -> Matching:
         found, permutations = self.found, list(self.sym)
-        found.history = [objective(self.sym, self.a_state, self.b_state, found.permutations)]
+        found.history = [self._objective()]
         while found.sweeps < max_sweeps:
             found.sweeps += 1
             if not sum([self.visit(permutations[i]) for i in rng.permutation(len(permutations))]):
@@ -246,9 +245,12 @@ class _Ascent:
         else:
             found.converged = False
             warnings.warn(f"weight matching still gained after {max_sweeps} sweeps; raise max_sweeps", stacklevel=3)
-        found.objective = objective(self.sym, self.a_state, self.b_state, found.permutations)
+        found.objective = self._objective()
         found.prices = self.prices
         return found
+
+    def _objective(self) -> float:
+        return _inner(self.a_state, {**self.b, **self.unmoved}, self.sym.trained)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

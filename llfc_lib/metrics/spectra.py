@@ -1,7 +1,5 @@
 """Singular values of weights and of features (B.5): how low is their rank, beside matrices without structure?"""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -85,8 +83,3 @@ def feature_spectra(network: Network, loader: Loader, start: nn.Module | None = 
 def _both(h: Tensor, site: str, role: str, kind: str) -> list[Row]:
     return _rows("H", h, len(h), site, role, kind) + _rows("Hc", h - h.mean(1, keepdim=True), len(h), site, role, kind)
 
-
-def shares_of(quantities: Sequence[str], what: str) -> list[float]:
-    """The places at which spectra "W", "H" or "Hc" were read, from the names of rows."""
-    prefix = f"sigma_{what}/"
-    return sorted({float(q.removeprefix(prefix)) for q in quantities if q.startswith(prefix)})

@@ -12,7 +12,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from llfc_lib.metrics.spectra import shares_of
 from llfc_lib.report import verdicts
 from llfc_lib.report.claims import TABLES
 from llfc_lib.report.select import at, numbers, own, pair_word, pairwise, recipe_of, sites_of
@@ -578,17 +577,16 @@ SPECTRA = {"W": (("W", "value", "", BLUE, "trained weights"), ("W", "null", "bef
 def spectra(frame: pd.DataFrame, what: str = "W") -> Shown:
     """Figures 20 and 21: singular values over the largest, against index / n, layer by layer, with reference matrices."""
     rows = own(frame)
-    shares = shares_of(rows["quantity"].unique().tolist(), what)
     sites = sites_of(rows, f"stable_rank_{what}")
     figure, axes, made_by = _figure(rows, len(sites), 2.9)
+    lines = {line: _spectra_of(rows, *line[:3]) for line in SPECTRA[what]}  # once: there are a few thousand rows
     told = []
     for axis, site in zip(axes, sites):
-        for matrix, role, kind, colour, label in SPECTRA[what]:
-            lines = [pairwise(numbers(rows, f"sigma_{matrix}/{share:g}", role, kind), [site])[0] for share in shares]
-            for k in range(len(lines[0])):
-                axis.plot(shares, [line[k] for line in lines], color=colour, linewidth=0.6, alpha=0.4)
-            if len(lines[0]):
-                axis.plot(shares, [line.mean() for line in lines], color=colour, linewidth=1.4, label=label)
+        for (_, _, _, colour, label), found in lines.items():
+            one = found[found["site"] == site].pivot(index="share", columns="pair", values="mean")
+            axis.plot(one.index, one.to_numpy(), color=colour, linewidth=0.6, alpha=0.4)
+            if len(one):
+                axis.plot(one.index, one.mean(axis=1).to_numpy(), color=colour, linewidth=1.4, label=label)
         axis.set_yscale("log")
         axis.set_ylim(1e-4, 2)
         axis.set_xlabel("index / n")
@@ -598,6 +596,13 @@ def spectra(frame: pd.DataFrame, what: str = "W") -> Shown:
     axes[0].set_ylabel("singular value / largest")
     _legend(figure, axes, columns=3)
     return Shown(figure, f"Singular values of {'weights' if what == 'W' else 'post-activations'} ({made_by}). Stable rank over n: {'; '.join(told)}.")
+
+
+def _spectra_of(rows: pd.DataFrame, matrix: str, role: str, kind: str) -> pd.DataFrame:
+    """The rows of one kind of spectrum, with the place ``share`` that each was read at."""
+    prefix = f"sigma_{matrix}/"
+    chosen = rows[(rows["role"] == role) & (rows["kind"] == kind) & rows["quantity"].str.startswith(prefix)]
+    return chosen.assign(share=chosen["quantity"].str.removeprefix(prefix).astype(float))
 
 
 def widths(frame: pd.DataFrame) -> Shown:
