@@ -5,6 +5,7 @@ images, and nothing else of this project. :func:`load_weights` fills a network f
 """
 
 import pickle
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -61,12 +62,14 @@ class Attempt:
 class Comparison:
     """What :func:`compare` found. ``rows`` hold every number; ``partner`` is the network that A was measured with: B with
     its units in the order of ``permutations``, B itself without a matching. ``attempts`` has every matching, of which
-    number ``chosen`` was taken."""
+    number ``chosen`` was taken. ``draws`` displaced partners were asked for; those that could not be put as far from A as B
+    are left out."""
 
     rows: list[Row]
     images: int
     matching: str | None
     partner: nn.Module
+    draws: int = 0
     symmetry: Symmetry | None = None
     attempts: list[Attempt] = field(default_factory=list)
     chosen: int = 0
@@ -82,8 +85,8 @@ class Comparison:
     def table(self, alpha: float = 0.5) -> pd.DataFrame:
         """A line for each quantity and place, at one alpha: the pair in the first column, nulls and control beside it.
 
-        "pair / smallest null" says how much of a number would be there without structure. Errors are fractions, losses
-        nats; error and loss are always given at A, half-way and at B.
+        "pair / smallest null" says how much of a number would be there without structure; "recomputed" are running
+        statistics. Errors are fractions, losses nats; both are always given at A, half-way and at B.
         """
         lines: dict[tuple[str, str], dict[str, float]] = {}
         for row in sorted((r for r in self.rows if r.quantity in TOLD), key=lambda r: TOLD.index(r.quantity)):
@@ -105,23 +108,26 @@ class Comparison:
         return figure(self.frame(), self.title())
 
     def title(self) -> str:
-        return f"{f'{self.matching} matching' if self.matching else 'not matched'}, {self.images:,} images"
+        placed = next((row.n for row in self.rows if row.quantity == "t"), 0)
+        partners = f", {placed} of {self.draws} displaced partners" if self.draws else ""
+        return f"{f'{self.matching} matching' if self.matching else 'not matched'}, {self.images:,} images{partners}"
 
     def summary(self) -> str:
-        """Every matching, and the mean of every quantity over its places."""
+        """Every matching, and of every quantity the mean over its places beside the main null and control."""
         lines = [self.title()]
         for k, attempt in enumerate(self.attempts):
             loss = "" if attempt.loss is None else f", training loss half-way {attempt.loss:.4g}"
             lines.append(f"  matching {k}: objective {attempt.objective:.6g}{loss}{', chosen' * (k == self.chosen)}")
-        means = self.table().groupby(level="quantity", sort=False).mean()
-        return "\n".join([*lines, means.T.to_string(float_format="{:.3g}".format, na_rep="")])
+        table = self.table().groupby(level="quantity", sort=False).mean()
+        shown = [name for name in table if name.split(",")[0] in ("pair", "pair / smallest null", CONTROL, "null: rotation matched")]
+        return "\n".join([*lines, table[shown].to_string(float_format="{:.3g}".format, na_rep="")])
 
     __str__ = summary
 
 
 def _column(row: Row) -> str:
     name = f"null: {row.kind}" if row.role == "null" else row.kind or "pair"
-    return name if row.statistics == "interpolated" else f"{name}, statistics recomputed"
+    return name if row.statistics == "interpolated" else f"{name}, recomputed"
 
 
 @exact_float32()
@@ -136,7 +142,7 @@ def compare(a: nn.Module, b: nn.Module, loader: Loader, matching: str | None = "
     (statistics recomputed, where there are any), without a ``train_loader`` the highest objective. Activations are those
     on ``train_loader``, else on ``loader``. With a ``train_loader``, what lies between is measured a second time, running
     statistics recomputed on up to 2,000 of its images. Nulls are those of the metrics, and ``draws`` partners displaced
-    at random as far as B (they take longest; 0: none). The control of a matched pair is the pair before matching.
+    at random, as far as B at the last hidden site (0: none). The control of a matched pair is the pair before matching.
     ``dtype`` measures in another precision, say float64. Neither network is changed.
 
     ValueError for an unknown matching, networks that differ, NaN weights, a loader that is empty or can be used only
@@ -145,15 +151,17 @@ def compare(a: nn.Module, b: nn.Module, loader: Loader, matching: str | None = "
     """
     if matching not in MATCHINGS:
         raise ValueError(f"unknown matching {matching!r}; choose one of {MATCHINGS}")
-    pair, x = Pair(a, b), _first_images(loader, "loader")
+    if seeds < 1:
+        raise ValueError(f"seeds = {seeds}: there must be at least one")
+    Barrier(grid)  # a wrong grid is refused now, not after long work
+    pair, x, calibration = Pair(a, b), _first_images(loader, "loader"), None
     _check_same_layers(pair)
     pair.check_traced(x)
-    calibration = None
     if train_loader is not None:
         _first_images(train_loader, "train_loader")
         calibration = _calibration(train_loader) if has_statistics(pair.a) else None
 
-    found, matched = Comparison([], 0, matching, b), pair.b
+    found, partner = Comparison([], 0, matching, b, draws), pair.b
     if matching is not None:
         found.symmetry = sym = symmetry(pair.a, x)
         check_symmetry(b, sym, x[:CHECKED], randomise=True, seed=seed)  # statistics of 0 and 1 would hide a mistake
@@ -165,15 +173,15 @@ def compare(a: nn.Module, b: nn.Module, loader: Loader, matching: str | None = "
         found.chosen = min(range(len(found.attempts)), key=lambda k: found.attempts[k].rank())
         check_symmetry(b, sym, x[:CHECKED], found.permutations)
         found.partner = permuted(b, sym, found.permutations)
-        matched = pair.b.with_state(sym.apply(pair.state_b, found.permutations))
+        partner = pair.b.with_state(sym.apply(pair.state_b, found.permutations))
 
-    def measured(partner: View, *more: Metric) -> list[Row]:
-        rows = measure(pair.a, partner, loader, [*_metrics(grid), *more], dtype)
+    def measured(other: View, *more: Metric) -> list[Row]:
+        rows = measure(pair.a, other, loader, [*_metrics(grid), *more], dtype)
         if calibration is not None:
-            rows += measure(pair.a, partner, loader, [LLFC(), Barrier(grid)], dtype, calibration)
+            rows += measure(pair.a, other, loader, [LLFC(), Barrier(grid)], dtype, calibration)
         return rows
 
-    found.rows = measured(matched, DeadUnits())
+    found.rows = measured(partner, DeadUnits())
     found.images = next(row.n for row in found.rows if row.quantity == "disagreement")
     dead = [f"{row.mean} of {row.quantity[-1]} at {row.site!r}" for row in found.rows if row.quantity.startswith("dead_units")]
     if dead and matching != "activation":  # which has said so already
@@ -181,8 +189,8 @@ def compare(a: nn.Module, b: nn.Module, loader: Loader, matching: str | None = "
     if matching is not None:
         found.rows += [replace(row, role="control", kind=f"{CONTROL}: {row.kind}" if row.kind else CONTROL)
                        for row in measured(pair.b)]
-    if draws:
-        found.rows += displacement_null(pair.a, matched, loader, lambda: _metrics(NEEDED, nulls=False), "rotation",
+    if draws and len(pair.a.sites) > 1:
+        found.rows += displacement_null(pair.a, partner, loader, lambda: _metrics(NEEDED, nulls=False), "rotation",
                                         matched=True, draws=draws, seed=seed, dtype=dtype, calibration=calibration)
     return found
 
@@ -295,17 +303,17 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
 
 
 def _read(path: Path) -> Mapping[str, object]:
+    path.stat()  # FileNotFoundError; any other OSError below comes from what is in the file
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than tensors, and reading it could execute code that it brings; this is refused. "
-                         f"Where you trust it, load it yourself and save its state_dict()") from error
-    except (SafetensorError, RuntimeError, EOFError) as error:
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        raise ValueError(f"{path} {f'asks for {wanted[1]}' if wanted else 'is no file of weights'}; only tensors are read, no code is "
+                         f"executed. If you trust it, load it yourself and save its state_dict()") from None  # torch: "set it to False"
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} is damaged, or no file of weights ({error})") from error
     if not isinstance(state, Mapping):
-        raise ValueError(f"{path} holds a {type(state).__name__}; a state dict is needed")
+        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
     return state
 
 

@@ -631,7 +631,6 @@ REFUSED = {  # the name of the operation in the message
     "topk": vector(lambda s, x: s.a(x).topk(8)[0]),
     "computed weight": vector(lambda s, x: F.linear(s.a(x), 2 * s.m), m=parameter(8, 8)),
     "computed bias": vector(lambda s, x: F.linear(s.a(x), s.m, s.g.exp()), m=parameter(8, 8), g=parameter(8)),
-    "constant": vector(lambda s, x: torch.cat((s.a(x)[:, :6], s.m), 1), m=parameter(2, 2)),
     "'reflect'": image(lambda s, x: F.pad(s.a(x), (1, 1, 1, 1), mode="reflect")),
     "indices": image(lambda s, x: s.m(s.a(x))[0], m=nn.MaxPool2d(2, return_indices=True)),
     # tokens are mixed within each unit

@@ -14,9 +14,9 @@ OCHRE = "#b8860b"
 #: (role, kind, statistics): colour, marker, line between points, label. Kinds that a panel lacks are not drawn there.
 SERIES = {
     ("value", "", "interpolated"): (BLUE, "o", "-", "the pair"),
-    ("value", "", "recomputed"): (SKY, "D", "--", "the pair, statistics recomputed"),
+    ("value", "", "recomputed"): (SKY, "D", "--", "the pair, recomputed"),
     ("control", "before matching", "interpolated"): (RED, "x", "-", "control: before matching"),
-    ("control", "before matching", "recomputed"): (PURPLE, "+", "--", "control, statistics recomputed"),
+    ("control", "before matching", "recomputed"): (PURPLE, "+", "--", "control, recomputed"),
     ("null", "rotation matched", "interpolated"): (ORANGE, "v", ":", "null: displaced at random, as far"),
     ("null", "nearest endpoint", "interpolated"): (OCHRE, "_", "", "null: nearest endpoint (LLFC)"),
     ("null", "formula", "interpolated"): (OCHRE, "|", "", "null: formula (commutativity)"),
@@ -31,7 +31,7 @@ def figure(frame: pd.DataFrame, title: str) -> Shown:
     """Six panels of the rows in ``frame``; ``title`` says what was compared. Layers stand in the network's order."""
     half = frame[frame["alpha"].isna() | (frame["alpha"] == 0.5)]
     with mpl.rc_context(STYLE):
-        drawn = Figure(figsize=(WIDTH, 9.2), layout="constrained", facecolor="white")
+        drawn = Figure(figsize=(WIDTH, 8.4), layout="constrained", facecolor="white")
         axes = drawn.subplots(3, 2).ravel().tolist()
     for axis, (quantity, factor, label) in zip(axes, PANELS, strict=True):
         along = quantity in ("error", "loss")
