@@ -85,8 +85,8 @@ class Comparison:
     def table(self, alpha: float = 0.5) -> pd.DataFrame:
         """A line for each quantity and place, at one alpha: the pair in the first column, nulls and control beside it.
 
-        "pair / smallest null" says how much of a number would be there without structure; "recomputed" are running
-        statistics. Errors are fractions, losses nats; both are always given at A, half-way and at B.
+        "pair / smallest null" is 1 where a number is no more than it would be without structure; "recomputed" are
+        running statistics. Errors are fractions, losses nats; both are always given at A, half-way and at B.
         """
         lines: dict[tuple[str, str], dict[str, float]] = {}
         for row in sorted((r for r in self.rows if r.quantity in TOLD), key=lambda r: TOLD.index(r.quantity)):
@@ -95,7 +95,7 @@ class Comparison:
                 place = ENDS[row.alpha] if is_curve else f"{row.site} {row.direction}".strip()
                 lines.setdefault((row.quantity, place), {})[_column(row)] = row.mean
         table = pd.DataFrame(list(lines.values()), pd.MultiIndex.from_tuples(lines, names=["quantity", "place"]))
-        nulls = [name for name in table if name.startswith("null: ")]
+        nulls = [name for name in table if name.startswith("null: ") and not name.endswith(", recomputed")]
         from_zero = table.index.get_level_values("quantity").isin(FROM_ZERO)
         table.insert(1, "pair / smallest null", (table["pair"] / table[nulls].min(axis=1)).where(from_zero))
         return table

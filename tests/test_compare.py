@@ -77,7 +77,7 @@ def tied(seed: int) -> Tied:
     return Tied().double().eval()
 
 
-TEST, TRAIN = loader(), loader(75, seed=1)  # batches of 25, 25, 10 and of 25 alone
+TEST, TRAIN = loader(40), loader(50, seed=1)  # batches of 25 and 15, and of 25 alone
 
 
 def hidden_order(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -99,7 +99,7 @@ def without_dead_units(rows: list) -> list:
 @pytest.mark.parametrize("matching", ["weight", "activation", None])
 def test_the_rows_are_those_of_the_single_functions(matching):
     a, b = norm(0), norm(1)
-    found = compare(a, b, TEST, matching, TRAIN, seeds=1, draws=2, grid=NEEDED, seed=5)
+    found = compare(a, b, TEST, matching, TRAIN, seeds=1, draws=1, grid=NEEDED, seed=5)
     calibration = [x for x, _ in TRAIN]
 
     def both(partner: nn.Module) -> list:
@@ -107,10 +107,10 @@ def test_the_rows_are_those_of_the_single_functions(matching):
                 + measure(a, partner, TEST, [LLFC(), Barrier(NEEDED)], calibration=calibration))
 
     control = [replace(row, role="control", kind=f"{CONTROL}: {row.kind}" if row.kind else CONTROL) for row in both(b)]
-    null = displacement_null(a, found.partner, TEST, lambda: standard(False), "rotation", matched=True, draws=2, seed=5,
+    null = displacement_null(a, found.partner, TEST, lambda: standard(False), "rotation", matched=True, draws=1, seed=5,
                              calibration=calibration)
     assert without_dead_units(found.rows) == both(found.partner) + (control if matching else []) + null
-    assert found.images == 60 and {row.role for row in null} == {"null"}
+    assert found.images == 40 and {row.role for row in null} == {"null"}
     assert {row.statistics for row in found.rows} == {"interpolated", "recomputed"}
 
 
@@ -127,7 +127,7 @@ def test_nets_without_running_statistics_are_measured_once():
 
 def test_another_precision():
     a, b = mlp(0, dtype=torch.float32), mlp(1, dtype=torch.float32)
-    single = loader(dtype=torch.float32)
+    single = loader(40, dtype=torch.float32)
     found = compare(a, b, single, draws=1, grid=NEEDED, dtype=torch.float64)
     assert find(found.rows, "cos_ratio", site="FC 2", alpha=0.5) == find(
         measure(a, found.partner, single, [LLFC()], torch.float64), "cos_ratio", site="FC 2", alpha=0.5)
@@ -175,11 +175,11 @@ def test_without_training_images_the_highest_objective_is_taken():
 @pytest.mark.parametrize("train", [None, TRAIN])
 def test_activation_matching_looks_at_training_images_if_there_are_any(train):
     a, b = conv(0), conv(1)
-    test = loader(shape=(2, 4, 4))
-    train = train and loader(75, shape=(2, 4, 4), seed=1)
+    test = loader(40, shape=(2, 4, 4))
+    train = train and loader(50, shape=(2, 4, 4), seed=1)
     found = compare(a, b, test, "activation", train, draws=0, grid=NEEDED)
     expected = activation_matching(found.symmetry, a, b, train or test)
-    other = activation_matching(found.symmetry, a, b, loader(75, shape=(2, 4, 4), seed=2))
+    other = activation_matching(found.symmetry, a, b, loader(50, shape=(2, 4, 4), seed=2))
     assert all(torch.equal(p, expected.permutations[name]) for name, p in found.permutations.items())
     assert [attempt.objective for attempt in found.attempts] == [expected.objective] != [other.objective]
 
@@ -213,7 +213,7 @@ def test_a_network_with_itself():
     assert len(zero) > 20 and max(zero) == 0.0
     assert not any(row.kind == "rotation matched" for row in found.rows)  # no random partner is at distance 0
     alt = found.figure().alt  # nothing to draw on a logarithmic axis
-    assert "nan" not in alt and "control" not in alt and "displaced" not in alt and "recomputed 0" in alt
+    assert "nan" not in alt and "control" not in alt and "recomputed 0" in alt and ", 0 of 2 displaced partners." in alt
 
 
 def test_networks_without_anything_to_permute():
@@ -338,7 +338,7 @@ def test_bad_input_is_refused_in_words(what):
 def test_networks_whose_symmetry_is_unknown_can_be_compared_unmatched():
     torch.manual_seed(0)
     found = compare(attention(), attention(), TEST, None, grid=NEEDED)
-    assert find(found.rows, "error", alpha=0.5).n == 60
+    assert find(found.rows, "error", alpha=0.5).n == 40
 
 
 @pytest.mark.parametrize("wrong", ["any permutations", "those found"])
@@ -544,8 +544,7 @@ def test_the_table_holds_the_rows(found):
                           f"{CONTROL}: nearest endpoint": {"role": "control", "kind": f"{CONTROL}: nearest endpoint"}}.items():
         where = {"statistics": "interpolated", **where}
         assert cell[column] == find(found.rows, "cos_ratio", site="relu#2", alpha=0.5, **where).mean
-    nulls = [value for name, value in cell.items() if name.startswith("null: ")]
-    assert cell["pair / smallest null"] == cell["pair"] / min(nulls) and len(nulls) >= 2
+    assert cell["pair / smallest null"] == cell["pair"] / min(cell["null: nearest endpoint"], cell["null: rotation matched"])
     com = table.loc[("dist_com", "conv2")]
     assert com["pair / smallest null"] == com["pair"] / min(com[["null: formula", "null: shuffled units", "null: rotation matched"]])
     assert table.loc["error_barrier_chord"].shape[0] == 1 and table.loc[("stitched_error", "relu A to B"), "pair"] >= 0
@@ -572,13 +571,14 @@ def test_the_frame_is_tidy(found):
 def test_the_summary_names_every_matching_and_the_means(found):
     text = str(found)
     lines = text.splitlines()
-    assert lines[0] == "weight matching, 60 images, 1 of 1 displaced partners" and lines[1 + found.chosen].endswith(", chosen")
+    assert lines[0] == "weight matching, 40 images, 1 of 1 displaced partners" and lines[1 + found.chosen].endswith(", chosen")
     assert not lines[2 - found.chosen].endswith("chosen")
     for k, attempt in enumerate(found.attempts):
         assert f"matching {k}: objective {attempt.objective:.6g}, training loss half-way {attempt.loss:.4g}" in lines[1 + k]
     mean = found.table().loc["cos_ratio", "pair"].mean()
-    assert f"{mean:.3g}" in next(line for line in lines if line.startswith("pair  "))
-    assert "not matched, 60 images\n" in str(compare(mlp(0), mlp(1), TEST, None, draws=0, grid=NEEDED))
+    assert f" {mean:.3g} " in next(line for line in lines if line.startswith("cos_ratio  "))
+    assert not any("formula" in line for line in lines)
+    assert "not matched, 40 images\n" in str(compare(mlp(0), mlp(1), TEST, None, draws=0, grid=NEEDED))
 
 
 @pytest.fixture(scope="module")
@@ -605,8 +605,8 @@ def test_the_figures_words_hold_the_numbers(found, shown):
     table = found.table()
     assert f"LLFC ratio: the pair {table.loc['cos_ratio', 'pair'].mean():.2g}, " in shown.alt
     assert f"null: formula (commutativity) {table.loc['dist_com', 'null: formula'].mean():.2g}" in shown.alt
-    assert shown.alt.startswith("weight matching, 60 images, 1 of 1 displaced partners. ") and "nan" not in shown.alt
-    assert len(shown.png) < 250_000 and shown._repr_mimebundle_()[0]["text/plain"] == f"<figure: {shown.alt}>"
+    assert shown.alt.startswith("weight matching, 40 images, 1 of 1 displaced partners. ") and "nan" not in shown.alt
+    assert len(shown.png) < 400_000 and shown._repr_mimebundle_()[0]["text/plain"] == f"<figure: {shown.alt}>"
 
 
 def test_a_table_for_a_page_leaves_out_empty_columns(found):

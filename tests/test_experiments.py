@@ -147,6 +147,8 @@ def test_publishing_writes_records_and_networks_that_then_count_as_done(finished
 def test_small_networks_are_shipped_with_every_pair_and_large_ones_with_the_first(finished, monkeypatch, empty_tree):
     monkeypatch.setenv("LLFC_CACHE", str(finished))
     assert PAIRS["smoke"][NAME] == 2
+    assert publish._ship("smoke", NAME) == []  # nothing is published yet
+    monkeypatch.setattr(publish, "_published_parts", lambda *_: {"pair"})
     monkeypatch.setattr(pairs, "members", lambda name, pair: {"A": (0, "AB"[pair])})  # 0A in the first pair, 0B in the second
     monkeypatch.setattr(publish, "SMALL", 0)
     assert publish._ship("smoke", NAME) == [f"shipped {NAME}-0A.safetensors"]

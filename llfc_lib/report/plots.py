@@ -206,7 +206,7 @@ def _coefficient_nulls(axis: Axes, rows: pd.DataFrame, sites: Sequence[str]) -> 
         _band(axis, pairwise(numbers(rows, "1-coef_alpha", "null", f"{kind} matched"), sites, 0.5), colour, NULL_LABELS[kind], place)
     axis.axhline(0, color="black", linewidth=0.6)
     axis.set_ylabel("1 - coefficient")
-    axis.set_title("coefficient, displaced partners at the pair's distance", loc="left", fontsize=8)
+    axis.set_title("coefficient, partners at the pair's distance", loc="left", fontsize=8)
     _site_axis(axis, sites)
 
 
@@ -517,6 +517,10 @@ def matched_barriers(frame: pd.DataFrame) -> Shown:
     """The barrier of every method before and after matching, on the test and the training set, error and loss."""
     figure, axes, made_by = _figure(frame, 2, 5.4, rows=2)
     recipes = [name for name in MATCHED if (recipe_of(frame) == name).any()]
+    # where the full-scale networks are missing, digits stand in for their data set
+    on = {name: frame.loc[recipe_of(frame) == name, "data"].iloc[0] for name in recipes}
+    labels = [_method(name).replace(", ", "\n").replace("activation", "act.").replace("CIFAR-10", "CIFAR") + "\n(digits)" * (on[name] == "digits")
+              for name in recipes]
     told = []
     for axis, (quantity, unit, factor, linear), suffix in zip(
             axes, (("error", "points", 100, 0.1), ("loss", "nats", 1, 0.01)) * 2, ("", "", "_on_training", "_on_training")):
@@ -527,14 +531,14 @@ def matched_barriers(frame: pd.DataFrame) -> Shown:
             _points(axis, groups, colour, label, shift, marker)
             if role != "null" and quantity == "error":
                 told.append(f"{label}, {'training' if suffix else 'test'}: " + ", ".join(
-                    f"{_method(name)} {group.mean():.2f}" for name, group in zip(recipes, groups) if len(group)))
+                    f"{_method(name)}{' (digits)' * (on[name] == 'digits')} {group.mean():.2f}" for name, group in zip(recipes, groups) if len(group)))
         axis.set_yscale("symlog", linthresh=linear)
         axis.yaxis.set_major_formatter("{x:g}")
         axis.axhline(0, color="black", linewidth=0.6)
         axis.set_ylabel(f"{quantity} barrier ({unit})")
         axis.set_title(f"{'training' if suffix else 'test'} set, linear below {linear:g}", loc="left", fontsize=8)
-        axis.set_xticks(range(len(recipes)), [_method(name).replace(", ", "\n").replace("activation", "act.").replace("CIFAR-10", "CIFAR")
-                                              for name in recipes], fontsize=7)
+        axis.set_xticks(range(len(recipes)), labels, fontsize=7)
+        axis.set_xlabel("data set and method")
         axis.set_xlim(-0.6, len(recipes) - 0.4)
     _legend(figure, axes, columns=3)
     return Shown(figure, f"Error barrier in points before and after matching ({made_by}). " + "; ".join(told) + ".")
@@ -590,10 +594,10 @@ def spectra(frame: pd.DataFrame, what: str = "W") -> Shown:
         axis.set_yscale("log")
         axis.set_ylim(1e-4, 2)
         axis.set_xlabel("index / n")
+        axis.set_ylabel("singular value / largest")
         axis.set_title(site, loc="left", fontsize=8)
         rank = numbers(rows, f"stable_rank_share_{what}")
         told.append(f"{site} {_span(at(rank, site=site), 3)}")
-    axes[0].set_ylabel("singular value / largest")
     _legend(figure, axes, columns=3)
     return Shown(figure, f"Singular values of {'weights' if what == 'W' else 'post-activations'} ({made_by}). Stable rank over n: {'; '.join(told)}.")
 

@@ -23,7 +23,7 @@ SERIES = {
     ("null", "shuffled units", "interpolated"): (GREY, "_", "", "null: shuffled units (commutativity)"),
 }
 PANELS = (("error", 100, "error (%)"), ("loss", 1, "loss (nats)"),
-          ("cos_ratio", 1, r"LLFC half-way: $\frac{1-\cos_\alpha}{1-\cos_{AB}}$"), ("1-coef_alpha", 1, "LLFC half-way: 1 - coefficient"),
+          ("cos_ratio", 1, "LLFC half-way:\n$(1-\\cos_\\alpha)/(1-\\cos_{AB})$"), ("1-coef_alpha", 1, "LLFC half-way:\n1 - coefficient"),
           ("dist_com", 1, "commutativity: Dist$_{com}$"), ("stitched_error", 100, "stitched error (%),\nmean of both directions"))
 
 
@@ -31,7 +31,7 @@ def figure(frame: pd.DataFrame, title: str) -> Shown:
     """Six panels of the rows in ``frame``; ``title`` says what was compared. Layers stand in the network's order."""
     half = frame[frame["alpha"].isna() | (frame["alpha"] == 0.5)]
     with mpl.rc_context(STYLE):
-        drawn = Figure(figsize=(WIDTH, 8.4), layout="constrained", facecolor="white")
+        drawn = Figure(figsize=(WIDTH, 8.8), layout="constrained", facecolor="white")
         axes = drawn.subplots(3, 2).ravel().tolist()
     for axis, (quantity, factor, label) in zip(axes, PANELS, strict=True):
         along = quantity in ("error", "loss")

@@ -399,6 +399,8 @@ def width_table(frame: pd.DataFrame) -> pd.DataFrame:
 def widths(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
     """Low rank predicts a low barrier: over all, at fixed width over epochs, at fixed epoch over widths (rank correlation at
     least :data:`ALIKE` each). Evidence: cut to that rank, untrained networks match twice as well as whole ones, as they should."""
+    if not (frame["quantity"] == "loss_barrier_chord_on_training").any():
+        raise records.RecordError("the record has no number for 'loss_barrier_chord_on_training'; run `make runs` and `make publish` again")
     table = width_table(frame)
     trained = table[(table["kind"] == "") & (table["epoch"] > 0)]
     means = trained.groupby(["width", "epoch"])[["rank", "barrier"]].mean().reset_index()
