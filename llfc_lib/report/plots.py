@@ -130,7 +130,8 @@ def _site_axis(axis: Axes, sites: Sequence[str]) -> None:
 
 def _span(values: pd.Series, digits: int) -> str:
     """"0.054 to 0.094" for a figure's description; what the record lacks is said so."""
-    return f"{values.min():.{digits}f} to {values.max():.{digits}f}" if len(values) else "(not measured)"
+    known = values.dropna()
+    return f"{known.min():.{digits}f} to {known.max():.{digits}f}" if len(known) else "(not measured)"
 
 
 def llfc(frame: pd.DataFrame) -> Shown:
