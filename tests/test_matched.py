@@ -49,6 +49,9 @@ def test_the_units_of_a_matched_pair_wait_for_its_matching():
     needs = Unit("smoke", NAME, 1, "rotation matched").needs()
     assert Unit("smoke", NAME, 1, "match") in needs and [u.part for u in Unit("smoke", NAME, 1, "match").needs()] == ["train A"] * 2
     assert versions_of(NAME) != versions_of("mlp_mnist_spawn")
+    joint = [str(u) for u in Unit("smoke", NAME, 1, "joint").needs()]
+    assert joint == ["smoke/mlp_mnist_perm/2/train A", "smoke/mlp_mnist_perm/3/train A",
+                     *(f"smoke/mlp_mnist_perm_{method}/1/match" for method in ("activation", "weight", "ste"))]
 
 
 @pytest.mark.parametrize("name", MATCHED)
@@ -156,6 +159,16 @@ def test_low_rank(middle, rank, expected):
     rows = [Row("sigma_W/0.5", middle, site="FC 2"), Row("stable_rank_share_W", rank, site="FC 2"),
             *(Row("stable_rank_share_W", 0.25, site="FC 2", role="null", kind=kind) for kind in ("gaussian matrix", "before training"))]
     verdict = judge_claim(CLAIM["low_rank_weights_mnist"], record({f"{NAME}/0": rows}))
+    assert (verdict.agreement, verdict.evidence) == expected
+
+
+@pytest.mark.parametrize("activation, weight, null, expected", [
+    (1.05, 1.09, 9.0, (REPRODUCED, EXCEEDS)), (1.05, 1.2, 9.0, (PARTLY, EXCEEDS)), (1.5, 1.2, 9.0, (NOT, EXCEEDS)),
+    (1.05, 1.09, 2.0, (REPRODUCED, EXCEEDS_NOT))])
+def test_matching_comes_near_the_joint_minimum(activation, weight, null, expected):
+    rows = [Row("residual", 7.0 * value, kind=kind) for kind, value in (("activation", activation), ("weight", weight), ("local search", 1.0))]
+    rows += [Row("residual", 7.0 * null, role="null", kind=kind) for kind in ("random order", "before matching")]
+    verdict = judge_claim(CLAIM["joint_mnist"], record({f"{NAME}/0": rows}))
     assert (verdict.agreement, verdict.evidence) == expected
 
 

@@ -13,7 +13,7 @@ FIGURES = {"llfc": ("fig08", "fig09", "fig10"), "commutativity": ("com_mlp", "fi
            "barrier": ("lmc_mlp", "lmc_vgg16", "lmc_resnet20"), "training": ("train_mlp", "train_vgg16", "train_resnet20"),
            "transfer": ("tab2", "tab3"), "excess": ("tab2", "tab3"),
            "connected_or_not": ("fig19",), "spawn_epoch": ("spawn_epoch",), "cooccur": ("cooccur",),
-           "matched_barriers": ("lmc_perm",), "strong_forms": ("strong",), "spectra": ("fig20",), "widths": ("widths",)}
+           "matched_barriers": ("lmc_perm",), "strong_forms": ("strong",), "spectra": ("fig20",), "widths": ("widths",), "joint": ("joint",)}
 MATCHED = {"llfc": ("fig12", "fig13", "fig14"), "commutativity": ("fig17", "fig18"), "stitching": ("stitch_perm",), "barrier": ("lmc_perm",)}
 FIGURES = {name: (*FIGURES.get(name, ()), *MATCHED.get(name, ())) for name in FIGURES}
 ALL = [(name, experiment) for name, experiments in FIGURES.items() for experiment in experiments]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from llfc_lib.experiments.joint import QUANTILES
 from llfc_lib.metrics.rows import Row
 from llfc_lib.metrics.spectra import SHARES
 from llfc_lib.training.recipes import MATCHED, MATCHED_SPAWNED, SPAWN_AT, WIDTHS
@@ -14,6 +15,10 @@ CONNECTED = {"error", "loss", "error_barrier", "loss_barrier", "error_barrier_ch
              "disagreement", "weight_distance"}
 ON_TRAINING = {f"{quantity}_on_training" for quantity in ("error", "loss", "error_barrier_chord", "loss_barrier_chord")}
 FOUND = {"objective", "half_way_loss", "held_out_loss", "sweeps", "matchings", "assignments", "changed", "dead_units"}
+_OVER = {f"{prefix}{quantity}" for prefix in ("", "factor ") for quantity in ("over_minimum", "rank", "at_minimum", *(
+    f"over_minimum/{q:g}" for q in QUANTILES))}
+_FACTORS = ("residual", "factor_weights", "factor_features", "factor_weights_after_first")
+JOINT = {*_FACTORS, *(f"{f}_share" for f in _FACTORS), "swaps_tried", "swaps", "converged", "loss_half_way", "tiny_error"} | _OVER
 
 
 def _spectrum(*what: str) -> frozenset[str]:
@@ -88,6 +93,7 @@ EXPERIMENTS = {e.name: e for e in (
                parts=("spectra",)),
     Experiment("fig21", "B.5", "Singular values of post-activations (Figure 21)", (_CIFAR[1], _MNIST[1]), _spectrum("H", "Hc"),
                parts=("spectra",)),
+    Experiment("joint", "B.5", "Matching against the joint minimum of commutativity", (_MNIST[1], _CIFAR[1]), frozenset(JOINT), parts=("joint",)),
     Experiment("tab3", "B.4", "Stitched ResNet-20 (Table 3)", _RESNET, frozenset(STITCHED)),
 )}
 

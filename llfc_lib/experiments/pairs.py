@@ -69,8 +69,8 @@ def plan_of(name: str, profile: str) -> Plan:
     """The plan of recipe ``name``: a pass through a convolutional net costs 40 times one through the MLP."""
     model = recipe(name, profile).model
     if name in MATCHED:
-        spectra = ("spectra",) if MATCHED[name][1] == "weight" else ()
-        return Plan(("match", "pair", "rotation matched", "gaussian matched", *spectra), draws=5)
+        once = ("spectra", "joint") if MATCHED[name][1] == "weight" else ()  # what does not depend on the method
+        return Plan(("match", "pair", "rotation matched", "gaussian matched", *once), draws=5)
     if name in WIDTHS:
         return Plan(("sweep",), draws=0, first=2000, control=False)
     if model == "mlp":

@@ -24,28 +24,31 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from llfc_lib import ROOT, __version__
 from llfc_lib.data import Dataset, load
-from llfc_lib.experiments import matched, pairs, widths
+from llfc_lib.experiments import joint, matched, pairs, widths
 from llfc_lib.metrics import feature_spectra, weight_spectra
 from llfc_lib.metrics.rows import Row
 from llfc_lib.places import atomic_write, cache_dir, writable
 from llfc_lib.training.loop import new_network, run_path, train
-from llfc_lib.training.recipes import PAIRS, QUEUE, RECIPES, WIDTHS, Recipe, check_profile, recipe
+from llfc_lib.training.recipes import MATCHED, PAIRS, QUEUE, RECIPES, WIDTHS, Recipe, check_profile, recipe
 
 #: Raise a part's when a metric, null or control in it would give other numbers.
 MEASURE_VERSION = {"pair": 2, "t=1": 1, "matched": 2}
 #: The same for parts that only matched networks have.
 MATCHED_VERSION = {"match": 1, "spectra": 2}
+JOINT_VERSION = {"joint": 1}
 SWEEP_VERSION = {"sweep": 2}
 
 
 def measure_version(part: str) -> int:
-    return {**MEASURE_VERSION, **MATCHED_VERSION, **SWEEP_VERSION}[part.split(" ")[-1]]
+    return {**MEASURE_VERSION, **MATCHED_VERSION, **JOINT_VERSION, **SWEEP_VERSION}[part.split(" ")[-1]]
 
 
 def versions_of(name: str) -> dict[str, int]:
     """Of all parts that the recipe's pairs have: for a record."""
     if name in WIDTHS:
         return SWEEP_VERSION
+    if name in MATCHED and MATCHED[name][1] == "weight":
+        return {**MEASURE_VERSION, **MATCHED_VERSION, **JOINT_VERSION}
     return {**MEASURE_VERSION, **MATCHED_VERSION} if RECIPES[name].matching else MEASURE_VERSION
 
 
@@ -55,7 +58,7 @@ class Busy(RuntimeError):
 
 @dataclass(frozen=True)
 class Unit:
-    """``part`` is "train A" (branch of seed ``index``), or a part of pair ``index``: "match", "pair", "spectra" or a displacement."""
+    """``part`` is "train A" (branch of seed ``index``), or a part of pair ``index``: "match", "pair", "spectra", "joint" or a displacement."""
 
     profile: str
     name: str
@@ -86,10 +89,12 @@ class Unit:
         if self.trains:
             forks = self.branch != "trunk" and bool(self.recipe().spawn_epoch)
             return [Unit(self.profile, self.name, self.index, "train trunk")] if forks else []
-        matched = bool(self.recipe().matching) and self.part not in ("match", "spectra")
+        found = [] if not self.recipe().matching or self.part in ("match", "spectra") else [self.name]
+        if self.part == "joint":  # sets the permutations of all methods side by side
+            found = [other for other, (base, _) in MATCHED.items() if base == self.recipe().base]
         return [Unit(self.profile, self.recipe().trained_as, seed, f"train {branch}")
                 for member, (seed, branch) in pairs.members(self.name, self.index).items() if member in self.members()
-                ] + [replace(self, part="match")] * matched
+                ] + [Unit(self.profile, name, self.index, "match") for name in found]
 
     def members(self) -> tuple[str, ...]:
         """The networks that the part looks at: a displaced partner needs no independent one."""
@@ -124,6 +129,8 @@ class Unit:
         how = pairs.plan_of(self.name, self.profile)
         if self.part == "sweep":
             return flops_per_image(r) * 3 * len(data.y_train) * 2 * (r.epochs + 5)
+        if self.part == "joint":  # passes for its moments, and products for some 500 visits of a layer
+            return flops_per_image(r) * (4 * len(data.y_train) + 500 * dict(r.model_args)["hidden"] * 5)
         if self.part in MATCHED_VERSION:
             epochs = dict(r.matching_args).get("epochs", 2)  # of passes through the training set, forward and back
             return flops_per_image(r) * 3 * len(data.y_train) * epochs
@@ -151,6 +158,12 @@ class Unit:
             elif self.part == "spectra":
                 start = new_network(self.recipe(), data, pairs.members(self.name, self.index)["A"][0])
                 rows = weight_spectra(nets["A"], start, f"{self.name}/{self.index}") + feature_spectra(nets["A"], data.loader("test"), start)
+            elif self.part == "joint":
+                candidates = {MATCHED[u.name][1]: u.permutations() for u in self.needs() if u.part == "match"}
+                rows = joint.rows(self.profile, self.name, self.index, nets, data, candidates)
+                if self.recipe().base == "mlp_mnist_perm":
+                    draws = 10 if self.profile == "smoke" else 100
+                    rows += [row for steps in (0, joint.TINY_STEPS) for row in joint.tiny(data, draws=draws, steps=steps, seed=self.index)]
             else:
                 if self.recipe().matching:
                     nets = matched.bring_together(self.profile, self.name, nets, data, self.permutations())

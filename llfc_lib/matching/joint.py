@@ -7,8 +7,8 @@ minimised itself, by enumeration for tiny networks and by exchanging units for o
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations as all_orders
 
 import torch
@@ -42,7 +42,7 @@ class _Layer:
 class Residual:
     """R of two networks on the images of a loader, from second moments alone: exact, and no features are kept.
 
-    Biases cancel in R. Everything is float64 on the processor. A permutation that is left out is the identity; new unit
+    Biases are no part of R. Everything is float64 on the processor. A permutation that is left out is the identity; new unit
     i is B's old unit p[i]. ValueError for a convolution or anything else that is not a chain of linear layers.
     """
 
@@ -75,9 +75,10 @@ class Residual:
                 raise ValueError(f"{m.name!r} is a convolution; the residual is computed for chains of linear layers only")
         sym, weights = symmetry(view, x), [m.weight for m in view.maps]
         between = [_between(sym, *two) for two in zip(weights, weights[1:])]
-        if not between or None in between or len(sym) != len(between):
-            raise ValueError(f"the layers {weights} with the permutations {[p.name for p in sym]} are not a chain of linear "
-                             f"layers with hidden units of their own; the residual is computed for such chains only")
+        others = set(self.state_a) - {*weights, *map(_bias, weights)}
+        if not between or None in between or others:
+            raise ValueError(f"weights {weights} with permutations {[p.name for p in sym]} and parameters {sorted(others)} are "
+                             f"no chain of linear layers with hidden units of their own; the residual is computed for such chains only")
         ends = zip(weights, [None, *between], [*between, None])
         return sym, [_Layer(w, inner, outer, self.state_a[w], self.state_b[w]) for w, inner, outer in ends]
 
@@ -128,11 +129,15 @@ class Residual:
         return quadratic - _apart(linear)
 
 
+def _bias(weight: str) -> str:
+    return weight.removesuffix("weight") + "bias"
+
+
 def _between(sym: Symmetry, before: str, after: str) -> str | None:
     """The permutation of just the outputs of one weight, all of them, and the inputs of the next."""
     def places(p: Permutation) -> set[tuple[str, int, bool]]:
         return {(u.parameter, u.axis, torch.equal(u.positions, torch.arange(sym.shapes[u.parameter][u.axis])[:, None]))
-                for u in p.uses if len(sym.shapes[u.parameter]) > 1 or u.statistic}
+                for u in p.uses if u.parameter != _bias(before)}
     return next((p.name for p in sym if places(p) == {(before, 0, True), (after, 1, True)}), None)
 
 
@@ -160,7 +165,7 @@ def local_search(residual: Residual, start: Permutations | None = None, seed: ob
     A pass visits all layers in an order drawn from ``seed``. A visit computes every exchange, takes the pairs of units
     that gain most with each other, and makes as many of these exchanges, best first, as together lower R: all, or half ...
     """
-    found = Search(residual.sym.identity() | {name: p.clone().cpu() for name, p in (start or {}).items()}, 0.0)
+    found = Search(residual.sym.identity() | {name: p.cpu() for name, p in (start or {}).items()}, 0.0)
     residual.sym.check_permutations(found.permutations)
     rng, settled = numpy_generator("local search", seed), set()
     while found.passes < passes and not found.converged:
@@ -183,7 +188,7 @@ def _visit(residual: Residual, found: Search, name: str) -> bool:
         return False
     units = torch.arange(len(own))
     pairs = units[(partner[partner] == units) & (units < partner) & (gain < 0)]
-    pairs = pairs[gain[pairs].argsort()] if len(pairs) else gain.argmin()[None]  # none: where many gains are equal
+    pairs = pairs[gain[pairs].argsort()]
     before = residual.value(found.permutations, name)
     while len(pairs):
         order, others = own.clone(), partner[pairs]
@@ -217,7 +222,7 @@ def enumerate_minimum(residual: Residual, of: str = "value") -> Enumeration:
     if max(sizes) > MAX_UNITS or math.prod(map(math.factorial, sizes)) > MAX_ORDERS:
         raise ValueError(f"layers of {sizes} units are too many to enumerate; at most {MAX_UNITS} in a layer and {MAX_ORDERS:,} "
                          f"permutations in all; use local_search")
-    orders = [torch.tensor(list(all_orders(range(n)))) for n in sizes]
+    orders = [_orders(n) for n in sizes]
     inner = [torch.arange(residual.layers[0].a.shape[1])[None], *orders]
     outer = [*orders, torch.arange(len(residual.layers[-1].a))[None]]
     values = torch.zeros([len(o) for o in orders], dtype=torch.float64)
@@ -230,6 +235,11 @@ def enumerate_minimum(residual: Residual, of: str = "value") -> Enumeration:
     return Enumeration({name: o[i] for name, o, i in zip(names, orders, index)}, float(values.min()), values)
 
 
+@cache
+def _orders(n: int) -> Tensor:
+    return torch.tensor(list(all_orders(range(n))))
+
+
 def _table(residual: Residual, layer: _Layer, inner: Tensor, outer: Tensor, of: str) -> Tensor:
     """The layer's term for M orders of its inputs and K of its outputs: M x K, or M x 1 where outputs do not matter."""
     w, gram = layer.b.T[inner].transpose(1, 2), torch.eye(layer.b.shape[1], dtype=torch.float64)[None]  # M x out x in
@@ -240,7 +250,7 @@ def _table(residual: Residual, layer: _Layer, inner: Tensor, outer: Tensor, of: 
         return gram.diagonal(0, 1, 2).sum(1, keepdim=True)
     a = layer.a @ gram
     cost = (a * layer.a).sum(2)[:, :, None] + (w @ gram * w).sum(2)[:, None] - 2 * a @ w.transpose(1, 2)  # M x out x out
-    bias = layer.weight.removesuffix("weight") + "bias"
+    bias = _bias(layer.weight)
     if of == "weights" and bias in residual.state_a:
         cost = cost + (residual.state_a[bias][:, None] - residual.state_b[bias]).square()
     return cost[:, torch.arange(cost.shape[1]), outer].sum(2)

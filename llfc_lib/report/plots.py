@@ -610,6 +610,46 @@ def _spectra_of(rows: pd.DataFrame, matrix: str, role: str, kind: str) -> pd.Dat
     return chosen.assign(share=chosen["quantity"].str.removeprefix(prefix).astype(float))
 
 
+JOINT = (("null", "random order", "random"), ("null", "before matching", "before"), ("value", "ste", "STE"), ("value", "weight", "weight"),
+         ("value", "activation", "activ."), ("value", "local search", "search"))
+
+
+def joint(frame: pd.DataFrame) -> Shown:
+    """The residual of commutativity and its two factors under every order, as shares of before matching; and tiny networks,
+    where all orders can be looked at."""
+    figure, axes, made_by = _figure(frame, 2, 3.6)
+    recipes = [name for name in MATCHED if (recipe_of(frame) == name).any()]
+    told = []
+    for name, marker in zip(recipes, "os"):
+        rows = frame[recipe_of(frame) == name]
+        where = f"{'MNIST' if 'mnist' in name else 'CIFAR-10'}{' (digits)' * (rows['data'].iloc[0] == 'digits')}"
+        for quantity, colour, label in (("residual_share", BLUE, "residual"), ("factor_weights_share", ORANGE, "|dW|² alone"),
+                                        ("factor_features_share", GREEN, "|dH|² alone")):
+            groups = [numbers(rows, quantity, *which[:2]).to_numpy() for which in JOINT]
+            _points(axes[0], groups, colour, f"{label}, {where}", 0.12 * (marker == "s") - 0.06, marker)
+        shares = {kind: numbers(rows, "residual_share", role, kind) for role, kind, _ in JOINT[3:]}
+        told.append(f"{where} " + ", ".join(f"{kind} {_span(values, 3)}" for kind, values in shares.items()))
+    axes[0].set_xticks(range(len(JOINT)), [short for _, _, short in JOINT], fontsize=7)
+    axes[0].set_ylabel("share of before matching")
+    axes[0].set_ylim(0, None)
+    axes[0].set_title("width of the networks matched here", loc="left", fontsize=8)
+    tiny = numbers(frame, "over_minimum/0.5", "null", "random order").index.get_level_values("site").unique()
+    sites = sorted((site for site in tiny if site.endswith(", trained")), key=lambda site: (" and " in site, site))
+    for role, kind, colour, shift in (("null", "random order", GREY, -0.24), ("value", "weight", ORANGE, -0.08), ("value", "activation", GREEN, 0.08),
+                                      ("value", "local search", BLUE, 0.24)):
+        low, middle, high = (np.array([at(numbers(frame, f"over_minimum/{q}", role, kind), site=site).mean() for site in sites])
+                             for q in ("0.1", "0.5", "0.9"))
+        axes[1].errorbar(np.arange(len(sites)) + shift, middle, [middle - low, high - middle], fmt="o", color=colour, markersize=4, linewidth=1,
+                         label=f"tiny: {kind}")
+    axes[1].set_xticks(range(len(sites)), [site.removesuffix(" units, trained").replace(" and ", ", ") for site in sites])
+    axes[1].set_xlabel("hidden units; median, 10 to 90 % of draws")
+    axes[1].set_ylabel("residual / its minimum")
+    axes[1].set_title("tiny trained networks", loc="left", fontsize=8)
+    _log(axes[1])
+    _legend(figure, axes, columns=3)
+    return Shown(figure, f"Residual of commutativity as a share of that before matching ({made_by}). {'; '.join(told)}.")
+
+
 def widths(frame: pd.DataFrame) -> Shown:
     """Barrier after weight matching against stable rank / n, by width and epoch; and what low rank alone brings."""
     figure, axes, made_by = _figure(frame, 2, 3.6)

@@ -98,6 +98,27 @@ def matching(frame: pd.DataFrame) -> MyST:
                  _label(frame, "tbl-matching"))
 
 
+def joint(frame: pd.DataFrame) -> MyST:
+    """Tiny networks: how often a matching ends at the minimum of the residual and of its own factor, and how far above it."""
+    rows = []
+    sites = numbers(frame, "rank", "null", "random order").index.get_level_values("site").unique()
+    for site in sorted(sites, key=lambda site: (" and " in site, site.split(", ")[1], site)):
+        chosen = frame[frame["site"] == site]
+
+        def mean(quantity: str, kind: str, role: str = "value", chosen: pd.DataFrame = chosen) -> float:
+            return numbers(chosen, quantity, role, kind).mean()
+
+        draws = chosen[chosen["quantity"] == "rank"].groupby("pair")["n"].first().sum()
+        rows.append((site, f"{draws:.0f}", f"{100 * numbers(chosen, 'tiny_error').mean():.0f} %", *(text for kind in ("activation", "weight", "local search") for text in (
+            f"{100 * mean('at_minimum', kind):.0f} %", f"{mean('over_minimum/0.5', kind):.2f} ({mean('over_minimum/0.9', kind):.2f})")),
+            f"{mean('over_minimum/0.5', 'random order', 'null'):.2f}",
+            *(f"{100 * mean('factor at_minimum', kind):.0f} %" for kind in ("activation", "weight"))))
+    columns = ["network", "draws", "error", *(f"{kind}: {what}" for kind in ("activation", "weight", "search") for what in ("at minimum", "median (90 %)")),
+               "random order: median", "activation: its factor at minimum", "weight: its factor at minimum"]
+    return table(pd.DataFrame(rows, columns=columns), "Tiny networks, all permutations looked at: share of draws in which each order has the least "
+                 f"residual, and the residual over its least value. {_made_by(frame)}", "tbl-joint")
+
+
 WHICH = {"": "after the ReLU", "(pre)": "before the ReLU", "(raw)": "before normalisation"}
 
 

@@ -81,9 +81,9 @@ def judge_claim(claim: Claim, record: records.Record) -> Verdict:
 
 # -- selecting and comparing ------------------------------------------------------------------------------------------
 
-def measured(frame: pd.DataFrame, quantity: str) -> pd.Series:
+def measured(frame: pd.DataFrame, quantity: str, kind: str = "") -> pd.Series:
     """The pairs' own ``numbers``. RecordError if there is none or one is NaN: nothing at all would keep every rule."""
-    found = numbers(frame, quantity)
+    found = numbers(frame, quantity, kind=kind)
     if found.empty or found.isna().any():
         raise records.RecordError(f"the record has no number for {quantity!r}{' in some rows' if len(found) else ''}; run "
                                   "`make runs` and `make publish` again")
@@ -374,6 +374,19 @@ def not_connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str
     return agreement_of(lower > allowed_barrier(own)), NO_NULL, ours, NOTHING
 
 
+def joint(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Activation and weight matching leave a residual within a tenth of the lowest that any local search found."""
+    least = measured(own, "residual", "local search")
+    found = pd.concat({kind: measured(own, "residual", kind) for kind in ("activation", "weight")})
+    over = pd.concat({kind: found[kind] / least for kind in ("activation", "weight")})
+    nulls = {kind: pd.concat({other: numbers(own, "residual", "null", kind) for other in ("activation", "weight")})
+             for kind in ("random order", "before matching")}
+    evidence, word = evidence_of(found, nulls)
+    ours = ", ".join(f"{kind} {spread(over[kind])}" for kind in ("activation", "weight"))
+    word += ": " + ", ".join(f"{kind} {spread(values['weight'] / least)}" for kind, values in nulls.items())
+    return agreement_of(over - 1 <= NEGLIGIBLE), evidence, f"residual over the lowest found: {ours}", word
+
+
 def width_table(frame: pd.DataFrame) -> pd.DataFrame:
     """A line a pair, epoch and kind of network: width, mean stable rank / n of the maps that a permutation enters, training
     loss barrier after matching, and what matching leaves of |W_A (H_A - P H_B)| (the root of dist_transfer), mean over both."""
@@ -483,4 +496,4 @@ def cooccurs(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, s
 
 RULES = {rule.__name__: rule for rule in (connected, cosine, coefficient, commutativity, additivity, endpoints,
                                           stitched_numbers, resembles, learning_rate, profile, separates, transfer, spawn_epoch,
-                                          cooccurs, same_weights, low_rank_weights, low_rank_features, not_connected, widths)}
+                                          cooccurs, same_weights, low_rank_weights, low_rank_features, not_connected, joint, widths)}
