@@ -93,13 +93,14 @@ class _Ascent:
         self.sym, self.a_state, self.b_state, self.tolerance = sym, a, b, tolerance
         self.found = Matching({p.name: (start or {}).get(p.name, torch.arange(p.size)).clone().cpu() for p in sym}, 0.0)
         names = dict.fromkeys(u.parameter for p in sym for u in p.uses if not u.statistic and not u.alias)
-        moved = sym.apply(b, self.found.permutations)
+        moved = sym.apply(b, start or {})
         self.b = {name: moved[name].detach() for name in names}
         self.unmoved = {name: b[name] for name in sym.trained if name not in names}
         self.prices = {p.name: np.array(prices[p.name]) if prices else np.zeros(p.size) for p in sym}
+        self.whole = {id(u) for p in sym for u in p.uses if _is_whole(u, sym)}  # they own their axis, one row a unit, in order
         self.terms: dict[str, list[_Term]] = {}
         self.vectors: dict[str, Tensor] = {}  # one-dimensional parameters: their product is only ever reordered
-        self.twice = {p.name: {n for n in names if len({u.axis for u in p.uses if u.parameter == n}) > 1} for p in sym}
+        self.twice = {p.name: len({(u.parameter, u.axis) for u in p.uses}) > len({u.parameter for u in p.uses}) for p in sym}
         for p in sym:
             self.terms[p.name], columns = [], []
             for use in p.uses:
@@ -112,6 +113,10 @@ class _Ascent:
             if columns:
                 x, y = (torch.cat([pair[i].flatten(1) for pair in columns], 1) for i in (0, 1))
                 self.vectors[p.name] = x @ y.T
+        #: terms of others (name, term) whose other axis a permutation's use is
+        self.beside = {p.name: [(other, term, u) for other, terms in self.terms.items() for term in terms
+                                if (u := acts.get((term.use.parameter, 1 - term.use.axis)))]
+                       for p in sym for acts in ({(u.parameter, u.axis): u for u in p.uses},)}
         self.solved: set[str] = set()  # best possible as long as nothing around them moves
 
     # -- one permutation ----------------------------------------------------------------------------------------------
@@ -121,7 +126,7 @@ class _Ascent:
         if use.rows is not None:
             value = value[use.rows[0]:use.rows[1]]
         value = value.movedim(use.axis, 0)
-        if not _is_whole(use, self.sym):
+        if id(use) not in self.whole:
             value = value.index_select(0, use.positions.reshape(-1).to(value.device))
         n, r = use.positions.shape
         others = value.shape[1] if value.ndim > 1 else 1
@@ -135,6 +140,8 @@ class _Ascent:
         return total
 
     def _refresh(self, term: _Term) -> None:
+        if term.product is not None and term.pending is None:
+            return
         moved = torch.empty(0) if term.pending is None else torch.nonzero(term.pending != torch.arange(len(term.pending))).flatten()
         if term.product is not None and not len(moved):
             term.pending = None
@@ -219,19 +226,14 @@ class _Ascent:
             for term in self.terms[p.name]:
                 if term.product is not None:
                     term.product = term.product.index_select(1, on_device)
-        moved = {(u.parameter, u.axis): u for u in p.uses}
-        for other in self.sym:
-            for term in self.terms[other.name]:
-                u = moved.get((term.use.parameter, 1 - term.use.axis))
-                if u is None:
-                    continue
-                self.solved.discard(other.name)
-                if u.rows is not None or term.use.rows is not None:  # only some rows have changed: begin anew
-                    term.product = None
-                    continue
-                now = torch.arange(self.b[u.parameter].shape[u.axis]) if term.pending is None else term.pending
-                term.pending = now.clone()
-                term.pending[u.positions.reshape(-1)] = now[u.positions[order].reshape(-1)]
+        for other, term, u in self.beside[p.name]:
+            self.solved.discard(other)
+            if u.rows is not None or term.use.rows is not None:  # only some rows have changed: begin anew
+                term.product = None
+                continue
+            now = torch.arange(self.b[u.parameter].shape[u.axis]) if term.pending is None else term.pending
+            term.pending = now.clone()
+            term.pending[u.positions.reshape(-1)] = now[u.positions[order].reshape(-1)]
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -282,7 +284,7 @@ def _improved_prices(similarity: np.ndarray, price: np.ndarray, order: np.ndarra
     for _ in range(steps):
         left = own - price[order]  # what a row keeps if it stays
         better = np.maximum(price, (similarity - left[:, None]).max(0))
-        done = np.allclose(better, price, rtol=0, atol=1e-12 * np.abs(own).max())
+        done = (better - price).max() <= 1e-12 * np.abs(own).max()  # prices only rise
         price = better
         if done:
             break
