@@ -630,9 +630,10 @@ def joint(frame: pd.DataFrame) -> Shown:
         shares = {kind: numbers(rows, "residual_share", role, kind) for role, kind, _ in JOINT[3:]}
         told.append(f"{where} " + ", ".join(f"{kind} {_span(values, 3)}" for kind, values in shares.items()))
     axes[0].set_xticks(range(len(JOINT)), [short for _, _, short in JOINT], fontsize=7)
+    axes[0].set_xlabel("order of B's units")
     axes[0].set_ylabel("share of before matching")
     axes[0].set_ylim(0, None)
-    axes[0].set_title("width of the networks matched here", loc="left", fontsize=8)
+    axes[0].set_title("the matched pairs", loc="left", fontsize=8)
     tiny = numbers(frame, "over_minimum/0.5", "null", "random order").index.get_level_values("site").unique()
     sites = sorted((site for site in tiny if site.endswith(", trained")), key=lambda site: (" and " in site, site))
     for role, kind, colour, shift in (("null", "random order", GREY, -0.24), ("value", "weight", ORANGE, -0.08), ("value", "activation", GREEN, 0.08),

@@ -6,7 +6,7 @@ import pandas as pd
 
 from llfc_lib.report import records, verdicts
 from llfc_lib.report.claims import TABLES
-from llfc_lib.report.select import at, numbers, own, pair_word, recipe_of, sites_of
+from llfc_lib.report.select import at, numbers, of, own, pair_word, recipe_of, sites_of
 from llfc_lib.report.verdicts import DISPLACED, NOTHING, Verdict, alike, spread
 from llfc_lib.training.recipes import PROFILES, RECIPES
 
@@ -100,7 +100,7 @@ def matching(frame: pd.DataFrame) -> MyST:
 
 def joint(frame: pd.DataFrame) -> MyST:
     """Tiny networks: how often a matching ends at the minimum of the residual and of its own factor, and how far above it."""
-    rows = []
+    rows, frame = [], of(frame, "mlp_mnist_perm_weight")  # on whose data the tiny ones learn
     sites = numbers(frame, "rank", "null", "random order").index.get_level_values("site").unique()
     for site in sorted(sites, key=lambda site: (" and " in site, site.split(", ")[1], site)):
         chosen = frame[frame["site"] == site]
