@@ -146,8 +146,8 @@ CLAIMS = (
           recipe="resnet20_cifar10_spawn"),
     *(claim for network in ("mnist", "cifar10") for method in _METHODS for claim in _matched(network, method)),
     *_low_rank("mnist"), *_low_rank("cifar10"),
-    *(Claim(f"joint_{network}", "B.5", "A.3, B.5", f"MLPs on {title}: activation and weight matching come near the joint minimum of "
-            "$\\|(W_A-W_B)(H_A-H_B)\\|^2$.", "interpreted as guaranteeing commutativity", "joint", "joint", "B5_rebasin", extension=True,
+    *(Claim(f"joint_{network}", "B.5", "A.3, B.5", f"MLPs on {title}: activation and weight matching come near the permutation that "
+            "commutes best, jointly over all layers.", "interpreted as guaranteeing commutativity", "joint", "joint", "B5_rebasin", extension=True,
             recipe=f"mlp_{network}_perm_weight") for network, title in (("mnist", "MNIST"), ("cifar10", "CIFAR-10"))),
     Claim("widths", "B.5", "B.5", "Permutations fail for narrow networks and early in training, because their weights are not of low rank.",
           "low rank makes networks matchable", "widths", "widths", "B5_rebasin", recipe=""),

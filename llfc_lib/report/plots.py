@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from llfc_lib.report import verdicts
 from llfc_lib.report.claims import TABLES
 from llfc_lib.report.select import at, numbers, own, pair_word, pairwise, recipe_of, sites_of
-from llfc_lib.training.recipes import MATCHED, SPAWN_AT
+from llfc_lib.training.recipes import MATCHED, RECIPES, SPAWN_AT
 
 WIDTH, DPI, SHOWN = 6.4, 200, 640  # inches, dots an inch, pixels on the page
 # Okabe and Ito's colours: told apart by the colour-blind, dark enough on white
@@ -496,6 +496,7 @@ def training(frame: pd.DataFrame) -> Shown:
     """Training loss and test error of every network over the epochs."""
     figure, axes, made_by = _figure(frame, 2, 3.0)
     recipes = sorted(recipe_of(frame).unique())
+    titles = {name: RECIPES[MATCHED[name][0] if name in MATCHED else name].title for name in recipes}
     last = {}
     for axis, quantity, unit, factor in ((axes[0], "train_loss", "nats", 1), (axes[1], "test_error", "%", 100)):
         for recipe, colour in zip(recipes, (BLUE, ORANGE, GREEN)):
@@ -504,8 +505,8 @@ def training(frame: pd.DataFrame) -> Shown:
                 one = one.sort_values("epoch")
                 axis.plot(one["epoch"], factor * one["mean"], color=colour, alpha=0.35, linewidth=0.7)
             mean = factor * rows.groupby("epoch")["mean"].mean()
-            axis.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.8, label=f"{recipe} (mean)")
-            last[recipe] = f"{recipe} {mean.iloc[-1]:.2f}" + (" %" if quantity == "test_error" else "")
+            axis.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.8, label=f"{titles[recipe]} (mean)")
+            last[recipe] = f"{titles[recipe]} {mean.iloc[-1]:.2f}" + (" %" if quantity == "test_error" else "")
         _log(axis)
         axis.set_xlabel("epoch")
         axis.set_ylabel(f"{quantity.replace('train', 'training').replace('_', ' ')} ({unit}), log scale")
@@ -582,9 +583,11 @@ SPECTRA = {"W": (("W", "value", "", BLUE, "trained weights"), ("W", "null", "bef
 def spectra(frame: pd.DataFrame, what: str = "W") -> Shown:
     """Figures 20 and 21: singular values over the largest, against index / n, layer by layer, with reference matrices."""
     rows = own(frame)
-    sites = sites_of(rows, f"stable_rank_{what}")
-    figure, axes, made_by = _figure(rows, len(sites), 2.9)
     lines = {line: _spectra_of(rows, *line[:3]) for line in SPECTRA[what]}  # once: there are a few thousand rows
+    # how far a spectrum goes before the zeros; the ten rows of the last layer end before the second place read
+    end = pd.concat(lines.values()).query("mean > 0").groupby("site")["share"].max()
+    sites = [site for site in sites_of(rows, f"stable_rank_{what}") if end[site] > 0]
+    figure, axes, made_by = _figure(rows, len(sites), 2.9)
     told = []
     for axis, site in zip(axes, sites):
         for (_, _, _, colour, label), found in lines.items():
@@ -594,6 +597,7 @@ def spectra(frame: pd.DataFrame, what: str = "W") -> Shown:
                 axis.plot(one.index, one.mean(axis=1).to_numpy(), color=colour, linewidth=1.4, label=label)
         axis.set_yscale("log")
         axis.set_ylim(1e-4, 2)
+        axis.set_xlim(0, end[site])
         axis.set_xlabel("index / n")
         axis.set_ylabel("singular value / largest")
         axis.set_title(site, loc="left", fontsize=8)

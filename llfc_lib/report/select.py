@@ -30,8 +30,9 @@ def recipe_of(frame: pd.DataFrame) -> pd.Series:
 def own(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of the recipe that :func:`of` named, else of the experiment's first, the printed setting; variants have tables
     of their own."""
-    chosen = frame[recipe_of(frame) == frame.attrs.get("recipe", EXPERIMENTS[frame.attrs["experiment"]].recipes[0])]
-    chosen.attrs = frame.attrs
+    recipe = frame.attrs.get("recipe", EXPERIMENTS[frame.attrs["experiment"]].recipes[0])
+    chosen = frame[recipe_of(frame) == recipe]
+    chosen.attrs = {**frame.attrs, **frame.attrs.get("by_recipe", {}).get(recipe, {})}  # its data and reductions, not the others'
     return chosen
 
 

@@ -91,6 +91,8 @@ def measured(frame: pd.DataFrame, quantity: str, kind: str = "") -> pd.Series:
 
 
 def agreement_of(holds: pd.Series) -> str:
+    if holds.empty:  # all() of nothing is true
+        raise records.RecordError("the record holds nothing that this claim could be judged by; run `make runs` and `make publish` again")
     return REPRODUCED if holds.all() else PARTLY if holds.any() else NOT
 
 
@@ -345,14 +347,26 @@ def same_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str,
 
 
 def _low_rank(own: pd.DataFrame, matrix: str, nulls: Sequence[str]) -> tuple[str, str, str, str]:
-    """At least half of the singular values are below a tenth of the largest; the stable rank over n against references."""
+    """At least half of the singular values are below a tenth of the largest; the stable rank over n against references.
+
+    A matrix whose shape alone leaves fewer than half of them says nothing, and does not count for the agreement.
+    """
     middle = measured(own, f"sigma_{matrix}/0.5")
+    shape = numbers(own, f"sigma_{matrix}/0.5", "null", nulls[0])
+    free = shape[shape > 0].index.get_level_values("site").unique()
+    middle = middle[middle.index.get_level_values("site").isin(free)]
     rank = measured(own, f"stable_rank_share_{matrix}")
     found = {kind: numbers(own, f"stable_rank_share_{matrix}", "null", kind) for kind in nulls}
     evidence, word = evidence_of(rank, found)
-    word += "; stable rank / n of references: " + ", ".join(f"{kind}: {by_site(values)}" for kind, values in found.items())
+    word += "; stable rank / n: " + ", ".join(f"{kind} {_range(values)}" for kind, values in found.items())
     return (agreement_of(middle <= NEGLIGIBLE), evidence,
             f"middle singular value over the largest: {by_site(middle)}; stable rank / n: {by_site(rank)}", word)
+
+
+def _range(values: pd.Series) -> str:
+    """From the least to the greatest mean of a layer, with the layers' names."""
+    mean = values.groupby("site").mean()
+    return f"{mean.min():.2g} ({mean.idxmin()}) to {mean.max():.2g} ({mean.idxmax()})"
 
 
 def low_rank_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
