@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from llfc_lib.report import verdicts
 from llfc_lib.report.claims import TABLES
-from llfc_lib.report.select import at, numbers, own, pair_word, pairwise, recipe_of, sites_of
+from llfc_lib.report.select import at, numbers, of, own, pair_word, pairwise, recipe_of, sites_of
 from llfc_lib.training.recipes import MATCHED, RECIPES, SPAWN_AT
 
 WIDTH, DPI, SHOWN = 6.4, 200, 640  # inches, dots an inch, pixels on the page
@@ -544,6 +544,36 @@ def matched_barriers(frame: pd.DataFrame) -> Shown:
         axis.set_xlim(-0.6, len(recipes) - 0.4)
     _legend(figure, axes, columns=3)
     return Shown(figure, f"Error barrier in points before and after matching ({made_by}). " + "; ".join(told) + ".")
+
+
+def matched_curves(frame: pd.DataFrame, base: str = "mlp_mnist_perm") -> Shown:
+    """Error and loss along the line before and after every method, on the test and the training set, for the networks of the
+    recipe ``base``. ValueError if there are none."""
+    recipes = [name for name in MATCHED if MATCHED[name][0] == base and (recipe_of(frame) == name).any()]
+    of_method = {MATCHED[name][1]: of(frame, name) for name in recipes}
+    if not of_method:
+        raise ValueError(f"no pair of {base!r} in the record of {frame.attrs['experiment']!r}; it has {sorted(recipe_of(frame).unique())}")
+    first = of_method.get("weight", next(iter(of_method.values())))
+    lines = [(of_method[method], "value", "", colour, label, "-") for method, colour, label in (
+        ("activation", GREEN, "activation matching"), ("weight", BLUE, "weight matching"), ("ste", PURPLE, "straight-through estimator"))
+        if method in of_method]
+    lines += [(first, "control", "unmatched", RED, UNMATCHED, "-"), (first, "null", "rotation matched", *NULL_OF_MATCHED, "v:")]
+    figure, axes, made_by = _figure(first, 2, 5.2, rows=2)
+    told = []
+    for axis, (quantity, unit, factor), suffix in zip(axes, (("error", "%", 100), ("loss", "nats", 1)) * 2, ("", "", "_on_training", "_on_training")):
+        for rows, role, kind, colour, label, style in lines:
+            values = factor * numbers(rows, quantity + suffix, role, kind)
+            for _, one in values.groupby("pair"):
+                axis.plot(one.index.get_level_values("alpha"), one.to_numpy(), color=colour, alpha=0.25, linewidth=0.7)
+            mean = values.groupby("alpha").mean()
+            if len(mean):
+                axis.plot(mean.index, mean.to_numpy(), style, color=colour, markersize=3, linewidth=1.0 if role == "null" else 1.8, label=label)
+                told.append(f"{label} {'training' if suffix else 'test'} {quantity} {mean[0.5]:.3g}{' %' if factor == 100 else ''}")
+        _log(axis)
+        axis.set_xlabel("α, the share of A")
+        axis.set_ylabel(f"{'training' if suffix else 'test'} {quantity} ({unit}), log scale")
+    _legend(figure, axes, columns=2)
+    return Shown(figure, f"Error and loss between A and B before and after matching ({made_by}). Mean over pairs at α = 0.5: {'; '.join(told)}.")
 
 
 def _method(name: str) -> str:
