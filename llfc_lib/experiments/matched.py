@@ -1,7 +1,7 @@
 """Networks brought together by a permutation of B's units: found once a pair, kept, shipped."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from llfc_lib.matching import (Permutations, Symmetry, activation_matching, chec
                                symmetry, weight_matching)
 from llfc_lib.metrics.measure import Loader
 from llfc_lib.metrics.rows import Row
+from llfc_lib.models.statistics import recomputed
+from llfc_lib.models.view import View
 from llfc_lib.models.weights import interpolate
 from llfc_lib.streams import generator
 from llfc_lib.training.recipes import Recipe, recipe
@@ -49,7 +51,7 @@ def find(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: D
     """The permutations that the recipe's method finds for the pair, and rows on how it found them.
 
     "objective" is <A, pi(B)> ("seed k" where there are several), beside those of the order before and of a random one;
-    "half_way_loss" the training loss of (A + pi(B)) / 2.
+    "half_way_loss" the training loss of (A + pi(B)) / 2, with running statistics recomputed where there are any.
     """
     r, dtype = recipe(name, profile), pairs.DTYPE[profile]
     a, b = (nets[who].to(dtype) for who in "AB")
@@ -58,7 +60,13 @@ def find(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: D
     check_symmetry(b, sym, x)
     loader, settings = data.loader("train", pairs.plan_of(name, profile).batch, dtype), dict(r.matching_args)
     state_a, state_b = a.state_dict(), b.state_dict()
-    rows, seconds = [], []
+    images = pairs.calibration(data, recipe(name, profile), pairs.plan_of(name, profile).calibration)
+    images = None if images is None else [x.to(dtype) for x in images]
+    rows: list[Row] = []
+
+    def loss_of(permutations: Permutations) -> float:
+        return half_way_loss(a, sym, state_b, permutations, loader, images)
+
     if r.matching == "activation":
         found = activation_matching(sym, a, b, loader)
         chosen = found.permutations
@@ -66,7 +74,7 @@ def find(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: D
                  for where, counts in found.dead.items() for who, count in zip("AB", counts)]
     elif r.matching == "weight":
         tried = [weight_matching(sym, state_a, state_b, seed=f"{name}/{pair}/{k}") for k in range(settings["seeds"])]
-        losses = [half_way_loss(a, sym, state_b, m.permutations, loader) for m in tried]
+        losses = [loss_of(m.permutations) for m in tried]
         for k, (m, loss) in enumerate(zip(tried, losses)):
             rows += [Row("objective", m.objective, kind=f"seed {k}"), Row("sweeps", float(m.sweeps), kind=f"seed {k}"),
                      Row("half_way_loss", loss, kind=f"seed {k}")]
@@ -80,20 +88,21 @@ def find(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: D
         chosen = found.best
         rows += [Row("held_out_loss", loss, epoch=epoch) for epoch, loss in enumerate(found.history)]
         rows += [Row(quantity, float(getattr(found, quantity))) for quantity in ("matchings", "sweeps", "assignments", "changed")]
-        rows.append(Row("half_way_loss", half_way_loss(a, sym, state_b, found.last, loader), kind="last iterate"))
-    rows += [Row("objective", objective(sym, state_a, state_b, chosen)), Row("half_way_loss", half_way_loss(a, sym, state_b, chosen, loader))]
+        rows.append(Row("half_way_loss", loss_of(found.last), kind="last iterate"))
+    rows += [Row("objective", objective(sym, state_a, state_b, chosen)), Row("half_way_loss", loss_of(chosen))]
     for kind, other in (("before matching", sym.identity()), ("random order", sym.random(name, pair))):
         rows += [Row("objective", objective(sym, state_a, state_b, other), role="null", kind=kind),
-                 Row("half_way_loss", half_way_loss(a, sym, state_b, other, loader), role="null", kind=kind)]
+                 Row("half_way_loss", loss_of(other), role="null", kind=kind)]
     check_symmetry(b, sym, x, chosen)
     return chosen, rows
 
 
 @torch.no_grad()
-def half_way_loss(a: nn.Module, sym: Symmetry, state_b: dict[str, Tensor], permutations: Permutations, loader: Loader) -> float:
-    """Mean cross-entropy (nats) of (A + pi(B)) / 2."""
-    middle = permuted(a, sym, {})
-    middle.load_state_dict(interpolate(a.state_dict(), sym.apply(state_b, permutations), 0.5))
+def half_way_loss(a: nn.Module, sym: Symmetry, state_b: dict[str, Tensor], permutations: Permutations, loader: Loader,
+                  images: Sequence[Tensor] | None = None) -> float:
+    """Mean cross-entropy (nats) of (A + pi(B)) / 2, with running statistics recomputed on the batches ``images``, if given."""
+    middle = View(permuted(a, sym, {})).with_state(interpolate(a.state_dict(), sym.apply(state_b, permutations), 0.5))
+    middle = middle if images is None else recomputed(middle, images)
     total, n = 0.0, 0
     for x, y in loader:
         total, n = total + float(F.cross_entropy(middle(x).double(), y, reduction="sum")), n + len(y)

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from llfc_lib import ROOT, __version__
 from llfc_lib.data import Dataset, load
 from llfc_lib.experiments import joint, matched, pairs, widths
-from llfc_lib.metrics import feature_spectra, weight_spectra
+from llfc_lib.metrics import feature_spectra, living_units, weight_spectra
 from llfc_lib.metrics.rows import Row
 from llfc_lib.places import atomic_write, cache_dir, writable
 from llfc_lib.training.loop import new_network, run_path, train
@@ -34,7 +34,7 @@ from llfc_lib.training.recipes import MATCHED, PAIRS, QUEUE, RECIPES, WIDTHS, Re
 #: Raise a part's when a metric, null or control in it would give other numbers.
 MEASURE_VERSION = {"pair": 2, "t=1": 1, "matched": 2}
 #: The same for parts that only matched networks have.
-MATCHED_VERSION = {"match": 1, "spectra": 2}
+MATCHED_VERSION = {"match": 1, "spectra": 3}
 JOINT_VERSION = {"joint": 1}
 SWEEP_VERSION = {"sweep": 2}
 
@@ -157,7 +157,9 @@ class Unit:
                 extra["permutations"] = matched.as_text(permutations)
             elif self.part == "spectra":
                 start = new_network(self.recipe(), data, pairs.members(self.name, self.index)["A"][0])
-                rows = weight_spectra(nets["A"], start, f"{self.name}/{self.index}") + feature_spectra(nets["A"], data.loader("test"), start)
+                test = data.loader("test")
+                rows = weight_spectra(nets["A"], start, f"{self.name}/{self.index}", living_units(nets["A"], test))
+                rows += feature_spectra(nets["A"], test, start)
             elif self.part == "joint":
                 candidates = {MATCHED[u.name][1]: u.permutations() for u in self.needs() if u.part == "match"}
                 rows = joint.rows(self.profile, self.name, self.index, nets, data, candidates)

@@ -10,10 +10,10 @@ from llfc_lib.metrics.displacement import displace, displacement_null, matched_s
 from llfc_lib.metrics.llfc import LLFC, llfc
 from llfc_lib.metrics.measure import measure
 from llfc_lib.metrics.rows import Row
-from llfc_lib.metrics.spectra import feature_spectra, singular_values, stable_rank, weight_spectra
+from llfc_lib.metrics.spectra import feature_spectra, living_units, singular_values, stable_rank, weight_spectra
 from llfc_lib.metrics.stitching import Stitching, Transfer, stitching
 from llfc_lib.metrics.strong import SameWeights, same_weights
 
 __all__ = ["LLFC", "Barrier", "Commutativity", "Row", "SameWeights", "Stitching", "Transfer", "WeakAdditivity", "barrier",
-           "commutativity", "displace", "displacement_null", "feature_spectra", "llfc", "matched_scale", "measure", "same_weights",
+           "commutativity", "displace", "displacement_null", "feature_spectra", "living_units", "llfc", "matched_scale", "measure", "same_weights",
            "singular_values", "stable_rank", "stitching", "weak_additivity", "weight_spectra"]

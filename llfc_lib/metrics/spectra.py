@@ -1,5 +1,7 @@
 """Singular values of weights and of features (B.5): how low is their rank, beside matrices without structure?"""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from llfc_lib.streams import numpy_generator
 #: Where a spectrum is read: (index of the singular value) / n, so that widths can be laid over each other. n counts units:
 #: those that enter a weight matrix (B.5 asks how many directions W X = 0 leaves to X), those of a layer for its features.
 SHARES = tuple(round(k / 32, 5) for k in range(33))
+SHUFFLED = "images shuffled unit by unit"
 
 
 def singular_values(matrix: Tensor) -> Tensor:
@@ -39,25 +42,54 @@ def _rows(what: str, matrix: Tensor, n: int, site: str, role: str = "value", kin
     return [*rows, Row(f"stable_rank_{what}", rank, **where), Row(f"stable_rank_share_{what}", rank / n, **where)]
 
 
-def weight_spectra(network: Network, start: nn.Module | None = None, seed: object = 0) -> list[Row]:
+@torch.no_grad()
+def living_units(network: Network, loader: Loader) -> dict[str, Tensor]:
+    """The node of every hidden site to a mask of its units that respond to any image of ``loader``."""
+    view = network if isinstance(network, View) else View(network)
+    nodes, found = {s.node for s in view.sites if s.node != view.output}, {}
+    for x, _ in loader:
+        for node, h in view.run(x, nodes).items():
+            responds = (h != 0).movedim(1, -1).flatten(0, -2).any(0)
+            found[node] = found[node] | responds if node in found else responds
+    if not found:
+        raise ValueError(NO_IMAGES)
+    return found
+
+
+def weight_spectra(network: Network, start: nn.Module | None = None, seed: object = 0, living: Mapping[str, Tensor] | None = None) -> list[Row]:
     """"sigma_W/<index / n>" and the stable rank of every weight; nulls: a Gaussian matrix of its shape, and the weight of
-    ``start``, the network before training."""
+    ``start``, the network before training.
+
+    With the masks of :func:`living_units`, "sigma_W_living" is the same of the block between units that live, nulls of that
+    block too: weights of dead units count for nothing, and decay. Linear maps only, fed by a hidden site or by the images.
+    """
     view = network if isinstance(network, View) else View(network)
     own, before = view.state(), start.state_dict() if start is not None else {}
     rows = []
     for m in view.maps:
-        w = own[m.weight].flatten(1)
-        gaussian = numpy_generator("spectrum", m.name, seed).standard_normal(w.shape)
-        rows += _rows("W", w, w.shape[1], m.name) + _rows("W", torch.from_numpy(gaussian), w.shape[1], m.name, "null", "gaussian matrix")
-        if start is not None:
-            rows += _rows("W", before[m.weight], w.shape[1], m.name, "null", "before training")
+        blocks: dict[str, tuple[Tensor, ...]] = {"W": ()}
+        if living is not None and own[m.weight].ndim == 2:
+            w = own[m.weight]
+            out = next((living[s.node] for s in view.sites if s.pre == m.node and s.node in living), torch.ones(len(w), dtype=torch.bool))
+            blocks["W_living"] = out, living.get(m.input, torch.ones(w.shape[1], dtype=torch.bool))
+        for what, kept in blocks.items():
+            w, first = (_block(weights[m.weight], *kept) if m.weight in weights else None for weights in (own, before))
+            gaussian = numpy_generator("spectrum", m.name, seed).standard_normal(w.shape)
+            rows += _rows(what, w, w.shape[1], m.name) + _rows(what, torch.from_numpy(gaussian), w.shape[1], m.name, "null", "gaussian matrix")
+            if first is not None:
+                rows += _rows(what, first, w.shape[1], m.name, "null", "before training")
     return rows
+
+
+def _block(weight: Tensor, out: Tensor | None = None, into: Tensor | None = None) -> Tensor:
+    return weight.flatten(1) if out is None else weight[out][:, into]
 
 
 @torch.no_grad()
 def feature_spectra(network: Network, loader: Loader, start: nn.Module | None = None) -> list[Row]:
-    """"sigma_H/<index / n>" of the post-activations at every hidden site over a whole set, units x images, and of the centred
-    ones ("sigma_Hc": without them the mean response is the largest singular value). Nulls: the entries of each unit in a
+    """"sigma_H/<index / n>" of the post-activations at every hidden site over a whole set, units x images, of the centred
+    ones ("sigma_Hc": without them the mean response is the largest singular value), and of the centred ones of units that
+    respond at all ("sigma_Hc_living", n their number; "living_units" counts them). Nulls: the entries of each unit in a
     random order over images, which keeps every unit's distribution and loses what units share; the network before training.
     """
     rows = []
@@ -76,10 +108,13 @@ def feature_spectra(network: Network, loader: Loader, start: nn.Module | None = 
             if role == "value":
                 rng = numpy_generator("shuffled images", s.name)
                 shuffled = torch.from_numpy(np.stack([rng.permutation(unit) for unit in h.cpu().numpy()]))
-                rows += _both(shuffled, s.name, "null", "images shuffled unit by unit")
+                rows += _both(shuffled, s.name, "null", SHUFFLED)
     return rows
 
 
 def _both(h: Tensor, site: str, role: str, kind: str) -> list[Row]:
-    return _rows("H", h, len(h), site, role, kind) + _rows("Hc", h - h.mean(1, keepdim=True), len(h), site, role, kind)
+    centred, alive = h - h.mean(1, keepdim=True), (h != 0).any(1)
+    rows = _rows("H", h, len(h), site, role, kind) + _rows("Hc", centred, len(h), site, role, kind)
+    rows += _rows("Hc_living", centred[alive], int(alive.sum()), site, role, kind) if alive.any() else []
+    return rows if kind == SHUFFLED else [*rows, Row("living_units", float(alive.sum()), n=len(h), site=site, role=role, kind=kind)]
 
