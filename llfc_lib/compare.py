@@ -85,7 +85,8 @@ class Comparison:
     def table(self, alpha: float = 0.5) -> pd.DataFrame:
         """A line for each quantity and place, at one alpha: the pair in the first column, nulls and control beside it.
 
-        "pair / smallest null" is 1 where a number is no more than it would be without structure; "recomputed" are
+        "pair / smallest null" is 1 where a number is no more than it would be without structure; a displaced partner's
+        Dist_com, which grows with both its factors, is first brought to the pair's Dist_W Dist_H. "recomputed" are
         running statistics. Errors are fractions, losses nats; both are always given at A, half-way and at B.
         """
         lines: dict[tuple[str, str], dict[str, float]] = {}
@@ -97,7 +98,12 @@ class Comparison:
         table = pd.DataFrame(list(lines.values()), pd.MultiIndex.from_tuples(lines, names=["quantity", "place"]))
         nulls = [name for name in table if name.startswith("null: ") and not name.endswith(", recomputed")]
         from_zero = table.index.get_level_values("quantity").isin(FROM_ZERO)
-        table.insert(1, "pair / smallest null", (table["pair"] / table[nulls].min(axis=1)).where(from_zero))
+        fair = table[nulls].copy()
+        if "null: rotation matched" in fair and "dist_com" in table.index:
+            w, h = table.loc["dist_W"], table.loc["dist_H"]
+            size = (w["pair"] * h["pair"] / (w["null: rotation matched"] * h["null: rotation matched"])).rename(lambda place: ("dist_com", place))
+            fair["null: rotation matched"] *= size.reindex(table.index).fillna(1.0)
+        table.insert(1, "pair / smallest null", (table["pair"] / fair.min(axis=1)).where(from_zero))
         return table
 
     def figure(self) -> "Shown":
@@ -153,9 +159,14 @@ def compare(a: nn.Module, b: nn.Module, loader: Loader, matching: str | None = "
         raise ValueError(f"unknown matching {matching!r}; choose one of {MATCHINGS}")
     if seeds < 1:
         raise ValueError(f"seeds = {seeds}: there must be at least one")
+    if draws < 0:
+        raise ValueError(f"draws = {draws}: there cannot be fewer than none")
     Barrier(grid)  # a wrong grid is refused now, not after long work
     pair, x, calibration = Pair(a, b), _first_images(loader, "loader"), None
     _check_same_layers(pair)
+    if (one := _tied(a)) != (other := _tied(b)):
+        names = sorted(min(one ^ other, key=sorted))
+        raise ValueError(f"the networks differ: {' and '.join(map(repr, names))} are one parameter in only one of them; they must be of one architecture")
     pair.check_traced(x)
     if train_loader is not None:
         _first_images(train_loader, "train_loader")
@@ -250,6 +261,14 @@ def _check_same_layers(pair: Pair) -> None:
     for name, what in in_a.items():
         if in_b.get(name) != what:
             raise ValueError(f"the networks differ: {name!r} is {what} in A and {in_b.get(name)} in B; they must be of one architecture")
+
+
+def _tied(network: nn.Module) -> set[frozenset[str]]:
+    """The names that stand for one parameter."""
+    names: dict[int, set[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    return {frozenset(group) for group in names.values() if len(group) > 1}
 
 
 class DeadUnits:

@@ -19,7 +19,7 @@ from llfc_lib.compare import CONTROL, compare, load_weights
 from llfc_lib.matching.activation import activation_matching
 from llfc_lib.matching.symmetry import UnsupportedOperation, permuted, symmetry
 from llfc_lib.matching.weight import objective, weight_matching
-from llfc_lib.metrics import LLFC, Barrier, Commutativity, Stitching, displacement_null, measure
+from llfc_lib.metrics import LLFC, Barrier, Commutativity, Row, Stitching, displacement_null, measure
 from llfc_lib.metrics.barrier import NEEDED
 from llfc_lib.models.view import UntraceableError
 from llfc_lib.models.weights import interpolate
@@ -78,6 +78,12 @@ def tied(seed: int) -> Tied:
 
 
 TEST, TRAIN = loader(40), loader(50, seed=1)  # batches of 25 and 15, and of 25 alone
+
+
+def untied(seed: int) -> Tied:
+    network = tied(seed)
+    network.third.weight = nn.Parameter(network.third.weight.detach().clone())
+    return network
 
 
 def hidden_order(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -317,6 +323,8 @@ BAD = {
     "untraceable": (lambda: compare(Branching().double(), Branching().double(), TEST), UntraceableError, "cannot follow the forward pass of Branching"),
     "unknown symmetry": (lambda: compare(attention(), attention(), TEST), UnsupportedOperation, "TransformerEncoderLayer.*compare with matching=None"),
     "unknown matching": (lambda: compare(mlp(0), mlp(1), TEST, "weights"), ValueError, "unknown matching 'weights'; choose one of"),
+    "tied in one only": (lambda: compare(tied(0), untied(1), TEST, None), ValueError, "'second.weight' and 'third.weight' are one parameter in only one"),
+    "fewer than no draws": (lambda: compare(mlp(0), mlp(1), TEST, draws=-1), ValueError, "draws = -1: there cannot be fewer"),
     "no seeds": (lambda: compare(mlp(0), mlp(1), TEST, seeds=0), ValueError, "seeds = 0: there must be at least one"),
     "bad grid": (lambda: compare(mlp(0), mlp(1), TEST, grid=(0, 1)), ValueError, "grid of alpha has 2 points"),
     "empty loader": (lambda: compare(mlp(0), mlp(1), []), ValueError, "loader: the loader gave no images"),
@@ -339,6 +347,20 @@ def test_networks_whose_symmetry_is_unknown_can_be_compared_unmatched():
     torch.manual_seed(0)
     found = compare(attention(), attention(), TEST, None, grid=NEEDED)
     assert find(found.rows, "error", alpha=0.5).n == 40
+
+
+def test_statistics_that_training_has_not_moved_hide_no_wrong_symmetry(monkeypatch):
+    """Means of 0 and variances of 1 are the same in any order; the check draws others."""
+    right = module.symmetry
+
+    def without_means(network, x):
+        sym = right(network, x)
+        sym.permutations = tuple(replace(p, uses=tuple(u for u in p.uses if not u.parameter.endswith("running_mean"))) for p in sym)
+        return sym
+
+    monkeypatch.setattr(module, "symmetry", without_means)
+    with pytest.raises(RuntimeError, match=r"differs from f\(B\)"):
+        compare(Norm().double().eval(), Norm().double().eval(), TEST, draws=0, grid=NEEDED)
 
 
 @pytest.mark.parametrize("wrong", ["any permutations", "those found"])
@@ -545,11 +567,24 @@ def test_the_table_holds_the_rows(found):
         where = {"statistics": "interpolated", **where}
         assert cell[column] == find(found.rows, "cos_ratio", site="relu#2", alpha=0.5, **where).mean
     assert cell["pair / smallest null"] == cell["pair"] / min(cell["null: nearest endpoint"], cell["null: rotation matched"])
-    com = table.loc[("dist_com", "conv2")]
-    assert com["pair / smallest null"] == com["pair"] / min(com[["null: formula", "null: shuffled units", "null: rotation matched"]])
+    com, w, h = (table.loc[(quantity, "conv2")] for quantity in ("dist_com", "dist_W", "dist_H"))
+    turned = com["null: rotation matched"] * w["pair"] * h["pair"] / w["null: rotation matched"] / h["null: rotation matched"]
+    assert com["pair / smallest null"] == pytest.approx(com["pair"] / min(*com[["null: formula", "null: shuffled units"]], turned), rel=1e-12)
     assert table.loc["error_barrier_chord"].shape[0] == 1 and table.loc[("stitched_error", "relu A to B"), "pair"] >= 0
     assert table["pair / smallest null"].dropna().index.get_level_values(0).unique().tolist() == ["cos_ratio", "1-cos_alpha", "dist_com"]
     assert table.index.is_unique and table["pair"].notna().all()
+
+
+def test_a_displaced_partner_is_compared_at_the_pairs_distances():
+    """Half the distance in weights and in features: a quarter of the product says no more than the whole of the pair."""
+    def rows(com, w, h, **what):
+        return [Row(quantity, value, site="fc2", **what) for quantity, value in (("dist_com", com), ("dist_W", w), ("dist_H", h))]
+
+    turned = {"role": "null", "kind": "rotation matched"}
+    found = module.Comparison([*rows(0.02, 2.0, 1.0), *rows(0.005, 1.0, 0.5, **turned), Row("dist_com", 0.08, site="fc2", role="null", kind="formula"),
+                               Row("cos_ratio", 0.1, site="fc1", alpha=0.5), Row("cos_ratio", 0.2, site="fc1", alpha=0.5, **turned)], 1, None, mlp(0))
+    share = found.table()["pair / smallest null"]
+    assert share[("dist_com", "fc2")] == pytest.approx(1.0) and share[("cos_ratio", "fc1")] == pytest.approx(0.5)
 
 
 def test_errors_are_given_at_both_ends_and_half_way(found):

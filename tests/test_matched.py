@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llfc_lib.experiments import matched, pairs, publish, widths
-from llfc_lib.experiments.units import Unit, plan, versions_of
+from llfc_lib.experiments.units import Unit, dataset, plan, versions_of
 from llfc_lib.matching import permuted, symmetry
 from llfc_lib.metrics import Row, stable_rank
 from llfc_lib.models import MLP
@@ -173,12 +173,12 @@ def test_low_rank_by_shape_alone_is_no_verdict():
         judge_claim(CLAIM["low_rank_weights_mnist"], record({f"{NAME}/0": rows}))
 
 
-@pytest.mark.parametrize("activation, weight, null, expected", [
-    (1.05, 1.09, 9.0, (REPRODUCED, EXCEEDS)), (1.05, 1.2, 9.0, (PARTLY, EXCEEDS)), (1.5, 1.2, 9.0, (NOT, EXCEEDS)),
-    (1.05, 1.09, 2.0, (REPRODUCED, EXCEEDS_NOT))])
-def test_matching_comes_near_the_joint_minimum(activation, weight, null, expected):
+@pytest.mark.parametrize("activation, weight, chance, before, expected", [
+    (1.05, 1.09, 9.0, 9.0, (REPRODUCED, EXCEEDS)), (1.05, 1.2, 9.0, 9.0, (PARTLY, EXCEEDS)), (1.5, 1.2, 9.0, 9.0, (NOT, EXCEEDS)),
+    (1.05, 1.09, 2.0, 9.0, (REPRODUCED, EXCEEDS_NOT)), (1.05, 1.09, 9.0, 2.0, (REPRODUCED, EXCEEDS_NOT))])
+def test_matching_comes_near_the_joint_minimum(activation, weight, chance, before, expected):
     rows = [Row("residual", 7.0 * value, kind=kind) for kind, value in (("activation", activation), ("weight", weight), ("local search", 1.0))]
-    rows += [Row("residual", 7.0 * null, role="null", kind=kind) for kind in ("random order", "before matching")]
+    rows += [Row("residual", 7.0 * null, role="null", kind=kind) for kind, null in (("random order", chance), ("before matching", before))]
     verdict = judge_claim(CLAIM["joint_mnist"], record({f"{NAME}/0": rows}))
     assert (verdict.agreement, verdict.evidence) == expected
 
@@ -222,6 +222,41 @@ def test_low_rank_predicts_matchability_over_all_at_fixed_width_and_at_fixed_epo
     assert verdict.agreement == PARTLY and "at fixed width -1.00" in verdict.ours
     # low rank alone does not make untrained networks match
     assert judge_claim(CLAIM["widths"], frame(lambda k, e: 0.2 / (1 + k + e), lambda k, e: 2 / (1 + k + e), cut=0.5)).evidence == EXCEEDS_NOT
+
+
+def test_what_matching_leaves_is_the_root_of_a_ratio_over_maps_that_a_permutation_enters():
+    rows = width_rows(lambda e: 0.1, lambda e: 1.0, gain=0.3)
+    rows += [Row(quantity, 50.0, site="FC 1", epoch=15) for quantity in ("stable_rank_share_W", "dist_transfer")]
+    table = verdicts.width_table(record({f"{list(WIDTHS)[0]}/0": rows}).frame())
+    last = table[table["epoch"] == 15].iloc[0]
+    assert last["gain"] == pytest.approx(0.3) and last["rank"] == pytest.approx(0.1)  # not .09, and without the images' map
+
+
+def test_a_sweep_measures_the_matched_pair_beside_the_unmatched_one(monkeypatch):
+    profile, name = "smoke", list(WIDTHS)[0]
+    monkeypatch.setattr(widths, "WIDTH_EPOCHS", (0, 2))
+    data = dataset(recipe(name, profile))
+    measured, real = [], widths.measure
+    monkeypatch.setattr(widths, "measure", lambda a, b, *rest: measured.append((a, b)) or real(a, b, *rest))
+    rows = widths.sweep(profile, name, 0, data)
+
+    def found(quantity, epoch, **what):
+        what = {"role": "value", "kind": "", **what}
+        return [r for r in rows if r.quantity == quantity and r.epoch == epoch and all(getattr(r, key) == value for key, value in what.items())]
+
+    a, matched_b = measured[4]  # two passes of the matched pair of epoch 2 follow four of epoch 0
+    (_, same_b), (_, b), _ = measured[5:8]
+    assert same_b is matched_b
+    vectors = [torch.cat([v.double().flatten() for v in net.state_dict().values()]) for net in (a, matched_b, b)]
+    cosine, before = (float(torch.cosine_similarity(vectors[0], other, dim=0)) for other in vectors[1:])
+    assert found("matched_cosine", 2)[0].mean == pytest.approx(cosine, rel=1e-9) and cosine > before + 0.05
+    for m in View(a).maps:
+        w = a.state_dict()[m.weight]
+        assert [r.mean for r in found("stable_rank_share_W", 2) if r.site == m.name] == [pytest.approx(stable_rank(w) / w.shape[1], rel=1e-12)]
+    for epoch in (0, 2):
+        assert found("cos_ratio", epoch) and found("cos_ratio", epoch, role="control", kind="unmatched")
+    for kind in (widths.TRUNCATED, f"{widths.TRUNCATED}: unmatched"):
+        assert found("dist_transfer", 0, role="control", kind=kind)
 
 
 def test_a_figure_of_one_recipe_of_several():

@@ -698,3 +698,18 @@ def test_networks_that_are_not_being_trained_can_be_matched_too():
         net[0].spare = nn.Linear(2, 2).double()
     data = loader(20, (4,))
     assert len(straight_through(symmetry(c, torch.zeros(1, 4)), c, d, data, data, 1).history) == 2
+
+
+def test_a_gain_of_rounding_size_moves_no_unit():
+    """Two units that agree to five digits: their exchange gains 1e-10 of the objective, less than float32 products are sure to."""
+    a = mlp(0)
+    with torch.no_grad():
+        for p, part in ((a.fc1.weight, (1, slice(None))), (a.fc1.bias, (1,)), (a.fc2.weight, (slice(None), 1))):
+            p[part] = p[(0, *part[1:]) if part[0] == 1 else (slice(None), 0)] * (1 + 1e-5)
+    sym = symmetry(a, loader()[0][0])
+    order = torch.arange(16)
+    order[[0, 1]] = order[[1, 0]]
+    b = permuted(a, sym, {"fc1": order})
+    found = weight_matching(sym, a.state_dict(), b.state_dict())
+    assert objective(sym, a.state_dict(), b.state_dict(), {**sym.identity(), "fc1": order}) > found.objective  # there was something to gain
+    assert found.permutations["fc1"].equal(torch.arange(16)) and len(found.history) == 1
