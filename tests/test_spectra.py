@@ -6,7 +6,7 @@ import torch
 from nets import conv, find, loader, mlp, near
 from torch import nn
 
-from llfc_lib.metrics import (commutativity, feature_spectra, measure, same_weights, singular_values, stable_rank,
+from llfc_lib.metrics import (commutativity, feature_spectra, living_units, measure, same_weights, singular_values, stable_rank,
                               weight_spectra)
 from llfc_lib.metrics.spectra import SHARES
 from llfc_lib.metrics.strong import SameWeights
@@ -129,3 +129,38 @@ def test_the_null_of_same_weights_shuffles_units_against_the_difference():
     assert find(rows, "dist_weights", site="FC 2", direction="on A").mean == 0
     assert find(rows, "dist_weights", site="FC 2", direction="on A", **null).mean > 0.01
     assert not [r for r in measure(a, b, loader(), [SameWeights(nulls=False)]) if r.role == "null"]
+
+
+def test_dead_units_count_for_nothing():
+    """What a unit without response holds in its weights is not part of the block between living ones, nor are its features."""
+    network, start = mlp(0), mlp(1)
+    with torch.no_grad():
+        network.fc1.bias[:3] = -100.0
+        network.fc2.bias[3:8] = -100.0
+    images = loader()
+    living = living_units(network, images)
+    count = {s.name: int(living[s.node].sum()) for s in View(network).sites if s.node in living}
+    assert count["FC 1"] == 13 and count["FC 2"] <= 11  # FC 2 may have lost others by itself
+    rows = weight_spectra(network, start, living=living) + feature_spectra(network, images, start)
+    alive = {name: mask.numpy() for name, mask in ((s.name, living[s.node]) for s in View(network).sites if s.node in living)}
+    for weights, role, kind in ((network, "value", ""), (start, "null", "before training")):
+        block = weights.fc2.weight.detach().numpy()[alive["FC 2"]][:, alive["FC 1"]]
+        values = np.zeros(13)
+        values[:len(block)] = np.linalg.svd(block, compute_uv=False)[:13]
+        where = {"site": "FC 2", "role": role, "kind": kind}
+        assert find(rows, "sigma_W_living/0.5", **where).mean == pytest.approx(values[6] / values[0], abs=1e-12)
+        assert find(rows, "stable_rank_share_W_living", **where).mean == pytest.approx(float((values**2).sum() / values[0]**2) / 13)
+    gaussian = find(rows, "sigma_W_living/0.5", site="FC 2", role="null", kind="gaussian matrix")
+    assert gaussian.n == 13 and gaussian.mean > 0.1
+    x = torch.cat([x for x, _ in images]).flatten(1)
+    h = torch.relu(network.fc1(x)).detach().numpy().T[alive["FC 1"]]
+    values = np.linalg.svd(h - h.mean(1, keepdims=True), compute_uv=False)
+    assert find(rows, "sigma_Hc_living/0.5", site="FC 1").mean == pytest.approx(values[6] / values[0])
+    counted = find(rows, "living_units", site="FC 1")
+    assert (counted.mean, counted.n) == (13, 16)
+    assert find(rows, "sigma_Hc/1", site="FC 1").mean < 1e-9 < find(rows, "sigma_Hc_living/1", site="FC 1").mean
+
+
+def test_living_units_need_images():
+    with pytest.raises(ValueError, match="gave no images"):
+        living_units(mlp(0), [])

@@ -603,9 +603,11 @@ def strong_forms(frame: pd.DataFrame) -> Shown:
     return Shown(figure, f"The stronger forms of commutativity ({made_by}): {'; '.join(told)}.")
 
 
-SPECTRA = {"W": (("W", "value", "", BLUE, "trained weights"), ("W", "null", "before training", ORANGE, "before training"),
+SPECTRA = {"W": (("W", "value", "", BLUE, "trained weights"), ("W_living", "value", "", GREEN, "trained, between living units"),
+                 ("W", "null", "before training", ORANGE, "before training"),
                  ("W", "null", "gaussian matrix", GREY, "Gaussian matrix")),
            "H": (("H", "value", "", BLUE, "trained"), ("Hc", "value", "", GREEN, "trained, centred"),
+                 ("Hc_living", "value", "", SKY, "trained, centred, living units"),
                  ("H", "null", "before training", ORANGE, "before training"), ("Hc", "null", "before training", RED, "before training, centred"),
                  ("Hc", "null", "images shuffled unit by unit", GREY, "images shuffled unit by unit, centred"))}
 

@@ -349,17 +349,19 @@ def same_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str,
 def _low_rank(own: pd.DataFrame, matrix: str, nulls: Sequence[str]) -> tuple[str, str, str, str]:
     """At least half of the singular values are below a tenth of the largest; the stable rank over n against references.
 
-    A matrix whose shape alone leaves fewer than half of them says nothing, and does not count for the agreement.
+    A matrix whose shape alone leaves fewer than half of them says nothing, and does not count. Judged are units that live:
+    both restrictions came after the run, when it showed what ``agrees`` would rest on without them.
     """
     middle = measured(own, f"sigma_{matrix}/0.5")
     shape = numbers(own, f"sigma_{matrix}/0.5", "null", nulls[0])
     free = shape[shape > 0].index.get_level_values("site").unique()
     middle = middle[middle.index.get_level_values("site").isin(free)]
-    rank = measured(own, f"stable_rank_share_{matrix}")
-    found = {kind: numbers(own, f"stable_rank_share_{matrix}", "null", kind) for kind in nulls}
+    rank, *references = (values[values.index.get_level_values("site").isin(free)] for values in (
+        measured(own, f"stable_rank_share_{matrix}"), *(numbers(own, f"stable_rank_share_{matrix}", "null", kind) for kind in nulls)))
+    found, agreement = dict(zip(nulls, references)), agreement_of(middle <= NEGLIGIBLE)
     evidence, word = evidence_of(rank, found)
     word += "; stable rank / n: " + ", ".join(f"{kind} {_range(values)}" for kind, values in found.items())
-    return (agreement_of(middle <= NEGLIGIBLE), evidence,
+    return (agreement, evidence,
             f"middle singular value over the largest: {by_site(middle)}; stable rank / n: {by_site(rank)}", word)
 
 
@@ -370,12 +372,12 @@ def _range(values: pd.Series) -> str:
 
 
 def low_rank_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
-    return _low_rank(own, "W", ("gaussian matrix", "before training"))
+    return _low_rank(own, "W_living", ("gaussian matrix", "before training"))
 
 
 def low_rank_features(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
     """Of the centred features: uncentred, the mean response alone is the largest singular value."""
-    return _low_rank(own, "Hc", ("images shuffled unit by unit", "before training"))
+    return _low_rank(own, "Hc_living", ("images shuffled unit by unit", "before training"))
 
 
 def not_connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
