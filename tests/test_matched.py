@@ -156,18 +156,29 @@ def test_a_matched_pair_must_also_beat_itself_before_matching():
 
 @pytest.mark.parametrize("middle, rank, expected", [(0.05, 0.01, (REPRODUCED, EXCEEDS)), (0.2, 0.01, (NOT, EXCEEDS)), (0.05, 0.2, (REPRODUCED, EXCEEDS_NOT))])
 def test_low_rank(middle, rank, expected):
-    rows = [Row("sigma_W_living/0.5", middle, site="FC 2"), Row("stable_rank_share_W_living", rank, site="FC 2"),
-            Row("sigma_W_living/0.5", 0.5, site="FC 2", role="null", kind="gaussian matrix"),
+    rows = [Row("sigma_W/0.5", middle, site="FC 2"), Row("stable_rank_share_W", rank, site="FC 2"),
+            Row("sigma_W/0.5", 0.5, site="FC 2", role="null", kind="gaussian matrix"),
             # ten rows of 512: the middle singular value is 0 for any weights, which must not count as agreement
-            Row("sigma_W_living/0.5", 0.0, site="FC 4"), Row("sigma_W_living/0.5", 0.0, site="FC 4", role="null", kind="gaussian matrix"),
-            *(Row("stable_rank_share_W_living", 0.25, site="FC 2", role="null", kind=kind) for kind in ("gaussian matrix", "before training"))]
+            Row("sigma_W/0.5", 0.0, site="FC 4"), Row("sigma_W/0.5", 0.0, site="FC 4", role="null", kind="gaussian matrix"),
+            *(Row("stable_rank_share_W", 0.25, site="FC 2", role="null", kind=kind) for kind in ("gaussian matrix", "before training"))]
     verdict = judge_claim(CLAIM["low_rank_weights_mnist"], record({f"{NAME}/0": rows}))
     assert (verdict.agreement, verdict.evidence) == expected
 
 
+def test_low_rank_between_living_units_is_another_claim():
+    def rows(what, middle):
+        return [Row(f"sigma_{what}/0.5", middle, site="FC 2"), Row(f"stable_rank_share_{what}", 0.01, site="FC 2"),
+                Row(f"sigma_{what}/0.5", 0.5, site="FC 2", role="null", kind="gaussian matrix"),
+                *(Row(f"stable_rank_share_{what}", 0.25, site="FC 2", role="null", kind=kind) for kind in ("gaussian matrix", "before training"))]
+
+    found = record({f"{NAME}/0": rows("W", 1e-4) + rows("W_living", 0.15)})
+    whole, living = (judge_claim(CLAIM[f"low_rank_{what}_mnist"], found) for what in ("weights", "living_weights"))
+    assert (whole.agreement, living.agreement) == (REPRODUCED, NOT)
+
+
 def test_low_rank_by_shape_alone_is_no_verdict():
-    rows = [Row("sigma_W_living/0.5", 0.0, site="FC 4", **what) for what in ({}, {"role": "null", "kind": "gaussian matrix"})]
-    rows += [Row("stable_rank_share_W_living", 0.01, site="FC 4", **what) for what in ({}, *({"role": "null", "kind": kind} for kind in (
+    rows = [Row("sigma_W/0.5", 0.0, site="FC 4", **what) for what in ({}, {"role": "null", "kind": "gaussian matrix"})]
+    rows += [Row("stable_rank_share_W", 0.01, site="FC 4", **what) for what in ({}, *({"role": "null", "kind": kind} for kind in (
         "gaussian matrix", "before training")))]
     with pytest.raises(records.RecordError, match="nothing that this claim"):
         judge_claim(CLAIM["low_rank_weights_mnist"], record({f"{NAME}/0": rows}))

@@ -115,6 +115,11 @@ def _low_rank(network: str) -> tuple[Claim, ...]:
               "fig20", "low_rank_weights", "B5_rebasin", **own),
         Claim(f"low_rank_features_{network}", "B.5", "Figure 21", f"{who}: the activations are approximately of low rank.",
               "approximately low-rank", "fig21", "low_rank_features", "B5_rebasin", extension=network == "mnist", **own),
+        # added after the run, which showed how many units of the networks on CIFAR-10 respond to no image
+        Claim(f"low_rank_living_weights_{network}", "B.5", "Figure 20", f"{who}: the weights between living units are approximately of low rank.",
+              "approximately low-rank", "fig20", "low_rank_living_weights", "B5_rebasin", extension=True, **own),
+        Claim(f"low_rank_living_features_{network}", "B.5", "Figure 21", f"{who}: the activations of living units are approximately of low rank.",
+              "approximately low-rank", "fig21", "low_rank_living_features", "B5_rebasin", extension=True, **own),
     )
 
 

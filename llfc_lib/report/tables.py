@@ -119,6 +119,19 @@ def joint(frame: pd.DataFrame) -> MyST:
                  f"residual, and the residual over its least value. {_made_by(frame)}", "tbl-joint")
 
 
+def living(weights: pd.DataFrame, features: pd.DataFrame) -> MyST:
+    """How many units respond to any test image, and the stable rank over n with all units and with those that do."""
+    weights, features = own(weights), own(features)
+    columns = {"living units": (features, "living_units", ""), **{
+        f"{what}: {label}": (frame, f"stable_rank_share_{quantity}", kind) for what, frame, matrix in (("$W$", weights, "W"), ("centred $H$", features, "Hc"))
+        for label, quantity, kind in (("all units", matrix, ""), ("living", f"{matrix}_living", ""), ("before training", matrix, "before training"))}}
+    rows = [(site, *(spread(at(numbers(frame, quantity, "null" if kind else "value", kind), site=site)) for frame, quantity, kind in columns.values()))
+            for site in sites_of(features, "living_units")]
+    data = recipe_of(weights).iloc[0].split("_")[1]
+    return table(pd.DataFrame(rows, columns=["layer", *columns]), f"Stable rank over $n$, of the units that enter (weights) or are there (features), with and "
+                 f"without units that respond to no test image: mean ± standard deviation over pairs. {_made_by(weights)}", f"tbl-living-{data}")
+
+
 WHICH = {"": "after the ReLU", "(pre)": "before the ReLU", "(raw)": "before normalisation"}
 
 
