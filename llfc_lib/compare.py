@@ -236,9 +236,19 @@ def _first_images(loader: Loader, name: str) -> Tensor:
     if batches is loader:
         raise ValueError(f"{name} is an iterator and gives its images only once; pass a list or a DataLoader")
     first = next(batches, None)
-    if first is None or not len(first[0]):
+    if first is None:
         raise ValueError(f"{name}: {NO_IMAGES}")
-    return first[0]
+    if not isinstance(first, (tuple, list)) or len(first) != 2 or not all(isinstance(part, Tensor) for part in first):
+        raise ValueError(f"{name} must give (images, labels), two tensors; its first batch is a {type(first).__name__}"
+                         f"{f' of {len(first)}' if isinstance(first, (tuple, list)) else ''}")
+    x, y = first
+    if not len(x):
+        raise ValueError(f"{name}: {NO_IMAGES}")
+    if y.ndim != 1 or y.is_floating_point():
+        raise ValueError(f"{name}: labels must be class numbers, one integer an image; they are {_told(y)} {y.dtype}")
+    if x.is_floating_point() and not x.isfinite().all():
+        raise ValueError(f"{name}: images hold NaN or infinity")
+    return x
 
 
 def _calibration(loader: Loader) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Verdicts on the appendix's claims, by rules that were written before the runs.
+"""Verdicts on the appendix's claims, by rules that were written before the runs (where not, the rule says so).
 
 Two separate questions. *Agreement*: is our number or pattern the paper's? *Evidence*: does it exceed every null, that
 is, does it say anything about trained networks that no structure at all, a displacement at random, or an unconnected
