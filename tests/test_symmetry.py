@@ -701,6 +701,7 @@ def test_other_entries_of_the_state_are_kept(networks):
 
 
 @pytest.mark.parametrize("permutation, message", [
+    ({"fc2": list(range(9))}, "'fc2' must be a tensor of whole numbers, it is a list"),
     ({"fc2": torch.arange(8)}, r"'fc2' must hold each of 0\.\.8 once, it is \(8,\)"),
     ({"fc2": torch.arange(10)}, r"'fc2' must hold each of 0\.\.8 once, it is \(10,\)"),
     ({"fc2": torch.arange(9)[:, None]}, r"'fc2' must hold each of 0\.\.8 once"),

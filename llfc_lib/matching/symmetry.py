@@ -175,6 +175,8 @@ class Symmetry:
     def check_permutations(self, permutations: Permutations) -> None:
         for name, p in permutations.items():
             n = self[name].size
+            if not isinstance(p, Tensor):
+                raise ValueError(f"permutation {name!r} must be a tensor of whole numbers, it is a {type(p).__name__}")
             if p.shape != (n,) or p.is_floating_point() or not torch.equal(torch.sort(p.cpu()).values, torch.arange(n)):
                 raise ValueError(f"permutation {name!r} must hold each of 0..{n - 1} once, it is {tuple(p.shape)} "
                                  f"from {int(p.min()) if p.numel() else '-'} to {int(p.max()) if p.numel() else '-'}")
