@@ -174,7 +174,7 @@ def test_the_spread_is_over_pairs_and_not_over_alphas():
         return [row for alpha, value in ((0.25, 0.02), (0.5, 0.08), (0.75, 0.02))
                 for row in rows("cos_ratio", value + 0.001 * k, ALL_NULLS, 0.9, alpha=alpha, sites=("FC 1",))]
 
-    assert judge_claim(CLAIM["cosine"], record(of_pair)).ours == "FC 1 0.0410\u00a0±\u00a00.0010"
+    assert judge_claim(CLAIM["cosine"], record(of_pair)).ours == "mean over α: FC 1 0.0410\u00a0±\u00a00.0010"
 
 
 def ends(a, b):

@@ -173,14 +173,14 @@ def cosine(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, 
     ratio = measured(own, "cos_ratio")
     nulls = {kind: numbers(own, "cos_ratio", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
     evidence, word = evidence_of(ratio, nulls, controls_of(own, "cos_ratio"))
-    return agreement_of(ratio <= NEGLIGIBLE), evidence, by_site(ratio), word
+    return agreement_of(ratio <= NEGLIGIBLE), evidence, "mean over α: " + by_site(ratio), word
 
 
 def coefficient(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
     off = measured(own, "1-coef_alpha")
     nulls = {kind: numbers(own, "1-coef_alpha", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
     evidence, word = evidence_of(off, nulls, controls_of(own, "1-coef_alpha"))
-    return agreement_of(off.abs() <= CLOSE_TO_ONE), evidence, "1 - coef: " + by_site(off), word
+    return agreement_of(off.abs() <= CLOSE_TO_ONE), evidence, "1 - coef, mean over α: " + by_site(off), word
 
 
 def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
