@@ -8,7 +8,7 @@ from llfc_lib.report import records, verdicts
 from llfc_lib.report.claims import TABLES
 from llfc_lib.report.select import at, numbers, of, own, pair_word, recipe_of, sites_of
 from llfc_lib.report.verdicts import DISPLACED, NOTHING, Verdict, alike, spread
-from llfc_lib.training.recipes import PROFILES, RECIPES
+from llfc_lib.training.recipes import MATCHED_SPAWNED, PROFILES, RECIPES
 
 SPAWNED_AFTER = RECIPES["resnet20_cifar10_spawn"].spawn_epoch
 
@@ -92,9 +92,10 @@ def matching(frame: pd.DataFrame) -> MyST:
             told = f"{work['matchings'].mean():.0f} matchings, of which {work['changed'].mean():.0f} changed the order"
         rows.append((RECIPES[name].title, group["pair"].nunique(), *(spread(numbers(group, quantity, *which)) for quantity in ("objective", "half_way_loss")
                      for which in (("null", "random order"), ("null", "before matching"), ())), told))
+    again = "; losses with recomputed running statistics" * (set(recipes) <= set(MATCHED_SPAWNED))
     columns = ["setting", "pairs", r"$\langle A,\pi(B)\rangle$, random order", "before matching", "matched", "training loss half-way, random order",
                "before matching (nats)", "matched (nats)", "training loss of what was tried, and work"]
-    return table(pd.DataFrame(rows, columns=columns), f"What matching finds: mean ± standard deviation over pairs. {_made_by(frame)}",
+    return table(pd.DataFrame(rows, columns=columns), f"What matching finds: mean ± standard deviation over pairs{again}. {_made_by(frame)}",
                  _label(frame, "tbl-matching"))
 
 
