@@ -72,6 +72,24 @@ def test_the_shipped_order_is_found_again(name):
         assert len(losses) == 5 and loss() == min(losses)
 
 
+def test_networks_with_running_statistics_are_chosen_on_recomputed_ones():
+    """Against PyTorch's own way of taking statistics anew."""
+    profile, name = "smoke", "resnet20_cifar10_spawn_weight"
+    nets, data = pairs.networks(profile, name, 0)
+    chosen, rows = matched.find(profile, name, 0, nets, data)
+    losses = {r.kind: r.mean for r in rows if r.quantity == "half_way_loss" and r.role == "value"}
+    assert losses[""] == min(losses.values()) < max(losses.values()) and len(losses) == 6
+    a, b = nets["A"], permuted(nets["B"], symmetry(nets["A"], next(iter(data.loader("test", 2)))[0]), chosen)
+    middle, state_b = pairs.networks(profile, name, 0, only=("A",))[0]["A"].double(), b.state_dict()
+    middle.load_state_dict({key: (value + state_b[key]) / 2 if value.is_floating_point() else value for key, value in a.state_dict().items()})
+    images = pairs.calibration(data, recipe(name, profile), pairs.plan_of(name, profile).calibration)
+    torch.optim.swa_utils.update_bn([x.double() for x in images], middle)
+    middle.eval()
+    with torch.no_grad():
+        loss = sum(float(torch.nn.functional.cross_entropy(middle(x), y, reduction="sum")) for x, y in data.loader("train", 100, torch.float64))
+    assert losses[""] == pytest.approx(loss / len(data.y_train), rel=1e-9)
+
+
 def test_a_shipped_order_of_other_networks_is_not_used(pair, tmp_path, monkeypatch):
     nets, data = pair
     real = json.loads(matched.shipped_permutation("smoke", NAME, 0).read_text())
