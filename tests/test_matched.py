@@ -302,6 +302,8 @@ def test_a_figure_of_one_recipe_of_several():
     frame = records.load("fig12", "smoke").frame()
     chosen = select.of(frame, NAME)
     assert set(select.recipe_of(select.own(chosen))) == {NAME} and select.pair_word(chosen) == "matched"
+    both = records.load("fig20", "paper").frame()  # the figure of one data set names no other
+    assert "mnist" in both.attrs["split"] and "cifar10" in both.attrs["split"] and "mnist" not in select.own(both).attrs["split"]
     with pytest.raises(ValueError, match="has no pair of 'mlp_mnist_perm_wait'"):
         select.of(frame, "mlp_mnist_perm_wait")
 
