@@ -642,6 +642,8 @@ def spectra(frame: pd.DataFrame, what: str = "W") -> Shown:
 def _spectra_of(rows: pd.DataFrame, matrix: str, role: str, kind: str) -> pd.DataFrame:
     """The rows of one kind of spectrum, with the place ``share`` that each was read at."""
     prefix = f"sigma_{matrix}/"
+    rows = rows.copy(deep=False)
+    rows.attrs = {}
     chosen = rows[(rows["role"] == role) & (rows["kind"] == kind) & rows["quantity"].str.startswith(prefix)]
     return chosen.assign(share=chosen["quantity"].str.removeprefix(prefix).astype(float))
 

@@ -3,9 +3,11 @@
 A file holds provenance by pair and one tidy row a line, sorted, so that publishing one pair changes only its lines.
 """
 
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,19 @@ def load(experiment: str, profile: str, folder: Path | None = None, recipe_hashe
     if not path.exists():
         raise RecordError(f"there is no record of {experiment!r} in profile {profile!r} ({path.name} in "
                           f"{path.parent.name}/); `make runs PROFILE={profile}` and `make publish` make one")
+    state = path.stat()
+    pairs, table = _read(path, experiment, profile, (state.st_mtime_ns, state.st_size, state.st_ino))
+    for pair, (name, stored) in ((pair, (p["recipe"], p["recipe_hash"])) for pair, p in pairs.items()):
+        expected = (recipe_hashes or {}).get(name, stored)
+        if stored != expected:
+            raise RecordError(f"{path.parent.name}/{path.name}: pair {pair} was made from another recipe "
+                              f"({stored}, now {expected}); run `make runs` and `make publish` again")
+    return Record(experiment, profile, copy.deepcopy(pairs), table.copy())
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, experiment: str, profile: str, state: tuple[int, int, int]) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
+    """What the file holds; a chapter asks for the same one many times, and the file's ``state`` tells whether it is."""
     try:
         found = json.loads(path.read_text())
         if found.get("format") != FORMAT or found["columns"] != COLUMNS:
@@ -150,12 +165,7 @@ def load(experiment: str, profile: str, folder: Path | None = None, recipe_hashe
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path.parent.name}/{path.name} is damaged ({error}); restore it with git, or remove it and "
                           f"run `make publish`") from error
-    for pair, (name, stored) in hashes.items():
-        expected = (recipe_hashes or {}).get(name, stored)
-        if stored != expected:
-            raise RecordError(f"{path.parent.name}/{path.name}: pair {pair} was made from another recipe "
-                              f"({stored}, now {expected}); run `make runs` and `make publish` again")
-    return Record(experiment, profile, found["pairs"], table)
+    return found["pairs"], table
 
 
 def best(experiment: str, folder: Path | None = None, recipe_hashes: Mapping[str, str] | None = None) -> Record:

@@ -14,7 +14,8 @@ SUFFIXES = ("(pre)", "(raw)")  # features before the activation, and before norm
 def numbers(frame: pd.DataFrame, quantity: str, role: str = "value", kind: str = "", suffix: str = "",
             statistics: str = "interpolated") -> pd.Series:
     """Means of ``quantity``, indexed by pair, site, alpha, direction; other features than f^(l) only where asked."""
-    chosen = frame  # one after the other, in ever fewer rows: comparing words is slow
+    chosen = frame.copy(deep=False)  # one after the other, in ever fewer rows: comparing words is slow
+    chosen.attrs = {}  # which pandas would copy, deeply, at every step
     for column, value in (("quantity", quantity), ("kind", kind), ("role", role), ("statistics", statistics)):
         chosen = chosen[chosen[column] == value]
     site = chosen["site"].str

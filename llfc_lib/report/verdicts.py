@@ -413,7 +413,8 @@ def joint(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, s
 def width_table(frame: pd.DataFrame) -> pd.DataFrame:
     """A line a pair, epoch and kind of network: width, mean stable rank / n of the maps that a permutation enters, training
     loss barrier after matching, and what matching leaves of |W_A (H_A - P H_B)| (the root of dist_transfer), mean over both."""
-    lines = []
+    lines, frame = [], frame.copy(deep=False)
+    frame.attrs = {}  # which pandas would copy, deeply, at every step
     for (pair, epoch), group in frame.groupby(["pair", "epoch"]):
         for kind in ("", "untrained, truncated"):
             own = (group["kind"] == kind) & (group["role"] == ("control" if kind else "value"))
