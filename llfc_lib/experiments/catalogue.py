@@ -1,10 +1,12 @@
 """The experiments, named as in the paper, each a selection of the rows that one pass over a pair measures."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llfc_lib.experiments.joint import QUANTILES
 from llfc_lib.metrics.rows import Row
 from llfc_lib.metrics.spectra import SHARES
+from llfc_lib.theory.decomposition import PARTS, SOURCES
 from llfc_lib.training.recipes import MATCHED, MATCHED_SPAWNED, SPAWN_AT, WIDTHS
 
 LLFC = {"1-cos_alpha", "1-cos_AB", "1-coef_alpha", "cos_ratio", "set_1-cos_alpha", "set_c", "zero_features"}
@@ -19,6 +21,11 @@ _OVER = {f"{prefix}{quantity}" for prefix in ("", "factor ") for quantity in ("o
     f"over_minimum/{q:g}" for q in QUANTILES))}
 _FACTORS = ("residual", "factor_weights", "factor_features", "factor_weights_after_first")
 JOINT = {*_FACTORS, *(f"{f}_share" for f in _FACTORS), "swaps_tried", "swaps", "converged", "loss_half_way", "tiny_error"} | _OVER
+
+
+DECOMPOSED = {"e_over_m", "e_over_d", "identity_error", "bound", "flips", "active", "moved", "fresh", "aligned", *(
+    f"{what}_{part}" for what in ("share", "size") for part in PARTS), *(f"origin_{source}" for source in SOURCES)}
+LEMMA = {"error_between", "error_mean_logits", "error_either", "twice_epsilon", "not_certified", "not_certified_scaled"}
 
 
 def _spectrum(*what: str) -> frozenset[str]:
@@ -38,6 +45,10 @@ class Experiment:
     half_way: bool = False  # of what depends on alpha, only 0.5 and the ends
     parts: tuple[str, ...] = ()  # of a pair's measurement that its rows come from, where not from all
 
+    def reads(self, parts: Iterable[str]) -> set[str]:
+        """Those of a pair's ``parts`` that its rows come from."""
+        return set(parts) & set(self.parts) if self.parts else set(parts) - ALONE
+
     def keeps(self, row: Row) -> bool:
         # A displaced partner's own error and its size belong beside every number that it gives.
         partner = (row.role == "null" and row.kind.endswith(("t=1", "matched"))
@@ -49,7 +60,11 @@ _SPAWNED_MLP = ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3")
 _VGG, _RESNET = ("vgg16_cifar10_spawn",), ("resnet20_cifar10_spawn",)
 _MNIST, _CIFAR = ([f"{base}_{method}" for method in ("activation", "weight", "ste")] for base in ("mlp_mnist_perm", "mlp_cifar10_perm"))
 
+_PAIRS = (*_SPAWNED_MLP, *_VGG, *_RESNET, *SPAWN_AT, *MATCHED, *MATCHED_SPAWNED)  # all whose two networks are kept
+
 EXPERIMENTS = {e.name: e for e in (
+    Experiment("lemma", "A.1", "Lemma 1 on trained pairs", _PAIRS, frozenset(LEMMA), parts=("decomposition",)),
+    Experiment("decomposition", "A.2", "Where LLFC breaks, layer by layer", _PAIRS, frozenset(DECOMPOSED), parts=("decomposition",)),
     Experiment("train_mlp", "B.1", "Training curves of the spawned MLPs", _SPAWNED_MLP, frozenset(CURVES)),
     Experiment("lmc_mlp", "B.1", "Error and loss between the two children", _SPAWNED_MLP, frozenset(CONNECTED)),
     Experiment("fig08", "B.2", "LLFC of the spawned MLP on MNIST (Figure 8)", _SPAWNED_MLP, frozenset(LLFC)),
@@ -64,8 +79,7 @@ EXPERIMENTS = {e.name: e for e in (
     Experiment("fig09", "B.2", "LLFC of the spawned VGG-16 on CIFAR-10 (Figure 9)", _VGG, frozenset(LLFC)),
     Experiment("fig10", "B.2", "LLFC of the spawned ResNet-20 on CIFAR-10 (Figure 10)", _RESNET, frozenset(LLFC)),
     Experiment("cooccur", "B.2", "LLFC against linear connectivity, all pairs",
-               (*_SPAWNED_MLP, *_VGG, *_RESNET, *SPAWN_AT, *MATCHED, *MATCHED_SPAWNED),
-               frozenset({"cos_ratio", "error", "error_barrier_chord", "loss_barrier_chord"}), half_way=True),
+               _PAIRS, frozenset({"cos_ratio", "error", "error_barrier_chord", "loss_barrier_chord"}), half_way=True),
     Experiment("fig16", "B.3", "Commutativity of the spawned VGG-16 (Figure 16)", _VGG, frozenset(COMMUTATIVITY)),
     Experiment("com_resnet20", "B.3", "Commutativity of the spawned ResNet-20", _RESNET, frozenset(COMMUTATIVITY)),
     Experiment("fig19", "B.3", "Dist_com of connected and independent ResNet-20 (Figure 19, spawning)", _RESNET,
@@ -96,6 +110,10 @@ EXPERIMENTS = {e.name: e for e in (
     Experiment("joint", "B.5", "Matching against the joint minimum of commutativity", (_MNIST[1], _CIFAR[1]), frozenset(JOINT), parts=("joint",)),
     Experiment("tab3", "B.4", "Stitched ResNet-20 (Table 3)", _RESNET, frozenset(STITCHED)),
 )}
+
+
+#: Parts of a pair's measurement that only the experiments which name them read.
+ALONE = frozenset(part for e in EXPERIMENTS.values() for part in e.parts)
 
 
 def experiment(name: str) -> Experiment:

@@ -48,7 +48,7 @@ class Plan:
     ``calibration`` is the number of training images on which running statistics are recomputed (0: there are none).
     """
 
-    parts: tuple[str, ...] = ("pair", *DISPLACED)
+    parts: tuple[str, ...] = ("pair", *DISPLACED, "decomposition")
     pair_first: int | None = None
     draws: int = 10
     first: int | None = None
@@ -70,15 +70,15 @@ def plan_of(name: str, profile: str) -> Plan:
     model = recipe(name, profile).model
     if name in MATCHED:
         once = ("spectra", "joint") if MATCHED[name][1] == "weight" else ()  # what does not depend on the method
-        return Plan(("match", "pair", "rotation matched", "gaussian matched", *once), draws=5)
+        return Plan(("match", "pair", "rotation matched", "gaussian matched", *once, "decomposition"), draws=5)
     if name in WIDTHS:
         return Plan(("sweep",), draws=0, first=2000, control=False)
     if model == "mlp":
         return Plan()
     size = Plan(pair_first=120, draws=2, first=60, calibration=120) if profile == "smoke" else Plan(draws=4, first=1000, calibration=2000, batch=250)
     if name in MATCHED_SPAWNED:
-        return replace(size, parts=("match", "pair"), control=False)
-    return replace(size, parts=("pair", "rotation matched"), control=False) if name in SPAWN_AT else size
+        return replace(size, parts=("match", "pair", "decomposition"), control=False)
+    return replace(size, parts=("pair", "rotation matched", "decomposition"), control=False) if name in SPAWN_AT else size
 
 
 #: Small networks are measured in float64: what a chapter prints then agrees between processors.

@@ -8,8 +8,8 @@ from typing import Any
 
 from llfc_lib.data import Dataset
 from llfc_lib.experiments import matched, pairs
-from llfc_lib.experiments.catalogue import EXPERIMENTS
-from llfc_lib.experiments.units import Unit, dataset, plan, versions_of
+from llfc_lib.experiments.catalogue import EXPERIMENTS, Experiment
+from llfc_lib.experiments.units import Unit, dataset, measure_version, plan, version_key
 from llfc_lib.metrics.rows import Row
 from llfc_lib.report import records
 from llfc_lib.training import checkpoints
@@ -28,16 +28,20 @@ def is_published(unit: Unit) -> bool:
 
 
 def _published_parts(profile: str, name: str, index: int) -> set[str]:
-    parts: list[set[str]] = []
-    for experiment in EXPERIMENTS.values():
-        if name in experiment.recipes:
-            provenance = _provenances(profile, experiment.name).get(f"{name}/{index}", {})
-            told = {**pairs.UNTOLD, **{key: value for key, value in provenance.get("plan", {}).items() if key in pairs.UNTOLD}}
-            current = (provenance.get("recipe_hash") == recipe(name, profile).hash
-                       and provenance.get("measure_version") == versions_of(name) and told == pairs.plan_of(name, profile).told())
-            needless = set(pairs.plan_of(name, profile).parts) - set(experiment.parts) if experiment.parts else set()
-            parts.append((set(provenance["parts"]) if current else set()) | needless)
-    return set.intersection(*parts) if parts else set()
+    """Parts of the pair that are in every committed record which reads them."""
+    every = set(pairs.plan_of(name, profile).parts)
+    found = [_published_in(e, profile, name, index) | (every - e.reads(every)) for e in EXPERIMENTS.values() if name in e.recipes]
+    return set.intersection(*found) if found else set()
+
+
+def _published_in(experiment: Experiment, profile: str, name: str, index: int) -> set[str]:
+    """Parts of the pair that the experiment's record holds: none if they come from another recipe, plan or version."""
+    provenance = _provenances(profile, experiment.name).get(f"{name}/{index}", {})
+    parts, plan = experiment.reads(provenance.get("parts", ())), pairs.plan_of(name, profile)
+    told = {**pairs.UNTOLD, **{key: value for key, value in provenance.get("plan", {}).items() if key in pairs.UNTOLD}}
+    current = provenance.get("recipe_hash") == recipe(name, profile).hash and told == plan.told() and all(
+        provenance["measure_version"].get(version_key(part)) == measure_version(part) for part in parts)
+    return parts if current else set()
 
 
 @cache
@@ -59,11 +63,8 @@ def publish(profile: str | None = None) -> str:
                     continue
                 parts = [u for u in units if (u.profile, u.name, u.index) == (p, name, index)
                          and not u.trains and u.path().exists()]
-                have = {u.part for u in parts}
-                if not {"pair", "sweep"} & have or not have > _published_parts(p, name, index):
-                    continue
-                _publish_pair(p, name, index, parts)
-                done.append(f"{p} {name}/{index}: {', '.join(sorted(have))}")
+                written = [part for e in EXPERIMENTS.values() if name in e.recipes for part in _publish_pair(e, p, name, index, parts)]
+                done += [f"{p} {name}/{index}: {', '.join(sorted(set(written)))}"] if written else []
             done += _ship(p, name)
     done += _keep_unfinished(units)
     _provenances.cache_clear()
@@ -78,11 +79,14 @@ def _surpassed(profile: str, name: str) -> bool:
     return any(sum(bool(_published_parts(p, name, index)) for index in range(PAIRS[p][name])) >= PAIRS[profile][name] for p in higher)
 
 
-def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> None:
-    r = recipe(name, profile)
-    data = dataset(r)
-    order = pairs.plan_of(name, profile).parts
-    results = [u.result() for u in sorted(parts, key=lambda u: order.index(u.part))]
+def _publish_pair(experiment: Experiment, profile: str, name: str, index: int, finished: list[Unit]) -> list[str]:
+    """Write the pair into the experiment's record if its ``finished`` parts are more than that holds; returns these parts."""
+    r, order = recipe(name, profile), pairs.plan_of(name, profile).parts
+    parts = sorted((u for u in finished if u.part in experiment.reads(order)), key=lambda u: order.index(u.part))
+    have = {u.part for u in parts}
+    if not have & {"pair", "sweep", *experiment.parts} or not have > _published_in(experiment, profile, name, index):
+        return []
+    data, results = dataset(r), [u.result() for u in parts]
     rows: list[Row] = [row for result in results for row in result["rows"]]
     for unit in parts:
         if unit.part == "match":
@@ -97,7 +101,7 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
     provenance = {
         "recipe": name, "recipe_hash": r.hash, "recipe_fields": r.identity(), "reductions": reductions(name, profile),
         "plan": pairs.plan_of(name, profile).told(),
-        "measure_version": versions_of(name), "parts": [u.part for u in parts],
+        "measure_version": {version_key(u.part): measure_version(u.part) for u in parts}, "parts": [u.part for u in parts],
         "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(name, index).items()},
         "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},
         **({"speedups": sorted(set().union(*fast.values())), "speedups_of": {who: sorted(used) for who, used in fast.items()}}
@@ -109,11 +113,10 @@ def _publish_pair(profile: str, name: str, index: int, parts: list[Unit]) -> Non
         # parts may have been measured at several commits, of one measure_version
         "commit": ", ".join(sorted({result["environment"]["commit"] for result in results})),
     }
-    for experiment in EXPERIMENTS.values():
-        kept = [row for row in rows if experiment.keeps(row)]
-        if name in experiment.recipes and (not experiment.parts or set(experiment.parts) & set(provenance["parts"])):
-            records.save_pair(experiment.name, profile, f"{name}/{index}", provenance, kept,
-                              model=r.model, data=r.data, method=r.matching or ("spawning" if r.spawn_epoch is not None else "none"))
+    records.save_pair(experiment.name, profile, f"{name}/{index}", provenance, [row for row in rows if experiment.keeps(row)],
+                      model=r.model, data=r.data, method=r.matching or ("spawning" if r.spawn_epoch is not None else "none"))
+    _provenances.cache_clear()
+    return sorted(have)
 
 
 def describe(data: Dataset) -> dict[str, Any]:

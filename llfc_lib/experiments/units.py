@@ -24,32 +24,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from llfc_lib import ROOT, __version__
 from llfc_lib.data import Dataset, load
-from llfc_lib.experiments import joint, matched, pairs, widths
+from llfc_lib.experiments import decomposition, joint, matched, pairs, widths
 from llfc_lib.metrics import feature_spectra, living_units, weight_spectra
 from llfc_lib.metrics.rows import Row
 from llfc_lib.places import atomic_write, cache_dir, writable
 from llfc_lib.training.loop import new_network, run_path, train
-from llfc_lib.training.recipes import MATCHED, PAIRS, QUEUE, RECIPES, WIDTHS, Recipe, check_profile, recipe
+from llfc_lib.training.recipes import MATCHED, PAIRS, QUEUE, Recipe, check_profile, recipe
 
 #: Raise a part's when a metric, null or control in it would give other numbers.
 MEASURE_VERSION = {"pair": 2, "t=1": 1, "matched": 2}
 #: The same for parts that only matched networks have.
 MATCHED_VERSION = {"match": 1, "spectra": 3}
-JOINT_VERSION = {"joint": 1}
-SWEEP_VERSION = {"sweep": 2}
+OTHER_VERSION = {"joint": 1, "sweep": 2, "decomposition": 1}
+
+
+def version_key(part: str) -> str:
+    """What its version goes by: displacements of one size have one."""
+    return part.split(" ")[-1]
 
 
 def measure_version(part: str) -> int:
-    return {**MEASURE_VERSION, **MATCHED_VERSION, **JOINT_VERSION, **SWEEP_VERSION}[part.split(" ")[-1]]
-
-
-def versions_of(name: str) -> dict[str, int]:
-    """Of all parts that the recipe's pairs have: for a record."""
-    if name in WIDTHS:
-        return SWEEP_VERSION
-    if name in MATCHED and MATCHED[name][1] == "weight":
-        return {**MEASURE_VERSION, **MATCHED_VERSION, **JOINT_VERSION}
-    return {**MEASURE_VERSION, **MATCHED_VERSION} if RECIPES[name].matching else MEASURE_VERSION
+    return {**MEASURE_VERSION, **MATCHED_VERSION, **OTHER_VERSION}[version_key(part)]
 
 
 class Busy(RuntimeError):
@@ -89,7 +84,7 @@ class Unit:
         if self.trains:
             forks = self.branch != "trunk" and bool(self.recipe().spawn_epoch)
             return [Unit(self.profile, self.name, self.index, "train trunk")] if forks else []
-        found = [] if not self.recipe().matching or self.part in ("match", "spectra") else [self.name]
+        found = [] if not self.recipe().matching or self.part in ("match", "spectra", "decomposition") else [self.name]
         if self.part == "joint":  # sets the permutations of all methods side by side
             found = [other for other, (base, _) in MATCHED.items() if base == self.recipe().base]
         return [Unit(self.profile, self.recipe().trained_as, seed, f"train {branch}")
@@ -98,7 +93,8 @@ class Unit:
 
     def members(self) -> tuple[str, ...]:
         """The networks that the part looks at: a displaced partner needs no independent one."""
-        return {"pair": ("A", "B", "independent"), "spectra": ("A",)}.get(self.part, ("A", "B"))
+        every = ("A", "B", "independent")
+        return {"pair": every, "decomposition": every, "spectra": ("A",)}.get(self.part, ("A", "B"))
 
     def path(self) -> Path:
         """Where the result lies when it is finished."""
@@ -131,6 +127,8 @@ class Unit:
             return flops_per_image(r) * 3 * len(data.y_train) * 2 * (r.epochs + 5)
         if self.part == "joint":  # passes for its moments, and products for some 500 visits of a layer
             return flops_per_image(r) * (4 * len(data.y_train) + 500 * dict(r.model_args)["hidden"] * 5)
+        if self.part == "decomposition":  # pair, controls and displaced partners, ten passes each
+            return flops_per_image(r) * 120 * (min(how.first or 10**9, len(data.y_test)) + how.calibration)
         if self.part in MATCHED_VERSION:
             epochs = dict(r.matching_args).get("epochs", 2)  # of passes through the training set, forward and back
             return flops_per_image(r) * 3 * len(data.y_train) * epochs
@@ -166,6 +164,11 @@ class Unit:
                 if self.recipe().base == "mlp_mnist_perm":
                     draws = 10 if self.profile == "smoke" else 100
                     rows += [row for steps in (0, joint.TINY_STEPS) for row in joint.tiny(data, draws=draws, steps=steps, seed=self.index)]
+            elif self.part == "decomposition":
+                if self.recipe().matching:
+                    permutations = matched.of_pair(self.profile, self.name, self.index, nets, data)
+                    nets = matched.bring_together(self.profile, self.name, nets, data, permutations)
+                rows = decomposition.rows(self.profile, self.name, self.index, nets, data)
             else:
                 if self.recipe().matching:
                     nets = matched.bring_together(self.profile, self.name, nets, data, self.permutations())

@@ -156,23 +156,37 @@ class View:
                 break
             if node.op in ("placeholder", "output") or (rank <= after and node.name in self._live):
                 continue
-            args = fx.node.map_arg(node.args, lambda n: values[n.name])
-            kwargs = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
-            if node.op == "call_module":
-                value = self._modules[node.target](*args, **kwargs)
-            elif node.op == "call_function":
-                value = node.target(*args, **kwargs)
-            elif node.op == "call_method":
-                value = getattr(args[0], node.target)(*args[1:], **kwargs)
-            else:  # get_attr
-                value = operator.attrgetter(node.target)(self.module)
+            value = self.evaluate(node, values)
             values[node.name] = value
             if node.name in wanted:
                 kept[node.name] = value
-            for source in node.all_input_nodes:  # nobody reads it any more: let it go
-                if self._users[source.name] == rank:
-                    values.pop(source.name, None)
+            for name in self.last_read_by(node):
+                values.pop(name, None)
         return kept
+
+    def last_read_by(self, node: fx.Node) -> list[str]:
+        """Values that nobody reads after this node: they can be let go."""
+        return [source.name for source in node.all_input_nodes if self._users[source.name] == self._rank[node.name]]
+
+    def evaluate(self, node: fx.Node, values: Mapping[str, Any]) -> Any:
+        """What one node gives, with this view's weights, when the nodes that it reads have these values."""
+        args = fx.node.map_arg(node.args, lambda n: values[n.name])
+        kwargs = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
+        if node.op == "call_module":
+            return self._modules[node.target](*args, **kwargs)
+        if node.op == "call_function":
+            return node.target(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], node.target)(*args[1:], **kwargs)
+        return operator.attrgetter(node.target)(self.module)  # get_attr
+
+    def layer(self, node: fx.Node) -> nn.Module | None:
+        """The module that the node calls, if it calls one."""
+        return self._modules.get(node.target) if node.op == "call_module" else None
+
+    def is_live(self, node: str) -> bool:
+        """Whether its value depends on the input, and not on the weights alone."""
+        return node in self._live
 
     # -- reading the graph --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,41 @@
+"""Theorem 1 and Lemma 1 on a pair of the book: where its residual comes from, and how much of it classification survives."""
+
+from torch import nn
+
+from llfc_lib.data import Dataset
+from llfc_lib.experiments import pairs
+from llfc_lib.metrics import Barrier, Row, displacement_null, measure
+from llfc_lib.metrics.measure import Metric
+from llfc_lib.theory.decomposition import Decomposition
+from llfc_lib.theory.lemma import Margins
+from llfc_lib.training.recipes import recipe
+
+IMAGES = 1000  # of the test set for convolutional networks, where a plan says nothing smaller: all parts of all layers cost ten passes
+DRAWS = 3  # displaced partners of each kind
+KINDS = ("rotation", "gaussian")
+
+
+def metrics(convolutional: bool) -> list[Metric]:
+    alphas = (0.5,) if convolutional else pairs.ALPHAS
+    return [Decomposition(alphas), Margins(pairs.ALPHAS)]
+
+
+def rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset) -> list[Row]:
+    """The pair, the same before matching, an independent one, and partners displaced at random as far as B is.
+
+    Networks with running statistics are measured with interpolated and with recomputed ones.
+    """
+    plan, dtype, convolutional = pairs.plan_of(name, profile), pairs.DTYPE[profile], recipe(name, profile).model != "mlp"
+    first = min(plan.first or IMAGES, IMAGES) if convolutional else None
+    loader = data.loader("test", plan.batch, dtype, first)
+    images = pairs.calibration(data, recipe(name, profile), plan.calibration)
+    found = measure(nets["A"], nets["B"], loader, metrics(convolutional), dtype)
+    if images is not None:
+        found += measure(nets["A"], nets["B"], loader, metrics(convolutional), dtype, images)
+    for partner in ("unmatched", "independent"):
+        if partner in nets:
+            found += pairs.as_control(measure(nets["A"], nets[partner], loader, metrics(convolutional), dtype), partner)
+    for kind in KINDS:
+        found += displacement_null(nets["A"], nets["B"], loader, lambda: [*metrics(convolutional), Barrier(pairs.COARSE_GRID)], kind=kind,
+                                   matched=True, draws=min(plan.draws, DRAWS), seed=f"{name}/{pair}", dtype=dtype, calibration=images)
+    return found
