@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from llfc_lib.experiments import matched, pairs
+from llfc_lib.experiments import decomposition, matched, pairs
 from llfc_lib.experiments.catalogue import experiment
 from llfc_lib.experiments.publish import describe
 from llfc_lib.experiments.units import Unit, environment
@@ -82,7 +82,7 @@ class Chapter:
         t = 1 alone.
         """
         chosen, found = experiment(name), {}
-        recipe_name, metrics = chosen.recipes[0], METRICS[chosen.section]
+        recipe_name, metrics = chosen.recipes[0], METRICS.get(chosen.section)
         profile = self.at_hand(recipe_name)
         mlp, smoke = recipe(recipe_name, profile).model == "mlp", profile == "smoke"
         controls = ("unmatched", "independent", "itself") if mlp else ("independent",) if smoke and control else ()
@@ -92,8 +92,11 @@ class Chapter:
             nets, data = pairs.networks(profile, recipe_name, index, self.device, self.retrain)
             if recipe(recipe_name, profile).matching:
                 nets = matched.bring_together(profile, recipe_name, nets, data, matched.of_pair(profile, recipe_name, index, nets, data))
-            rows = pairs.measure_pair(profile, recipe_name, nets, data, metrics, controls)
-            for kind, far in displaced if index == 0 else ():
+            if metrics is None:  # appendix A: one part of a pair's measurement, the same here as for the record
+                rows = decomposition.rows(profile, recipe_name, index, nets, data)
+            else:
+                rows = pairs.measure_pair(profile, recipe_name, nets, data, metrics, controls)
+            for kind, far in displaced if index == 0 and metrics is not None else ():
                 rows += pairs.measure_displaced(profile, recipe_name, index, nets, data, kind, far, metrics)
             found[f"{recipe_name}/{index}"] = [row for row in rows if chosen.keeps(row)]
         r = recipe(recipe_name, profile)

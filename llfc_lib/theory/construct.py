@@ -7,11 +7,45 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llfc_lib.metrics.measure import Network
+from llfc_lib.models import MLP
+from llfc_lib.models.statistics import recompute
 from llfc_lib.models.view import LinearMap, View, copy_of
-from llfc_lib.streams import generator
+from llfc_lib.streams import generator, seed_of
 
 HALVINGS = 60
 RANK = 1e-10  # singular values below this share of the largest count as 0
+
+
+class Residual(nn.Module):
+    """conv -> ReLU -> conv, plus what entered the second, -> ReLU, mean over pixels, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.fc = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.conv1(x))
+        h = torch.relu(self.conv2(h) + h)
+        return self.fc(h.mean((2, 3)))
+
+
+def small_networks() -> dict[str, nn.Module]:
+    """One of each kind that Theorem 1 is checked on, for images 1 x 6 x 6, at random; float64."""
+    def convolutional(*between: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), *between, nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("small networks"))
+        found = {"perceptron": MLP(36, 24, 5), "convolutions": convolutional(), "convolutions and max-pooling": convolutional(nn.MaxPool2d(2)),
+                 "residual sum": Residual()}
+        for network in found.values():
+            network(torch.zeros(1, 1, 6, 6))  # which gives the last layer its size
+    return {name: network.double().eval() for name, network in found.items()}
+
+
+def small_images(number: int = 3) -> Tensor:
+    """Images for :func:`small_networks` (number x 1 x 6 x 6, float64), independent and normally distributed."""
+    return torch.randn(number, 1, 6, 6, generator=generator("small images"), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -133,3 +167,34 @@ def _project_out(moved: Tensor, layer: nn.Module, m: LinearMap, d_h: Tensor) -> 
         raise ValueError(f"the differences of features that enter {m.name!r} fill all {columns.shape[1]} directions; take fewer images")
     flat = moved.flatten(1)
     return (flat - flat @ basis.T @ basis).view_as(moved)
+
+
+NORMALISED = ("none", "batch normalisation", "layer normalisation")
+
+
+@torch.no_grad()
+def normalised_pair(kind: str, x: Tensor, shift: float = 6.0) -> tuple[nn.Module, nn.Module]:
+    """linear -> normalisation -> ReLU -> linear; A and B differ in the first layer alone, and what enters the ReLU is ``shift`` above 0.
+
+    So both conditions of Theorem 1 hold exactly on ``x``: the first layer's features agree, the last one's weights, and every sign.
+    ``kind`` is one of :data:`NORMALISED`; batch normalisation has the statistics of ``x`` in each network. ValueError for another.
+    """
+    if kind not in NORMALISED:
+        raise ValueError(f"unknown normalisation {kind!r}; choose one of {NORMALISED}")
+    nets = []
+    for seed in range(2):
+        layer = {"none": nn.Identity, "batch normalisation": nn.BatchNorm1d, "layer normalisation": nn.LayerNorm}[kind]
+        norm = layer() if kind == "none" else layer(24)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 24), norm, nn.ReLU(), nn.Linear(24, 5)).double().eval()
+        for k in (1, 4):  # the last layer is the same in both
+            weight = net[k].weight
+            weight.data = torch.randn(weight.shape, generator=generator("normalised pair", k, seed if k == 1 else 0), dtype=torch.float64) / weight.shape[1]**0.5
+        net[1].bias.data.fill_(shift if kind == "none" else 0.0)
+        if kind != "none":
+            norm.bias.data.fill_(shift)
+        net[4].bias.data.zero_()
+        view = View(net)
+        recompute(view, [x])
+        net.load_state_dict(view.state())
+        nets.append(net)
+    return nets[0], nets[1]

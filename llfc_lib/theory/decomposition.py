@@ -12,7 +12,7 @@ have a maximiser in common. What is carried is linear in e: W_alpha e for a map,
 two entries of e for max-pooling. So each part can be followed upwards by itself.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -50,12 +50,13 @@ class Split:
 
 
 @torch.no_grad()
-def decompose(a: Network, b: Network, x: Tensor, alpha: float = 0.5) -> dict[str, Split]:
-    """:class:`Split` of every site for one batch ``x``; running statistics are interpolated like weights.
+def decompose(a: Network, b: Network, x: Tensor, alpha: float = 0.5, calibration: Sequence[Tensor] | None = None) -> dict[str, Split]:
+    """:class:`Split` of every site for one batch ``x``. Running statistics are interpolated like weights, or those of all three networks
+    recomputed on the batches ``calibration``.
 
     ValueError for networks of different architecture, alpha outside [0, 1], or an operation that gives several tensors.
     """
-    pair = Pair(a, b)
+    pair = Pair(a, b, calibration=calibration)
     names = {site.node: site.name for site in pair.a.sites}
     return {names[step.node]: step.split() for step in walk(pair.a, pair.b, pair.between(check_alpha(alpha)), x, alpha) if step.site}
 

@@ -41,7 +41,7 @@ def expected(rows: Sequence[Row], alpha: float = 0.5) -> dict[str, float]:
     """
     own = [row for row in rows if row.role == "value"]
     values = {(row.quantity, row.site): row.mean for row in own if row.alpha is None}
-    sites = [row.site for row in own if row.quantity == "e_over_d" and row.alpha == alpha]
+    sites = [row.site for row in own if row.quantity == "bound" and row.alpha == alpha]  # which only chains have
     maps = [row.site for row in own if row.quantity == "moved"]
     if not sites or len(maps) != len(sites) - 1:
         raise ValueError(f"{len(sites)} sites and {len(maps)} maps after the first are no chain of linear maps and ReLUs, measured at {alpha}")

@@ -108,7 +108,7 @@ def rescaled(network: MLP, factor: float) -> MLP:
     return other
 
 
-def without_llfc(network: MLP, units: int = 8, size: float = 10.0) -> tuple[nn.Module, nn.Module]:
+def without_llfc(network: MLP, units: int = 8, size: float = 3.0) -> tuple[nn.Module, nn.Module]:
     """Two networks of one function up to a shift of all logits, linearly connected without any barrier, yet LLFC fails at every layer.
 
     Each hidden layer gets ``units`` more, which look at the input with opposite weights in A and B, and at nothing else; in the end
@@ -129,8 +129,8 @@ def without_llfc(network: MLP, units: int = 8, size: float = 10.0) -> tuple[nn.M
                 layer.weight.data[:old.out_features, :old.in_features] = old.weight.data
                 layer.bias.data[:old.out_features] = old.bias.data
         wide.fc1.weight.data[hidden:] = sign * size * drawn["fc1"] / inputs**0.5
-        wide.fc2.weight.data[hidden:, hidden:] = sign * drawn["fc2"]
-        wide.fc3.weight.data[hidden:, hidden:] = sign * drawn["fc3"]
-        wide.fc4.weight.data[:, hidden:] = size
+        for name in ("fc2", "fc3"):
+            wide.get_submodule(name).weight.data[hidden:, hidden:] = sign * drawn[name] / units**0.5
+        wide.fc4.weight.data[:, hidden:] = 0.05
         nets.append(wide)
     return nets[0], nets[1]

@@ -1,0 +1,226 @@
+"""Figures and tables of chapter A.2 on trained networks: which part of LLFC's residual dominates, and what is expected by chance."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from llfc_lib.metrics import measure
+from llfc_lib.report import plots
+from llfc_lib.report.plots import BLUE, GREEN, ORANGE, PURPLE, RED, SKY, Shown
+from llfc_lib.report.proofs import control_of, recipes_in, title
+from llfc_lib.report.select import at, numbers, of, pairwise, recipe_of, sites_of
+from llfc_lib.report.tables import MyST, table
+from llfc_lib.report.verdicts import NOTHING, spread
+from llfc_lib.theory import generic
+from llfc_lib.theory.decomposition import PARTS, SOURCES, Decomposition
+
+ROTATED = ("null", "rotation matched")
+COLOURS = {"carried": "#9a9a9a", "skipped": "#c9c9c9", "commutativity": BLUE, "relu": ORANGE, "pooling": GREEN, "normalisation": PURPLE, "other": RED}
+WORDS = {"carried": "carried from the layer below", "skipped": "carried by the shortcut", "commutativity": "commutativity", "relu": "ReLU", "pooling": "max-pooling",
+         "normalisation": "normalisation", "other": "other"}
+WHO = {"pair": "the pair", "unmatched": "before matching", "independent": "independent", "rotation": "displaced at random"}
+Who = tuple[str, str]  # role and kind of rows
+
+
+def partners(name: str) -> dict[str, Who]:
+    """The pair, its control and the displaced partners: by a word, role and kind of their rows."""
+    control = control_of(name)
+    return {WHO["pair"]: ("value", ""), WHO[control]: ("control", control), WHO["rotation"]: ROTATED}
+
+
+def parts(frame: pd.DataFrame, alpha: float = 0.5, statistics: str = "interpolated") -> Shown:
+    """Of one recipe: the parts of the residual, site by site, for the pair, its control and displaced partners; and its size."""
+    name = recipe_of(frame).iloc[0]
+    sites = sites_of(frame, "e_over_d")
+    many = len(sites) > 6
+    figure, axes, made_by = plots._figure(frame, 2, 7.4 if many else 5.2, rows=2)
+    told = []
+    for axis, (word, (role, kind)) in zip(axes, partners(name).items()):
+        shares = {part: _means(frame, f"share_{part}", role, kind, sites, alpha, statistics if role == "value" else "interpolated") for part in PARTS}
+        _stack(axis, shares, sites)
+        axis.set_title(word, loc="left", fontsize=8)
+        axis.set_ylabel(r"share of $\|e\|^2$")
+        last = {part: values[-2] for part, values in shares.items() if values[-2]}
+        if last:
+            told.append(f"{word}: " + ", ".join(f"{WORDS[part]} {value:.2f}" for part, value in last.items()))
+        plots._site_axis(axis, sites)
+    _sizes(axes[3], frame, sites, name, alpha, statistics)
+    plots._legend(figure, axes, columns=4)
+    e = at(numbers(frame, "e_over_d", statistics=statistics), alpha=alpha)
+    alt = (f"Parts of LLFC's residual, {title(name)} ({made_by}). Shares at {sites[-2]}: {'; '.join(told)}. |e|^2 / |f_A - f_B|^2 of the pair is "
+           f"between {e.min():.4f} and {e.max():.4f}.")
+    return Shown(figure, alt)
+
+
+def _means(frame: pd.DataFrame, quantity: str, role: str, kind: str, sites: Sequence[str], alpha: float, statistics: str = "interpolated") -> np.ndarray:
+    """Mean over pairs at each site; 0 where there is no such part."""
+    groups = pairwise(numbers(frame, quantity, role, kind, statistics=statistics), sites, alpha)
+    return np.array([group.mean() if len(group) else 0.0 for group in groups])
+
+
+def _stack(axis: Axes, shares: Mapping[str, np.ndarray], sites: Sequence[str]) -> None:
+    """Stacked bars, negative shares below the line."""
+    above, below = np.zeros(len(sites)), np.zeros(len(sites))
+    for part, values in shares.items():
+        if not np.abs(values).max() > 0:
+            continue
+        start = np.where(values >= 0, above, below)
+        axis.bar(range(len(sites)), values, 0.75, start, color=COLOURS[part], label=WORDS[part], linewidth=0)
+        above, below = above + values.clip(min=0), below + values.clip(max=0)
+    axis.axhline(0, color="black", linewidth=0.6)
+
+
+def _sizes(axis: Axes, frame: pd.DataFrame, sites: Sequence[str], name: str, alpha: float, statistics: str) -> None:
+    """|e|^2 / |f_A - f_B|^2 of everybody, on a logarithmic axis."""
+    for (word, (role, kind)), colour, marker in zip(partners(name).items(), (BLUE, RED, ORANGE), "ox^"):
+        values = numbers(frame, "e_over_d", role, kind, statistics=statistics if role == "value" else "interpolated")
+        plots._points(axis, pairwise(values, sites, alpha), colour, word, marker=marker)
+    plots._log(axis)
+    axis.set_ylabel(r"$\|e\|^2/\|f_A-f_B\|^2$ (log scale)")
+    axis.set_title("size of the residual", loc="left", fontsize=8)
+    plots._site_axis(axis, sites)
+
+
+def origins(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
+    """Where the residual at the logits and at the last hidden site first arose: shares of |e|^2 by kind of node, all pairs."""
+    lines = []
+    for name in recipes_in(frame):
+        rows = of(frame, name)
+        hidden = sites_of(rows, "e_over_d")[-2]
+        for word, (role, kind) in partners(name).items():
+            size = at(numbers(rows, "e_over_d", role, kind), alpha=alpha)
+            if size.empty:
+                continue
+            shares = [" / ".join(_share(rows, source, role, kind, site, alpha) for site in (hidden, "logits")) for source in SOURCES[:-1]]
+            first = f"{title(name)} ({', '.join(sorted(set(rows['profile']))) if 'profile' in rows else rows.attrs['profile']}, {rows['pair'].nunique()})"
+            lines.append((first if role == "value" else "", word, *(spread(at(size, site=site)) for site in (hidden, "logits")), *shares))
+    columns = ["network (profile, pairs)", "partner", r"$\|e\|^2/\|f_A-f_B\|^2$, last hidden site", "logits", *(WORDS[source] for source in SOURCES[:-1])]
+    return table(pd.DataFrame(lines, columns=columns), "Where the residual at the last hidden site / at the logits first arose, as shares of its square "
+                 f"(they add up to 1), α = {alpha:g}, statistics interpolated.", "tbl-origins")
+
+
+def _share(rows: pd.DataFrame, source: str, role: str, kind: str, site: str, alpha: float) -> str:
+    values = at(numbers(rows, f"origin_{source}", role, kind), site=site, alpha=alpha)
+    return f"{values.mean():.2f}" if len(values) else NOTHING
+
+
+def identity(frame: pd.DataFrame) -> MyST:
+    """How exactly the parts add up, over all pairs of each profile and precision."""
+    lines = []
+    for profile, rows in frame.groupby(recipe_of(frame).map(lambda name: frame.attrs["by_recipe"][name]["profile"])):
+        error = rows.loc[rows["quantity"] == "identity_error", "mean"]
+        precision = "float64" if profile == "smoke" else "float32"
+        lines.append((profile, precision, rows["pair"].nunique(), len(error), f"below 1e{int(np.ceil(np.log10(error.max())))}"))
+    columns = ["profile", "precision of features", "pairs", "sites, α and partners", r"largest $\|\sum\mathrm{parts}-e\|/\|m\|$"]
+    return table(pd.DataFrame(lines, columns=columns), "The parts add up.", "tbl-identity")
+
+
+# -- what is expected by chance ------------------------------------------------------------------------------------------
+
+def expected_table(frame: pd.DataFrame, alpha: float = 0.5) -> pd.DataFrame:
+    """Measured and expected r = |e|^2 / |f_A - f_B|^2 of every perceptron pair, its control and its displaced partners, a line a site."""
+    lines = []
+    for name in recipes_in(frame):
+        rows = of(frame, name)
+        sites = sites_of(rows, "e_over_d")
+        maps = sites_of(rows, "moved")
+        if len(maps) != len(sites) - 1 or numbers(rows, "bound").empty:
+            continue
+        for word, (role, kind) in partners(name).items():
+            found = {q: numbers(rows, q, role, kind) for q in ("e_over_d", "moved", "fresh", "flips", "active", "aligned")}
+            for pair in rows["pair"].unique():
+                values = {(q, site): value for q in found if q != "e_over_d"
+                          for (_, site, _, _), value in at(found[q], pair=pair).items()}
+                if ("moved", maps[0]) not in values:
+                    continue
+                foretold = generic.chain(sites, [None, *maps], values, alpha)
+                measured = {site: float(at(found["e_over_d"], pair=pair, site=site, alpha=alpha).iloc[0]) for site in sites}
+                lines += [(name, pair, word, site, measured[site], foretold[site], values.get(("flips", site)), values.get(("aligned", m)))
+                          for site, m in zip(sites, [None, *maps])]
+    return pd.DataFrame(lines, columns=["recipe", "pair", "partner", "site", "measured", "expected", "flips", "aligned"])
+
+
+def expected(found: pd.DataFrame) -> MyST:
+    """:func:`expected_table` as a table: measured over expected."""
+    lines = []
+    for (name, word), group in found.groupby(["recipe", "partner"], sort=False):
+        over = group["measured"] / group["expected"]
+        flips = group.groupby("pair")["flips"].mean()
+        lines.append((title(name) if word == WHO["pair"] else "", word, f"{100 * flips.mean():.1f} %",
+                      *(spread(over[group["site"] == site]) for site in group["site"].unique()),
+                      *(spread(group.loc[group["site"] == site, "aligned"]) for site in group["site"].unique()[1:])))
+    sites = list(found["site"].unique())
+    columns = ["network", "partner", "ReLUs that flip", *(f"{site}: measured / expected" for site in sites), *(f"{site}: aligned" for site in sites[1:])]
+    return table(pd.DataFrame(lines, columns=columns), "The size of the residual over what its own displacement would give without structure.", "tbl-expected")
+
+
+def against_expected(found: pd.DataFrame, frame: pd.DataFrame) -> Shown:
+    """Measured against expected r, all perceptrons, all sites."""
+    chosen = frame[recipe_of(frame).isin(found["recipe"].unique())]
+    chosen.attrs = {**frame.attrs, "reductions": ""}
+    figure, (axis,), made_by = plots._figure(chosen, 1, 4.2)
+    looks = {WHO["pair"]: (BLUE, "o"), WHO["unmatched"]: (RED, "x"), WHO["independent"]: (RED, "+"), WHO["rotation"]: (ORANGE, "^")}
+    for word, (colour, marker) in looks.items():
+        group = found[found["partner"] == word]
+        axis.plot(group["expected"], group["measured"], marker, color=colour, label=word, markersize=4.5, alpha=0.8)
+    low, high = found[["expected", "measured"]].to_numpy().min(), found[["expected", "measured"]].to_numpy().max()
+    axis.plot([low, high], [low, high], color="black", linewidth=0.8, label="as expected")
+    axis.set_xscale("log")
+    plots._log(axis)
+    axis.set_xlabel(r"expected $\|e\|^2/\|f_A-f_B\|^2$ without structure (log scale)")
+    axis.set_ylabel(r"measured (log scale)")
+    plots._legend(figure, [axis], columns=5)
+    ratio = {word: (group["measured"] / group["expected"]).median() for word, group in found.groupby("partner")}
+    alt = (f"Measured against expected size of LLFC's residual, perceptrons ({made_by}). Median of measured over expected: "
+           + ", ".join(f"{word} {value:.2f}" for word, value in ratio.items()) + ".")
+    return Shown(figure, alt)
+
+
+SIZES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+
+
+def simulate(widths: Sequence[int] = (32, 256), draws: int = 4) -> pd.DataFrame:
+    """r of networks with independent Gaussian weights, displaced by independent Gaussian weights of relative size t."""
+    lines = []
+    for width in widths:
+        for t in SIZES:
+            for seed in range(draws):
+                a, b = generic.gaussian_pair(width, t, seed)
+                for row in measure(a, b, generic.gaussian_images(), [Decomposition()]):
+                    if row.quantity == "e_over_d" and row.site != "logits":
+                        lines.append((width, t, seed, row.site, row.mean))
+    return pd.DataFrame(lines, columns=["width", "t", "seed", "site", "ratio"])
+
+
+def simulated(found: pd.DataFrame) -> Shown:
+    """:func:`simulate` beside the formula."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(plots.STYLE):
+        figure = Figure(figsize=(plots.WIDTH, 3.6), layout="constrained", facecolor="white")
+        axis = figure.subplots()
+    grid = np.geomspace(min(SIZES), max(SIZES), 60)
+    for k, (site, colour) in enumerate(zip(("FC 1", "FC 2", "FC 3"), (SKY, BLUE, PURPLE))):
+        axis.plot(grid, [generic.gaussian_ratio(t, 3)[k] for t in grid], color=colour, linewidth=1.2, label=f"{site}, formula")
+        for width, marker in zip(found["width"].unique(), "os"):
+            chosen = found[(found["site"] == site) & (found["width"] == width)]
+            axis.plot(chosen["t"] * (0.97 if marker == "o" else 1.03), chosen["ratio"], marker, color=colour, markersize=3, alpha=0.7,
+                      label=f"width {width}" if k == 0 else None)
+    axis.set_xscale("log")
+    plots._log(axis)
+    axis.set_xticks(SIZES, [f"{t:g}" for t in SIZES])
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel("relative size t of the displacement (log scale)")
+    axis.set_ylabel(r"$\|e\|^2/\|f_A-f_B\|^2$ (log scale)")
+    plots._legend(figure, [axis], columns=5)
+    figure.supxlabel("constructed: Gaussian networks, Gaussian images, float64", fontsize=7, color="#444444", x=0.995, ha="right")
+    off = [abs(group["ratio"].mean() / generic.gaussian_ratio(t, 3)[("FC 1", "FC 2", "FC 3").index(site)] - 1) for (site, t), group in found.groupby(["site", "t"])]
+    alt = (f"Residual of Gaussian networks displaced at random, from t = {min(SIZES)} to {max(SIZES)}, widths {', '.join(map(str, found['width'].unique()))}: on the "
+           f"curves of the formula, which width does not enter; means over draws are off by {100 * max(off):.0f} % at most.")
+    return Shown(figure, alt)
+
+
