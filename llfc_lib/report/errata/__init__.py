@@ -1,0 +1,19 @@
+"""Slips in the appendix, and everything else that it prints: each with a check that is computed when the page is made."""
+
+from llfc_lib.report.errata import slips, standing  # noqa: F401  (which enter themselves into the lists)
+from llfc_lib.report.errata.listing import (
+    ERRATA,
+    KINDS,
+    SECTIONS,
+    STANDING,
+    Erratum,
+    Evidence,
+    Mistaken,
+    Standing,
+    confirm,
+    counts,
+    errata_table,
+    standing_table,
+)
+
+__all__ = ["ERRATA", "KINDS", "SECTIONS", "STANDING", "Erratum", "Evidence", "Mistaken", "Standing", "confirm", "counts", "errata_table", "standing_table"]

@@ -1,0 +1,120 @@
+"""Errata: every check says what its list says, and would be refused if it did not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llfc_lib.report import errata
+from llfc_lib.report.errata import examples, listing, standing
+from llfc_lib.report.errata import ERRATA, KINDS, SECTIONS, STANDING, Erratum, Evidence, Mistaken, Standing, confirm
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+PROOFS = {"A1_lemma", "A2_theorem", "A3_assignment"}
+by_id = {item.id: item for item in (*ERRATA, *STANDING)}
+
+
+@pytest.mark.parametrize("item", ERRATA, ids=lambda item: item.id)
+def test_erratum_fails_as_printed_and_holds_as_corrected(item):
+    found = item.check()
+    assert not found.holds_as_printed and found.holds_corrected is not False
+    assert found.numbers and any(character.isdigit() for character in found.numbers + item.printed)
+
+
+@pytest.mark.parametrize("item", STANDING, ids=lambda item: item.id)
+def test_what_was_found_right_holds(item):
+    assert confirm(item).numbers
+
+
+def planted(printed: bool, corrected: bool | None) -> Erratum:
+    return replace(ERRATA[0], id="planted", check=lambda: Evidence(printed, "1 = 1", corrected))
+
+
+@pytest.mark.parametrize("printed, corrected, message", [(True, True, "'planted': it holds as printed"), (True, None, "it holds as printed"),
+                                                         (False, False, "the correction fails")])
+def test_a_planted_erratum_stops_the_page(monkeypatch, printed, corrected, message):
+    monkeypatch.setattr(listing, "ERRATA", [planted(printed, corrected)])
+    with pytest.raises(Mistaken, match=message):
+        errata.errata_table("A.1")
+
+
+def test_a_wrong_thing_found_right_stops_the_page(monkeypatch):
+    monkeypatch.setattr(listing, "STANDING", [Standing("planted", "A.1", "1 = 2", lambda: Evidence(False, "1 and 2"), "ledger")])
+    with pytest.raises(Mistaken, match="'planted' does not hold as printed"):
+        errata.standing_table()
+
+
+def test_ids_are_unique_and_every_section_is_covered():
+    assert len(by_id) == len(ERRATA) + len(STANDING)
+    assert {item.kind for item in ERRATA} == set(KINDS)
+    assert {item.section for item in ERRATA} == {item.section for item in STANDING} == set(SECTIONS)
+
+
+def test_chapters_exist():
+    assert {item.chapter for item in by_id.values()} <= {path.stem for path in NOTEBOOKS.glob("*.md")} | PROOFS
+
+
+def test_tables_show_every_entry_of_a_section():
+    shown = errata.errata_table("A.1").text
+    assert shown.count("* - ") == 1 + sum(item.section == "A.1" for item in ERRATA)
+    assert "*(wording)*" in shown and "[A.1](A1_lemma)" in shown and "117 of 154" in shown
+
+
+# -- checks can fail: break what they look at --------------------------------------------------------------------------
+
+def test_a_figure_that_is_there_is_no_missing_one(monkeypatch):
+    monkeypatch.setitem(examples.CAPTIONS, 20, ("singular values", {("ResNet-20 (1x), CIFAR-10", "weight")}))
+    with pytest.raises(Mistaken, match="'missing_figure': it holds as printed"):
+        confirm(by_id["missing_figure"])
+
+
+def test_settings_that_agree_are_no_slip(monkeypatch):
+    setting = replace(examples.RECIPES["resnet20x32_cifar10_perm"], warmup=5, weight_decay=1e-4)
+    monkeypatch.setitem(examples.RECIPES, setting.name, setting)
+    with pytest.raises(Mistaken, match="'not_so_strictly': it holds as printed"):
+        confirm(by_id["not_so_strictly"])
+
+
+def test_a_list_of_figures_that_leaves_one_out_is_found(monkeypatch):
+    monkeypatch.setitem(examples.CAPTIONS, 12, ("LLFC", {(examples.MNIST, "activation")}))
+    with pytest.raises(Mistaken, match="figures_of_llfc"):
+        confirm(by_id["figures_of_llfc"])
+
+
+def test_another_stable_rank_is_found(monkeypatch):
+    monkeypatch.setattr(standing, "stable_rank", lambda matrix: 2.0)
+    with pytest.raises(Mistaken, match="stable_rank_formula"):
+        confirm(by_id["stable_rank_formula"])
+
+
+def exact_pair_with(layer: int, unit: int, source: int):
+    """The exact pair, its B changed at one weight."""
+    x, nets = examples.exact_pair()
+    nets["B"][layer][0][unit, source] += 0.5
+    return x, nets
+
+
+def test_the_exact_pair_is_a_pair_of_different_networks():
+    x, nets = examples.exact_pair()
+    a, b = (examples.forward(nets[name], x) for name in "AB")
+    assert all(np.abs(one - other).max() > 0.05 for one, other in zip(a[1:], b[1:]))
+    assert all(np.abs(one[0] - other[0]).max() > 0.05 for one, other in zip(nets["A"], nets["B"]))
+
+
+@pytest.mark.parametrize("name", ["definition_4", "squares", "subsequently_last", "equation_10", "theorem_1"])
+def test_the_proof_fails_without_commutativity(monkeypatch, name):
+    broken = exact_pair_with(1, 0, 0)  # a weight that sees the difference of the features
+    monkeypatch.setattr(examples, "exact_pair", lambda: broken)
+    with pytest.raises(Mistaken, match=name):
+        confirm(by_id[name])
+
+
+@pytest.mark.parametrize("name", ["definition_3", "additivity_for_all_alpha", "equation_10", "theorem_1"])
+def test_the_proof_fails_without_weak_additivity(monkeypatch, name):
+    x, nets = examples.exact_pair()
+    nets["B"][1][1][2] -= 100.0  # a bias: the unit is silent in B alone, and commutativity is not touched
+    monkeypatch.setattr(examples, "exact_pair", lambda: (x, nets))
+    with pytest.raises(Mistaken, match=name):
+        confirm(by_id[name])
+    assert confirm(by_id["affine_in_weights"]).holds_as_printed
