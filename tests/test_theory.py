@@ -192,6 +192,11 @@ def test_the_metric_is_the_split_of_the_whole_set():
         for name, part in s.parts.items():
             assert find(rows, f"share_{name}", site=site).mean == pytest.approx(float((part * e).sum() / e.square().sum()), rel=1e-9)
             assert find(rows, f"size_{name}", site=site).mean == pytest.approx(float(part.square().sum() / e.square().sum()), rel=1e-9)
+        m = s.mean
+        beside = e - float((e * m).sum() / m.square().sum()) * m  # what no factor c mends
+        assert find(rows, "turned_over_d", site=site).mean == pytest.approx(float(beside.square().sum() / s.difference.square().sum()), rel=1e-9)
+        for name, part in s.parts.items():
+            assert find(rows, f"turned_{name}", site=site).mean == pytest.approx(float((part * beside).sum() / beside.square().sum()), rel=1e-6)
         for prefix in ("share_", "origin_"):
             assert sum(r.mean for r in rows if r.quantity.startswith(prefix) and r.site == site) == pytest.approx(1, rel=1e-9)
         assert find(rows, "identity_error", site=site).mean < EXACT

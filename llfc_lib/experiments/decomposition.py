@@ -15,13 +15,15 @@ DRAWS = 3  # displaced partners of each kind
 KINDS = ("rotation", "gaussian")
 
 
-def metrics(convolutional: bool) -> list[Metric]:
-    alphas = (0.5,) if convolutional else pairs.ALPHAS
-    return [Decomposition(alphas), Margins(pairs.ALPHAS)]
+HALF_WAY = (0.5,)
+
+
+def metrics(alphas: tuple[float, ...] = HALF_WAY) -> list[Metric]:
+    return [Decomposition(alphas), Margins(alphas)]
 
 
 def rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset) -> list[Row]:
-    """The pair, the same before matching, an independent one, and partners displaced at random as far as B is.
+    """The pair; half-way, the same before matching, an independent one, and partners displaced at random as far as B is.
 
     Networks with running statistics are measured with interpolated and with recomputed ones.
     """
@@ -29,13 +31,13 @@ def rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: D
     first = min(plan.first or IMAGES, IMAGES) if convolutional else None
     loader = data.loader("test", plan.batch, dtype, first)
     images = pairs.calibration(data, recipe(name, profile), plan.calibration)
-    found = measure(nets["A"], nets["B"], loader, metrics(convolutional), dtype)
+    found = measure(nets["A"], nets["B"], loader, metrics(HALF_WAY if convolutional else pairs.ALPHAS), dtype)
     if images is not None:
-        found += measure(nets["A"], nets["B"], loader, metrics(convolutional), dtype, images)
+        found += measure(nets["A"], nets["B"], loader, metrics(), dtype, images)
     for partner in ("unmatched", "independent"):
         if partner in nets:
-            found += pairs.as_control(measure(nets["A"], nets[partner], loader, metrics(convolutional), dtype), partner)
+            found += pairs.as_control(measure(nets["A"], nets[partner], loader, metrics(), dtype), partner)
     for kind in KINDS:
-        found += displacement_null(nets["A"], nets["B"], loader, lambda: [*metrics(convolutional), Barrier(pairs.COARSE_GRID)], kind=kind,
+        found += displacement_null(nets["A"], nets["B"], loader, lambda: [*metrics(), Barrier(pairs.COARSE_GRID)], kind=kind,
                                    matched=True, draws=min(plan.draws, DRAWS), seed=f"{name}/{pair}", dtype=dtype, calibration=images)
     return found
