@@ -1,6 +1,7 @@
 """Units, the queue, and publishing, on the smoke profile: everything from training to a committed record."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_a_finished_pair_has_every_role(finished, monkeypatch):
     assert apart["control", "independent"] > 1.2 * apart["value", ""] > 0 == apart["control", "itself"]
     # every experiment finds its rows
     for e in EXPERIMENTS.values():
-        if NAME in e.recipes:
+        if NAME in e.recipes and not e.parts:
             assert any(e.keeps(row) for row in rows), e.name
 
 
@@ -126,7 +127,7 @@ def test_missing_asks_only_for_networks_that_something_needs(finished, monkeypat
 def test_publishing_writes_records_and_networks_that_then_count_as_done(finished, monkeypatch, empty_tree):
     monkeypatch.setenv("LLFC_CACHE", str(finished))
     assert "smoke mlp_mnist_spawn/0: pair, rotation t=1" in publish.publish("smoke")
-    for e in (e for e in EXPERIMENTS.values() if NAME in e.recipes):
+    for e in (e for e in EXPERIMENTS.values() if NAME in e.recipes and not e.parts):
         record = records.load(e.name, "smoke")
         provenance = record.pairs[f"{NAME}/0"]
         assert provenance["data"]["name"] == "digits" and len(provenance["endpoints"]["A"]) == 64
@@ -142,6 +143,27 @@ def test_publishing_writes_records_and_networks_that_then_count_as_done(finished
     shipped.write_bytes(shipped.read_bytes()[:-7])
     with pytest.raises(CheckpointError, match="0A.safetensors is damaged"):
         pairs.endpoint("smoke", NAME, 0, "A", data)
+
+
+def test_a_part_that_only_its_own_experiments_read_is_published_alone(finished, monkeypatch, empty_tree):
+    cache = shutil.copytree(finished, empty_tree / "cache")
+    monkeypatch.setenv("LLFC_CACHE", str(cache))
+    publish.publish("smoke")
+    before = {path.name: path.read_bytes() for path in records.RECORDS.rglob("*.json")}
+    assert {"lemma.json", "decomposition.json"}.isdisjoint(before)
+    for path in (cache / "units").iterdir():  # on another machine, later, where the rest is not at hand
+        path.unlink()
+    unit = Unit("smoke", NAME, 0, "decomposition")
+    unit.run()
+    assert "smoke mlp_mnist_spawn/0: decomposition" in publish.publish("smoke")
+    after = {path.name: path.read_bytes() for path in records.RECORDS.rglob("*.json")}
+    assert {name: after[name] for name in before} == before and set(after) == {*before, "lemma.json", "decomposition.json"}
+    record = records.load("decomposition", "smoke")
+    assert record.pairs[f"{NAME}/0"]["parts"] == ["decomposition"] and publish.is_published(unit) and publish.is_published(Unit("smoke", NAME, 0, "pair"))
+    kinds = set(zip(record.table["role"], record.table["kind"]))
+    assert kinds == {("value", ""), ("control", "independent"), ("null", "rotation matched"), ("null", "gaussian matched")}
+    monkeypatch.setitem(units.OTHER_VERSION, "decomposition", 99)
+    assert not publish.is_published(unit) and publish.is_published(Unit("smoke", NAME, 0, "pair"))
 
 
 def test_small_networks_are_shipped_with_every_pair_and_large_ones_with_the_first(finished, monkeypatch, empty_tree):

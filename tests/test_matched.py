@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llfc_lib.experiments import matched, pairs, publish, widths
-from llfc_lib.experiments.units import Unit, dataset, plan, versions_of
+from llfc_lib.experiments.units import Unit, dataset, measure_version, plan
 from llfc_lib.matching import permuted, symmetry
 from llfc_lib.metrics import Row, stable_rank
 from llfc_lib.models import MLP
@@ -48,7 +48,6 @@ def test_matching_trains_no_network_of_its_own():
 def test_the_units_of_a_matched_pair_wait_for_its_matching():
     needs = Unit("smoke", NAME, 1, "rotation matched").needs()
     assert Unit("smoke", NAME, 1, "match") in needs and [u.part for u in Unit("smoke", NAME, 1, "match").needs()] == ["train A"] * 2
-    assert versions_of(NAME) != versions_of("mlp_mnist_spawn")
     joint = [str(u) for u in Unit("smoke", NAME, 1, "joint").needs()]
     assert joint == ["smoke/mlp_mnist_perm/2/train A", "smoke/mlp_mnist_perm/3/train A",
                      *(f"smoke/mlp_mnist_perm_{method}/1/match" for method in ("activation", "weight", "ste"))]
@@ -137,6 +136,7 @@ def test_publishing_a_matched_pair_ships_its_order(tmp_path, monkeypatch):
     assert json.loads(matched.shipped_permutation("smoke", NAME, 0).read_text())["permutations"] == matched.as_text(units[-1].permutations())
     assert publish.is_published(units[-1]) and publish.is_published(Unit("smoke", NAME, 0, "match"))
     record = records.load("fig12", "smoke")
+    assert record.pairs[f"{NAME}/0"]["measure_version"] == {part: measure_version(part) for part in ("match", "pair")}
     assert set(record.table["method"]) == {"weight"} and record.pairs[f"{NAME}/0"]["seeds"] == {"A": "0A", "B": "1A", "independent": "2A"}
     publish._provenances.cache_clear()
 

@@ -124,6 +124,8 @@ def _low_rank(network: str) -> tuple[Claim, ...]:
 
 
 CLAIMS = (
+    Claim("lemma", "A.1", "Lemma 1", "The error between two networks is at most twice the larger of theirs, where LLFC holds (here: about).",
+          "at most $2\\epsilon$", "lemma", "lemma_bound", "A1_lemma", recipe=""),
     Claim("lmc", "B.1", "B.1.1", "Children spawned from a common initialisation are linearly connected.",
           "LMC holds", "lmc_mlp", "connected", "B1_settings"),
     Claim("endpoints", "B.1", "Table 1", "Errors of the two networks of Table 1.", f"A {_ENDS['tab1'][0]} %, B {_ENDS['tab1'][1]} %",

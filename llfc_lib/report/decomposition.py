@@ -18,6 +18,7 @@ from llfc_lib.theory import generic
 from llfc_lib.theory.decomposition import PARTS, SOURCES, Decomposition
 
 ROTATED = ("null", "rotation matched")
+GOLD = "#b8860b"
 COLOURS = {"carried": "#9a9a9a", "skipped": "#c9c9c9", "commutativity": BLUE, "relu": ORANGE, "pooling": GREEN, "normalisation": PURPLE, "other": RED}
 WORDS = {"carried": "carried from the layer below", "skipped": "carried by the shortcut", "commutativity": "commutativity", "relu": "ReLU", "pooling": "max-pooling",
          "normalisation": "normalisation", "other": "other"}
@@ -49,9 +50,9 @@ def parts(frame: pd.DataFrame, alpha: float = 0.5, statistics: str = "interpolat
         plots._site_axis(axis, sites)
     _sizes(axes[3], frame, sites, name, alpha, statistics)
     plots._legend(figure, axes, columns=4)
-    e = at(numbers(frame, "e_over_d", statistics=statistics), alpha=alpha)
+    e, turned = (at(numbers(frame, q, statistics=statistics), alpha=alpha) for q in ("e_over_d", "turned_over_d"))
     alt = (f"Parts of LLFC's residual, {title(name)} ({made_by}). Shares at {sites[-2]}: {'; '.join(told)}. |e|^2 / |f_A - f_B|^2 of the pair is "
-           f"between {e.min():.4f} and {e.max():.4f}.")
+           f"between {e.min():.4f} and {e.max():.4f}, after the best factor c between {turned.min():.4f} and {turned.max():.4f}.")
     return Shown(figure, alt)
 
 
@@ -75,12 +76,15 @@ def _stack(axis: Axes, shares: Mapping[str, np.ndarray], sites: Sequence[str]) -
 
 def _sizes(axis: Axes, frame: pd.DataFrame, sites: Sequence[str], name: str, alpha: float, statistics: str) -> None:
     """|e|^2 / |f_A - f_B|^2 of everybody, on a logarithmic axis."""
-    for (word, (role, kind)), colour, marker in zip(partners(name).items(), (BLUE, RED, ORANGE), "ox^"):
-        values = numbers(frame, "e_over_d", role, kind, statistics=statistics if role == "value" else "interpolated")
-        plots._points(axis, pairwise(values, sites, alpha), colour, word, marker=marker)
+    for (word, (role, kind)), colour, marker in zip(partners(name).items(), ("black", RED, GOLD), "os^"):
+        for quantity, shift, fill in (("e_over_d", -0.12, colour), ("turned_over_d", 0.12, "none")):
+            values = numbers(frame, quantity, role, kind, statistics=statistics if role == "value" else "interpolated")
+            means = [group.mean() if len(group) else np.nan for group in pairwise(values, sites, alpha)]
+            axis.plot(np.arange(len(sites)) + shift, means, marker, color=colour, markerfacecolor=fill, markersize=4.5,
+                      label=word if fill != "none" else None)
     plots._log(axis)
     axis.set_ylabel(r"$\|e\|^2/\|f_A-f_B\|^2$ (log scale)")
-    axis.set_title("size of the residual", loc="left", fontsize=8)
+    axis.set_title("size of the residual (open: after the best factor c)", loc="left", fontsize=8)
     plots._site_axis(axis, sites)
 
 
@@ -130,52 +134,58 @@ def expected_table(frame: pd.DataFrame, alpha: float = 0.5) -> pd.DataFrame:
         if len(maps) != len(sites) - 1 or numbers(rows, "bound").empty:
             continue
         for word, (role, kind) in partners(name).items():
-            found = {q: numbers(rows, q, role, kind) for q in ("e_over_d", "moved", "fresh", "flips", "active", "aligned")}
+            found = {q: numbers(rows, q, role, kind) for q in ("e_over_d", "turned_over_d", "moved", "fresh", "flips", "active", "aligned")}
             for pair in rows["pair"].unique():
-                values = {(q, site): value for q in found if q != "e_over_d"
+                values = {(q, site): value for q in found if "_over_" not in q
                           for (_, site, _, _), value in at(found[q], pair=pair).items()}
                 if ("moved", maps[0]) not in values:
                     continue
                 foretold = generic.chain(sites, [None, *maps], values, alpha)
-                measured = {site: float(at(found["e_over_d"], pair=pair, site=site, alpha=alpha).iloc[0]) for site in sites}
-                lines += [(name, pair, word, site, measured[site], foretold[site], values.get(("flips", site)), values.get(("aligned", m)))
+                measured, turned = ({site: float(at(found[q], pair=pair, site=site, alpha=alpha).iloc[0]) for site in sites}
+                                    for q in ("e_over_d", "turned_over_d"))
+                lines += [(name, pair, word, site, measured[site], turned[site], foretold[site], values.get(("flips", site)), values.get(("aligned", m)))
                           for site, m in zip(sites, [None, *maps])]
-    return pd.DataFrame(lines, columns=["recipe", "pair", "partner", "site", "measured", "expected", "flips", "aligned"])
+    return pd.DataFrame(lines, columns=["recipe", "pair", "partner", "site", "measured", "turned", "expected", "flips", "aligned"])
 
 
 def expected(found: pd.DataFrame) -> MyST:
     """:func:`expected_table` as a table: measured over expected."""
     lines = []
+    sites = list(found["site"].unique())
     for (name, word), group in found.groupby(["recipe", "partner"], sort=False):
-        over = group["measured"] / group["expected"]
+        of_site = [group[group["site"] == site] for site in sites]
         flips = group.groupby("pair")["flips"].mean()
         lines.append((title(name) if word == WHO["pair"] else "", word, f"{100 * flips.mean():.1f} %",
-                      *(spread(over[group["site"] == site]) for site in group["site"].unique()),
-                      *(spread(group.loc[group["site"] == site, "aligned"]) for site in group["site"].unique()[1:])))
-    sites = list(found["site"].unique())
-    columns = ["network", "partner", "ReLUs that flip", *(f"{site}: measured / expected" for site in sites), *(f"{site}: aligned" for site in sites[1:])]
-    return table(pd.DataFrame(lines, columns=columns), "The size of the residual over what its own displacement would give without structure.", "tbl-expected")
+                      *(f"{spread(g['measured'] / g['expected'])} ({(g['turned'] / g['expected']).mean():.2g})" for g in of_site),
+                      *(spread(g["aligned"]) for g in of_site[1:])))
+    columns = ["network", "partner", "ReLUs that flip", *sites, *(f"aligned, {site}" for site in sites[1:])]
+    return table(pd.DataFrame(lines, columns=columns), "Measured size of the residual over what its own displacement would give without structure; in "
+                 "brackets after the best factor c. Aligned: the commutativity residual over that of unrelated directions.", "tbl-expected")
 
 
 def against_expected(found: pd.DataFrame, frame: pd.DataFrame) -> Shown:
-    """Measured against expected r, all perceptrons, all sites."""
+    """Measured against expected r, all perceptrons, all sites: as it is, and what the best factor c leaves."""
     chosen = frame[recipe_of(frame).isin(found["recipe"].unique())]
     chosen.attrs = {**frame.attrs, "reductions": ""}
-    figure, (axis,), made_by = plots._figure(chosen, 1, 4.2)
-    looks = {WHO["pair"]: (BLUE, "o"), WHO["unmatched"]: (RED, "x"), WHO["independent"]: (RED, "+"), WHO["rotation"]: (ORANGE, "^")}
-    for word, (colour, marker) in looks.items():
-        group = found[found["partner"] == word]
-        axis.plot(group["expected"], group["measured"], marker, color=colour, label=word, markersize=4.5, alpha=0.8)
-    low, high = found[["expected", "measured"]].to_numpy().min(), found[["expected", "measured"]].to_numpy().max()
-    axis.plot([low, high], [low, high], color="black", linewidth=0.8, label="as expected")
-    axis.set_xscale("log")
-    plots._log(axis)
-    axis.set_xlabel(r"expected $\|e\|^2/\|f_A-f_B\|^2$ without structure (log scale)")
-    axis.set_ylabel(r"measured (log scale)")
-    plots._legend(figure, [axis], columns=5)
-    ratio = {word: (group["measured"] / group["expected"]).median() for word, group in found.groupby("partner")}
+    figure, axes, made_by = plots._figure(chosen, 2, 3.9)
+    looks = {WHO["pair"]: (BLUE, "o"), WHO["unmatched"]: (RED, "x"), WHO["independent"]: (RED, "+"), WHO["rotation"]: (GOLD, "^")}
+    told = {}
+    for axis, column, head in zip(axes, ("measured", "turned"), ("whole residual", "after the best factor c")):
+        for word, (colour, marker) in looks.items():
+            group = found[found["partner"] == word]
+            axis.plot(group["expected"], group[column], marker, color=colour, label=word, markersize=4, alpha=0.8)
+        ends = [found["expected"].min() / 1.3, found["expected"].max() * 1.3]
+        axis.plot(ends, ends, color="black", linewidth=0.8, label="as expected")
+        axis.set_xscale("log")
+        plots._log(axis)
+        axis.set_title(head, loc="left", fontsize=8)
+        axis.set_xlabel("expected without structure (log scale)")
+        axis.set_ylabel(r"measured $\|e\|^2/\|f_A-f_B\|^2$ (log scale)")
+        over = (found[column] / found["expected"]).groupby(found["partner"]).median()
+        told[head] = ", ".join(f"{word} {over[word]:.2f}" for word in looks if word in over)
+    plots._legend(figure, axes, columns=5)
     alt = (f"Measured against expected size of LLFC's residual, perceptrons ({made_by}). Median of measured over expected: "
-           + ", ".join(f"{word} {value:.2f}" for word, value in ratio.items()) + ".")
+           + "; ".join(f"{head}: {text}" for head, text in told.items()) + ".")
     return Shown(figure, alt)
 
 

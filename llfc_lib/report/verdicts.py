@@ -518,7 +518,21 @@ def cooccurs(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, s
     return agreement_of(holds), evidence, ours, word
 
 
+def lemma_bound(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
+    """No network between errs more often than 2 epsilon, in every pair. Evidence: partners displaced at random break that."""
+    def within(role: str, kind: str) -> tuple[pd.Series, pd.Series]:
+        highest = numbers(frame, "error_between", role, kind).groupby("pair").max()
+        share = highest / numbers(frame, "twice_epsilon", role, kind).groupby("pair").mean().reindex(highest.index)
+        return share, share <= 1
+
+    measured(frame, "error_between")
+    (share, holds), (_, displaced) = within("value", ""), within("null", "rotation matched")
+    evidence = NO_NULL if displaced.empty else EXCEEDS_NOT if displaced.all() else EXCEEDS
+    return (agreement_of(holds), evidence, f"holds in {int(holds.sum())} of {len(holds)} pairs; highest error between over $2\\epsilon$: {spread(share)}",
+            f"partners displaced at random: holds in {int(displaced.sum())} of {len(displaced)}" if len(displaced) else NOTHING)
+
+
 RULES = {rule.__name__: rule for rule in (connected, cosine, coefficient, commutativity, additivity, endpoints,
                                           stitched_numbers, resembles, learning_rate, profile, separates, transfer, spawn_epoch,
                                           cooccurs, same_weights, low_rank_weights, low_rank_features, low_rank_living_weights,
-                                          low_rank_living_features, not_connected, joint, widths)}
+                                          low_rank_living_features, not_connected, joint, widths, lemma_bound)}
