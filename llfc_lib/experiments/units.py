@@ -35,7 +35,7 @@ from llfc_lib.training.recipes import MATCHED, PAIRS, QUEUE, Recipe, check_profi
 MEASURE_VERSION = {"pair": 2, "t=1": 1, "matched": 2}
 #: The same for parts that only matched networks have.
 MATCHED_VERSION = {"match": 1, "spectra": 3}
-OTHER_VERSION = {"joint": 1, "sweep": 2, "decomposition": 2}
+OTHER_VERSION = {"joint": 1, "sweep": 2, "decomposition": 3}
 
 
 def version_key(part: str) -> str:

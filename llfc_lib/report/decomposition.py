@@ -84,7 +84,7 @@ def _sizes(axis: Axes, frame: pd.DataFrame, sites: Sequence[str], name: str, alp
                       label=word if fill != "none" else None)
     plots._log(axis)
     axis.set_ylabel(r"$\|e\|^2/\|f_A-f_B\|^2$ (log scale)")
-    axis.set_title("size of the residual (open: after the best factor c)", loc="left", fontsize=8)
+    axis.set_title("size of the residual (open: after the best c)", loc="left", fontsize=8)
     plots._site_axis(axis, sites)
 
 
@@ -109,6 +109,41 @@ def origins(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
 def _share(rows: pd.DataFrame, source: str, role: str, kind: str, site: str, alpha: float) -> str:
     values = at(numbers(rows, f"origin_{source}", role, kind), site=site, alpha=alpha)
     return f"{values.mean():.2f}" if len(values) else NOTHING
+
+
+def every_pair(frame: pd.DataFrame, alpha: float = 0.5) -> Shown:
+    """The shares of :func:`origins`, drawn: a bar a recipe and partner, at the last hidden site and at the logits."""
+    chosen = frame.copy(deep=False)
+    chosen.attrs = {**frame.attrs, "reductions": ""}
+    bars = [(name, word, who) for name in recipes_in(frame, spawned_at=True) for word, who in partners(name).items()
+            if len(numbers(of(frame, name), "e_over_d", *who))]
+    places = np.cumsum([1.0 + 0.6 * (word == WHO["pair"]) for _, word, _ in bars])
+    figure, axes, made_by = plots._figure(chosen, 2, 0.155 * places[-1] + 1.2)
+    lightest: dict[str, float] = {}
+    for axis, logits in zip(axes, (False, True)):
+        left = np.zeros(len(bars))
+        for source in SOURCES:
+            values = []
+            for name, _, (role, kind) in bars:
+                rows = of(frame, name)
+                site = "logits" if logits else sites_of(rows, "e_over_d")[-2]
+                found = at(numbers(rows, f"origin_{source}", role, kind), site=site, alpha=alpha)
+                values.append(found.mean() if len(found) else 0.0)
+            if np.any(values):
+                axis.barh(places, values, 0.85, left, color=COLOURS[source], label=WORDS[source], linewidth=0)
+                left = left + np.array(values)
+                lightest[f"{WORDS[source]}, {'logits' if logits else 'last hidden site'}"] = float(np.median([v for v in values if v]))
+        axis.set_title("logits" if logits else "last hidden site", loc="left", fontsize=8)
+        axis.set_xlabel(r"share of $\|e\|^2$ by origin")
+        axis.set_ylim(places[-1] + 1, 0.5)
+        axis.grid(axis="y", visible=False)
+    names = [f"{title(name).replace(', spawning', ' spawned')}: {word}" if word == WHO["pair"] else word for name, word, _ in bars]
+    axes[0].set_yticks(places, names, fontsize=6)
+    axes[1].set_yticks([])
+    plots._legend(figure, axes, columns=5)
+    alt = (f"Origins of LLFC's residual half-way, {len(bars)} kinds of pairs and partners ({made_by}). Median share where there is any: "
+           + ", ".join(f"{what} {value:.2f}" for what, value in lightest.items()) + ".")
+    return Shown(figure, alt)
 
 
 def identity(frame: pd.DataFrame) -> MyST:

@@ -141,10 +141,10 @@ def no_llfc(found: pd.DataFrame) -> MyST:
     return table(pd.DataFrame(lines, columns=columns), "Linearly connected without any barrier, and LLFC fails at every layer.", "tbl-no-llfc")
 
 
-def recipes_in(frame: pd.DataFrame) -> list[str]:
-    """The recipes of a record in the order of the book, without those that ask when to spawn."""
+def recipes_in(frame: pd.DataFrame, spawned_at: bool = False) -> list[str]:
+    """The recipes of a record in the order of the book; those that ask when to spawn only where ``spawned_at``."""
     present = set(recipe_of(frame))
-    return [name for name in RECIPES if name in present and name not in SPAWN_AT]
+    return [name for name in RECIPES if name in present and (spawned_at or name not in SPAWN_AT)]
 
 
 def title(name: str) -> str:

@@ -210,8 +210,9 @@ class Decomposition:
 
     Per site and alpha: "e_over_m" = |e|^2 / |m|^2, "e_over_d" = |e|^2 / |f_A - f_B|^2, for every part "share_<part>" =
     <part, e> / |e|^2 (signed; they add up to 1), "size_<part>" = |part|^2 / |e|^2 and "origin_<source>" = <origin, e> / |e|^2;
-    "identity_error" = |sum of parts - e| / |m|. Definition 2 allows a factor c: "turned_over_d" and "turned_<part>" are "e_over_d" and
-    "share_<part>" of what is left of e beside the whole set's m, e - (<e, m> / |m|^2) m. For a chain of linear maps and ReLUs "bound" = the bound on |e| over |e|.
+    "identity_error" = |sum of parts - e| / |m|. Definition 2 allows a factor: "c" is the best one of the set, <f_alpha, m> / |f_alpha|^2,
+    "turned_over_d" = |c f_alpha - m|^2 / |f_A - f_B|^2, and "turned_<part>" = <part, c f_alpha - m> / |c f_alpha - m|^2 (they add up to 1).
+    For a chain of linear maps and ReLUs "bound" = the bound on |e| over |e|.
     Per ReLU "flips", the share of units and images at which A and B differ in sign, and "active", the share above 0.
     Per map (site = its name; not the first) "moved" = |dH|^2 / |H|^2, H the mean of H_A and H_B; "fresh" = |dZ - W dH|^2 over that plus
     |W dH|^2, W the mean of W_A and W_B; "aligned" = |dW dH|^2 |H|^2 / (|dW H|^2 |dH|^2), which is 1 for a dW in unrelated directions.
@@ -285,13 +286,14 @@ class Decomposition:
         at = {"site": where[1], "alpha": where[2]}
         found = [Row("e_over_m", ratio(s["ee"], s["mm"]), **at), Row("e_over_d", ratio(s["ee"], s["dd"]), **at),
                  Row("identity_error", ratio(s["rr"], s["mm"]) ** 0.5, **at)]
-        along = ratio(s["em"], s["mm"])
-        turned = max(s["ee"] - along * s["em"], 0.0)
-        found.append(Row("turned_over_d", ratio(turned, s["dd"]), **at))
+        ff = s["mm"] + 2 * s["em"] + s["ee"]
+        c = ratio(s["mm"] + s["em"], ff)
+        turned = ratio(max(s["mm"] * s["ee"] - s["em"] ** 2, 0.0), ff)
+        found += [Row("c", c, **at), Row("turned_over_d", ratio(turned, s["dd"]), **at)]
         for part in PARTS:
             if f"e {part}" in known:
                 found += [Row(f"share_{part}", ratio(s[f"e {part}"], s["ee"]), **at), Row(f"size_{part}", ratio(s[f"size {part}"], s["ee"]), **at),
-                          Row(f"turned_{part}", ratio(s[f"e {part}"] - along * s[f"m {part}"], turned), **at)]
+                          Row(f"turned_{part}", ratio(c * s[f"e {part}"] + (c - 1) * s[f"m {part}"], turned), **at)]
         return found + [Row(f"origin_{name}", ratio(s[f"origin {name}"], s["ee"]), **at) for name in SOURCES if f"origin {name}" in known]
 
     def _bounds(self) -> list[Row]:
