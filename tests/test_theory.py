@@ -209,6 +209,9 @@ def test_the_metric_is_the_split_of_the_whole_set():
     assert find(rows, "flips", site="FC 1").mean == pytest.approx(float((z_a * z_b < 0).double().mean()))
     assert find(rows, "active", site="FC 1").mean == pytest.approx(float(((z_a > 0).double() + (z_b > 0).double()).mean() / 2))
     h_a, h_b = (F.relu(z) for z in (z_a, z_b))
+    d_z = z_a - z_b
+    assert find(rows, "flipped", site="FC 1").mean == pytest.approx(float(d_z[z_a * z_b < 0].square().sum() / d_z.square().sum()))
+    assert find(rows, "passed", site="FC 1").mean == pytest.approx(float((h_a - h_b).square().sum() / d_z.square().sum()))
     assert find(rows, "moved", site="FC 2").mean == pytest.approx(float((h_a - h_b).square().sum() / (0.5 * (h_a + h_b)).square().sum()))
     d_w, w = a.fc2.weight - b.fc2.weight, 0.5 * (a.fc2.weight + b.fc2.weight)
     below = (h_a - h_b) @ w.T
@@ -372,7 +375,7 @@ def test_gaussian_networks_are_as_linear_as_expected(width, t):
 def test_the_expectation_is_of_second_order_in_alpha_and_refuses_other_networks():
     whole, quarter = (generic.gaussian_ratio(0.1, 3, alpha) for alpha in (0.5, 0.1))
     assert [q / w for q, w in zip(quarter, whole)] == pytest.approx([(0.09 / 0.25) ** 2] * 3)
-    assert generic.relu_term(0.1, 0.5, 0.5) == pytest.approx(0.1 / 0.5 / 24)
+    assert generic.relu_term(0.1, 0.5, 0.5) == pytest.approx(0.1 / 0.5 / 48)
     assert generic.layer_term(0.02, 0.3, 0.25, 0.5) == pytest.approx(0.75 * 0.02 + 0.25 * 0.3 / 16)
     with pytest.raises(ValueError, match="no chain"):
         generic.expected(measure(conv(0), near(conv(0), 1), loader(shape=(2, 5, 5)), [Decomposition()]))

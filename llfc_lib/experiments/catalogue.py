@@ -23,7 +23,7 @@ _FACTORS = ("residual", "factor_weights", "factor_features", "factor_weights_aft
 JOINT = {*_FACTORS, *(f"{f}_share" for f in _FACTORS), "swaps_tried", "swaps", "converged", "loss_half_way", "tiny_error"} | _OVER
 
 
-DECOMPOSED = {"e_over_m", "e_over_d", "turned_over_d", "c", "identity_error", "bound", "flips", "active", "moved", "fresh", "aligned",
+DECOMPOSED = {"e_over_m", "e_over_d", "turned_over_d", "c", "identity_error", "bound", "flips", "active", "flipped", "passed", "moved", "fresh", "aligned",
               *(f"{what}_{part}" for what in ("share", "turned") for part in PARTS), *(f"origin_{source}" for source in SOURCES)}
 LEMMA = {"error_between", "error_mean_logits", "error_either", "twice_epsilon", "not_certified", "not_certified_scaled"}
 

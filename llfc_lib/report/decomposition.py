@@ -169,7 +169,7 @@ def expected_table(frame: pd.DataFrame, alpha: float = 0.5) -> pd.DataFrame:
         if len(maps) != len(sites) - 1 or numbers(rows, "bound").empty:
             continue
         for word, (role, kind) in partners(name).items():
-            found = {q: numbers(rows, q, role, kind) for q in ("e_over_d", "turned_over_d", "moved", "fresh", "flips", "active", "aligned")}
+            found = {q: numbers(rows, q, role, kind) for q in ("e_over_d", "turned_over_d", "moved", "fresh", "flips", "flipped", "passed", "aligned")}
             for pair in rows["pair"].unique():
                 values = {(q, site): value for q in found if "_over_" not in q
                           for (_, site, _, _), value in at(found[q], pair=pair).items()}

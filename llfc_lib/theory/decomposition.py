@@ -213,7 +213,8 @@ class Decomposition:
     "identity_error" = |sum of parts - e| / |m|. Definition 2 allows a factor: "c" is the best one of the set, <f_alpha, m> / |f_alpha|^2,
     "turned_over_d" = |c f_alpha - m|^2 / |f_A - f_B|^2, and "turned_<part>" = <part, c f_alpha - m> / |c f_alpha - m|^2 (they add up to 1).
     For a chain of linear maps and ReLUs "bound" = the bound on |e| over |e|.
-    Per ReLU "flips", the share of units and images at which A and B differ in sign, and "active", the share above 0.
+    Per ReLU "flips", the share of units and images at which A and B differ in sign, "active", the share above 0, "flipped", the share of
+    |dZ|^2 where the signs differ, and "passed" = |dH|^2 / |dZ|^2.
     Per map (site = its name; not the first) "moved" = |dH|^2 / |H|^2, H the mean of H_A and H_B; "fresh" = |dZ - W dH|^2 over that plus
     |W dH|^2, W the mean of W_A and W_B; "aligned" = |dW dH|^2 |H|^2 / (|dW H|^2 |dH|^2), which is 1 for a dW in unrelated directions.
     """
@@ -259,8 +260,11 @@ class Decomposition:
         self._add(("site", self.names[step.node], alpha), **sums)
 
     def _signs(self, step: Step) -> None:
-        self._add(("relu", self.relus[step.node]), flips=(step.a * step.b < 0).double().sum(), n=torch.tensor(float(step.a.numel())),
-                  active=0.5 * ((step.a > 0).double().sum() + (step.b > 0).double().sum()))
+        flips, delta = (step.a * step.b < 0).to(step.a.dtype), step.a - step.b
+        passed = torch.relu(step.a) - torch.relu(step.b)
+        self._add(("relu", self.relus[step.node]), flips=flips.double().sum(), n=torch.tensor(float(step.a.numel())),
+                  active=0.5 * ((step.a > 0).double().sum() + (step.b > 0).double().sum()),
+                  flipped=dot(delta * flips, delta), passed=dot(passed, passed), moved=dot(delta, delta))
 
     def _map(self, step: Step) -> None:
         m = self.maps[step.node]
@@ -279,7 +283,8 @@ class Decomposition:
     def _rows_of(self, where: tuple) -> list[Row]:
         s, known = self.sums[where], self.sums[where].total
         if where[0] == "relu":
-            return [Row(quantity, ratio(s[quantity], s["n"]), site=where[1]) for quantity in ("flips", "active")]
+            return [Row(quantity, ratio(s[quantity], s[of]), site=where[1])
+                    for of, quantities in (("n", ("flips", "active")), ("moved", ("flipped", "passed"))) for quantity in quantities]
         if where[0] == "map":
             return [Row("moved", ratio(s["dd"], s["hh"]), site=where[1]), Row("fresh", ratio(s["ff"], s["ff"] + s["cc"]), site=where[1]),
                     Row("aligned", ratio(s["xx"] * s["hh"], s["ww"] * s["dd"]), site=where[1])]

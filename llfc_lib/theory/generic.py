@@ -5,9 +5,9 @@ Let r = |e|^2 / |f_A - f_B|^2. If dW points in directions that have nothing to d
 - what e was below is carried as the difference of features is: r stays, but weighs only with the share 1 - fresh of |dZ|^2 that comes
   from below;
 - |dW dH|^2 / |dW H|^2 = |dH|^2 / |H|^2 =: moved, so that the commutativity residual adds fresh (alpha (1 - alpha))^2 moved;
-- at a ReLU, a pre-activation that moves by delta flips with probability p_0 |delta|, p_0 its density at 0. The gap is then a triangle of
-  height alpha (1 - alpha) |delta|, so E gap^2 = p_0 E|delta|^3 (alpha (1 - alpha))^2 / 3. For Gaussian delta that is
-  (2/3) (alpha (1 - alpha))^2 flips E delta^2, and only the share ``active`` of E delta^2 is in |f_A - f_B|^2.
+- at a ReLU, a pre-activation that moves by delta from z flips if z lies in an interval of length |delta|, over which the gap is a triangle of
+  height alpha (1 - alpha) |delta|: its mean square given a flip is (alpha (1 - alpha))^2 delta^2 / 3. So it adds (alpha (1 - alpha))^2 / 3 times
+  "flipped", the share of |dZ|^2 at flips, over "passed", the share of |dZ|^2 that passes the ReLU. For normal delta flipped is twice the share of flips.
 
 Chapter A.2 has the derivation.
 """
@@ -23,9 +23,9 @@ from llfc_lib.models import MLP
 from llfc_lib.streams import generator
 
 
-def relu_term(flips: float, active: float, alpha: float) -> float:
-    """What a ReLU adds to r: (2/3) (alpha (1 - alpha))^2 flips / active."""
-    return 2 / 3 * (alpha * (1 - alpha)) ** 2 * flips / active if active else 0.0
+def relu_term(flipped: float, passed: float, alpha: float) -> float:
+    """What a ReLU adds to r: (alpha (1 - alpha))^2 / 3 flipped / passed."""
+    return (alpha * (1 - alpha)) ** 2 / 3 * flipped / passed if passed else 0.0
 
 
 def layer_term(below: float, moved: float, fresh: float, alpha: float) -> float:
@@ -34,7 +34,7 @@ def layer_term(below: float, moved: float, fresh: float, alpha: float) -> float:
 
 
 def expected(rows: Sequence[Row], alpha: float = 0.5) -> dict[str, float]:
-    """r at every site of a chain of maps and ReLUs, from the rows "moved", "fresh", "flips" and "active" that
+    """r at every site of a chain of maps and ReLUs, from the rows "moved", "fresh", "flipped" and "passed" that
     :class:`~llfc_lib.theory.decomposition.Decomposition` measured on a pair: what they would give a pair without structure.
 
     ValueError if a row is missing: not such a chain.
@@ -54,8 +54,8 @@ def chain(sites: Sequence[str], maps: Sequence[str | None], values: dict[tuple[s
     for site, m in zip(sites, maps, strict=True):
         if m is not None:
             r = layer_term(r, values["moved", m], values["fresh", m], alpha)
-        if ("flips", site) in values:
-            r += relu_term(values["flips", site], values["active", site], alpha)
+        if ("flipped", site) in values:
+            r += relu_term(values["flipped", site], values["passed", site], alpha)
         found[site] = r
     return found
 
