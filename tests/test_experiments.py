@@ -16,7 +16,6 @@ from llfc_lib import ROOT
 from llfc_lib.experiments import pairs, publish, queue, units
 from llfc_lib.experiments.catalogue import EXPERIMENTS, experiment
 from llfc_lib.experiments.units import Busy, Unit, plan
-from llfc_lib.metrics.rows import Row
 from llfc_lib.report import records
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import CheckpointError

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
+from torch.optim.adam import adam
 
 from llfc_lib.data import Dataset
 from llfc_lib.experiments import matched, pairs
@@ -99,11 +100,15 @@ def tiny_networks(data: Dataset, images: Loader, hidden: tuple[int, ...], number
                               )[:-1].to(x.dtype).eval() for _ in range(number)]
     weights, _ = stack_module_state(nets)
     every = vmap(lambda w: functional_call(nets[0], w, (x,)))  # networks x images x classes
-    adam = torch.optim.Adam(weights.values(), lr=1e-2)
+    learned = list(weights.values())
+    means, squares = ([torch.zeros_like(w) for w in learned] for _ in range(2))
+    counts = [torch.zeros(()) for _ in learned]
     for _ in range(steps):
-        adam.zero_grad()
-        F.cross_entropy(every(weights).flatten(0, 1), y.repeat(number), reduction="sum").div(len(y)).backward()
-        adam.step()
+        loss = F.cross_entropy(every(weights).flatten(0, 1), y.repeat(number), reduction="sum").div(len(y))
+        gradients = torch.autograd.grad(loss, learned)
+        with torch.no_grad():  # torch.optim.Adam does the same, but takes seconds to import the compiler first
+            adam(learned, list(gradients), means, squares, [], counts, amsgrad=False, beta1=0.9, beta2=0.999, lr=1e-2, weight_decay=0.0,
+                 eps=1e-8, maximize=False)
     for k, net in enumerate(nets):
         net.load_state_dict({name: w[k].detach() for name, w in weights.items()})
     with torch.no_grad():

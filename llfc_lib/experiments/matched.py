@@ -20,7 +20,7 @@ from llfc_lib.models.statistics import recomputed
 from llfc_lib.models.view import View
 from llfc_lib.models.weights import interpolate
 from llfc_lib.streams import generator
-from llfc_lib.training.recipes import Recipe, recipe
+from llfc_lib.training.recipes import recipe
 
 CHECKED_ON = 8  # images on which f(pi(B)) = f(B) is checked before every experiment
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import permutations as all_orders
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -231,7 +232,7 @@ def enumerate_minimum(residual: Residual, of: str = "value") -> Enumeration:
             table = _table(residual, layer, inner[k], outer[k], of)
             shape = [1] * (k - 1) + [len(table)] * (k > 0) + [table.shape[1]] * (k < len(names))
             values += table.reshape(shape + [1] * (len(names) - len(shape)))
-    index = torch.unravel_index(values.argmin(), values.shape)
+    index = np.unravel_index(int(values.argmin()), values.shape)  # torch's imports sympy first
     return Enumeration({name: o[i] for name, o, i in zip(names, orders, index)}, float(values.min()), values)
 
 

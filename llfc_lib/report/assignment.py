@@ -1,17 +1,21 @@
-"""Tables and figures of chapter A.3, from :mod:`llfc_lib.theory.assignment`."""
+"""Tables and figures of chapter A.3, and the list of what is wrong or imprecise in it, from :mod:`llfc_lib.theory`'s
+identities, assignment problems and reduction."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from llfc_lib.experiments.joint import NULLS, QUANTILES
 from llfc_lib.report.plots import BLUE, GREEN, GREY, ORANGE, STYLE, WIDTH, Shown
 from llfc_lib.report.select import at, numbers, of
-from llfc_lib.report.tables import MyST, table
-from llfc_lib.report.tables import _made_by as made_by
-from llfc_lib.theory.assignment import IDENTITIES, MINIMISED, ROUNDING, SLIPS
+from llfc_lib.report.tables import MyST, made_by, table
+from llfc_lib.theory import assignment, hardness
+from llfc_lib.theory.assignment import MINIMISED, ROUNDING
+from llfc_lib.theory.identities import IDENTITIES, deviation, expanded_objective, printed_objective
 
 EXACT = 1e-12  # below this a deviation is rounding, which differs between processors
 Frames = Mapping[str, pd.DataFrame]  # by what was drawn
@@ -117,12 +121,13 @@ def coupling(frames: Frames) -> MyST:
 def relaxations(frame: pd.DataFrame) -> MyST:
     """From the record "joint": where the linear matchings of tiny networks end, as a distribution over draws."""
     frame, rows = of(frame, "mlp_mnist_perm_weight"), []  # on whose data the tiny ones learn
-    sites = numbers(frame, "rank", "null", "random order").index.get_level_values("site").unique()
+    kinds, quantities = ("activation", "weight", "random order"), ("at_minimum", "rank", *(f"over_minimum/{q:g}" for q in QUANTILES))
+    found = {kind: [numbers(frame, quantity, "null" if kind in NULLS else "value", kind) for quantity in quantities] for kind in kinds}
+    sites = found["random order"][1].index.get_level_values("site").unique()
     for site in sorted(sites, key=lambda site: (" and " in site, site.split(", ")[1], site)):
         cells = []
-        for kind, role in (("activation", "value"), ("weight", "value"), ("random order", "null")):
-            at_minimum, rank, *over = (at(numbers(frame, quantity, role, kind), site=site).mean() for quantity in (
-                "at_minimum", "rank", "over_minimum/0.1", "over_minimum/0.5", "over_minimum/0.9"))
+        for kind in kinds:
+            at_minimum, rank, *over = (at(values, site=site).mean() for values in found[kind])
             cells.append(f"{100 * at_minimum:.0f} %; {' / '.join(f'{value:.2f}' for value in over)}; {100 * rank:.2g} %")
         rows.append((site, *cells))
     return table(pd.DataFrame(rows, columns=["network", "activation matching", "weight matching", "random order (null)"]),
@@ -141,6 +146,36 @@ def reduction(found: pd.DataFrame) -> MyST:
                "spread of what matchings minimise"]
     return table(pd.DataFrame(rows, columns=columns), "The reduction against brute force: two networks per graph, all orders of the hidden layer.",
                  "tbl-a3-reduction")
+
+
+@dataclass(frozen=True)
+class Slip:
+    """``kind``: "error" changes a result, "gap" is a step that does not follow, "wording" is neither. ``numbers``: the functions
+    that measure it."""
+
+    where: str
+    kind: str
+    printed: str
+    instead: str
+    numbers: tuple[Callable, ...]
+
+
+SLIPS = (
+    Slip("first line", "wording", r"the minimum is over $P^{(\ell)}$ for all $\ell$",
+         r"$P^{(0)}=P^{(L)}=1$, else the logits are exchanged; only then are there $L-1$ problems", (assignment.enumerate_terms,)),
+    Slip("first block, third line", "error", r"$\|X-Y\|^2$ expanded with $+\langle X,Y\rangle$",
+         r"$-2\langle X,Y\rangle$; the printed line has another minimiser", (printed_objective, expanded_objective, assignment.consequences)),
+    Slip("throughout", "wording", r"$\arg\min\ldots\iff\arg\min\ldots$",
+         "sets are equal, not equivalent; in F3 and S4 the objectives differ by a constant, elsewhere they are equal", (deviation,)),
+    Slip("after the first term", "gap", "each problem is a quadratic assignment problem, hence NP-hard",
+         "both matrices are Gram matrices and the linear part is tied to one of them: a special case, which the theorem here shows to be hard",
+         (assignment.koopmans_beckmann, hardness.hamiltonian_networks)),
+    Slip("last sentence", "gap", "a sum of such terms is NP-hard",
+         "does not follow: with equal last weights the first term stays hard and the sum is 0 at the identity; true by the theorem here",
+         (hardness.hamiltonian_networks, hardness.verified)),
+    Slip("last sentence", "gap", "the sum cannot be simplified further",
+         r"for $L=2$ all three terms together are one quadratic assignment problem, of Lawler's form", (assignment.lawler_form,)),
+)
 
 
 def slips() -> MyST:

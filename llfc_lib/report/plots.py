@@ -676,8 +676,8 @@ def joint(frame: pd.DataFrame) -> Shown:
     sites = sorted((site for site in tiny if site.endswith(", trained")), key=lambda site: (" and " in site, site))
     for role, kind, colour, shift in (("null", "random order", GREY, -0.24), ("value", "weight", ORANGE, -0.08), ("value", "activation", GREEN, 0.08),
                                       ("value", "local search", BLUE, 0.24)):
-        low, middle, high = (np.array([at(numbers(frame, f"over_minimum/{q}", role, kind), site=site).mean() for site in sites])
-                             for q in ("0.1", "0.5", "0.9"))
+        low, middle, high = (np.array([at(values, site=site).mean() for site in sites])
+                             for values in (numbers(frame, f"over_minimum/{q}", role, kind) for q in ("0.1", "0.5", "0.9")))
         axes[1].errorbar(np.arange(len(sites)) + shift, middle, [middle - low, high - middle], fmt="o", color=colour, markersize=4, linewidth=1,
                          label=f"tiny: {kind}")
     axes[1].set_xticks(range(len(sites)), [site.removesuffix(" units, trained").replace(" and ", ", ") for site in sites])

@@ -34,7 +34,7 @@ def table(frame: pd.DataFrame, caption: str, name: str) -> MyST:
     return MyST("\n".join([*lines, ":::"]))
 
 
-def _made_by(frame: pd.DataFrame) -> str:
+def made_by(frame: pd.DataFrame) -> str:
     """The profile, data set and pairs behind a table, for its caption."""
     a, count = frame.attrs, frame["pair"].nunique()
     reduced = f" Reduced: {a['reductions'].replace(' -> ', ' → ')}." if a["reductions"] and a["profile"] != "smoke" else ""
@@ -73,7 +73,7 @@ def distances(frame: pd.DataFrame) -> MyST:
     columns = ["recipe", "pairs", "weight distance", "disagreement (%)", "test error of the ends (%)",
                "error barrier above the chord (points)", "loss barrier above the chord (nats)"]
     return table(pd.DataFrame(rows, columns=columns),
-                 f"How far the two networks of a pair are apart: mean ± standard deviation over pairs. {_made_by(frame)}",
+                 f"How far the two networks of a pair are apart: mean ± standard deviation over pairs. {made_by(frame)}",
                  _label(frame, f"tbl-distances-{frame.attrs['profile']}"))
 
 
@@ -95,7 +95,7 @@ def matching(frame: pd.DataFrame) -> MyST:
     again = "; losses with recomputed running statistics" * (set(recipes) <= set(MATCHED_SPAWNED))
     columns = ["setting", "pairs", r"$\langle A,\pi(B)\rangle$, random order", "before matching", "matched", "training loss half-way, random order",
                "before matching (nats)", "matched (nats)", "training loss of what was tried, and work"]
-    return table(pd.DataFrame(rows, columns=columns), f"What matching finds: mean ± standard deviation over pairs{again}. {_made_by(frame)}",
+    return table(pd.DataFrame(rows, columns=columns), f"What matching finds: mean ± standard deviation over pairs{again}. {made_by(frame)}",
                  _label(frame, "tbl-matching"))
 
 
@@ -117,7 +117,7 @@ def joint(frame: pd.DataFrame) -> MyST:
     columns = ["network", "draws", "error", *(f"{kind}: {what}" for kind in ("activation", "weight", "search") for what in ("at minimum", "median (90 %)")),
                "random order: median", "activation: its factor at minimum", "weight: its factor at minimum"]
     return table(pd.DataFrame(rows, columns=columns), "Tiny networks, all permutations looked at: share of draws in which each order has the least "
-                 f"residual, and the residual over its least value. {_made_by(frame)}", "tbl-joint")
+                 f"residual, and the residual over its least value. {made_by(frame)}", "tbl-joint")
 
 
 def living(weights: pd.DataFrame, features: pd.DataFrame) -> MyST:
@@ -130,7 +130,7 @@ def living(weights: pd.DataFrame, features: pd.DataFrame) -> MyST:
             for site in sites_of(features, "living_units")]
     data = recipe_of(weights).iloc[0].split("_")[1]
     return table(pd.DataFrame(rows, columns=["layer", *columns]), f"Stable rank over $n$, of the units that enter (weights) or are there (features), with and "
-                 f"without units that respond to no test image: mean ± standard deviation over pairs. {_made_by(weights)}", f"tbl-living-{data}")
+                 f"without units that respond to no test image: mean ± standard deviation over pairs. {made_by(weights)}", f"tbl-living-{data}")
 
 
 WHICH = {"": "after the ReLU", "(pre)": "before the ReLU", "(raw)": "before normalisation"}
@@ -151,7 +151,7 @@ def llfc(frame: pd.DataFrame, suffix: str = "", alpha: float = 0.5, statistics: 
     which = WHICH[suffix] + (", statistics recomputed" if statistics == "recomputed" else "")
     name = {"": "post", "(pre)": "pre", "(raw)": "raw"}[suffix] + ("-recomputed" if statistics == "recomputed" else "")
     return table(pd.DataFrame(rows, columns=columns), f"LLFC at α = {alpha:g}, {which}: mean ± standard deviation over "
-                 f"pairs. {_made_by(chosen)}", _label(frame, f"tbl-llfc-{name}"))
+                 f"pairs. {made_by(chosen)}", _label(frame, f"tbl-llfc-{name}"))
 
 
 def readings(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
@@ -169,7 +169,7 @@ def readings(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
     columns = ["features", "running statistics", "layers", "ratio, mean over layers", "ratio, largest", "at most a tenth",
                r"$1-\mathrm{coef}_\alpha$, mean"]
     return table(pd.DataFrame(rows, columns=columns), f"Which features, which statistics? LLFC at α = {alpha:g}: mean ± standard "
-                 f"deviation over pairs. {_made_by(chosen)}", _label(frame, "tbl-readings"))
+                 f"deviation over pairs. {made_by(chosen)}", _label(frame, "tbl-readings"))
 
 
 def displaced(frame: pd.DataFrame, quantity: str = "cos_ratio", alpha: float = 0.5) -> MyST:
@@ -191,7 +191,7 @@ def displaced(frame: pd.DataFrame, quantity: str = "cos_ratio", alpha: float = 0
     if len(sites) > verdicts.FEW:  # many layers go down the page
         content = content.set_index("partner of A").T.rename_axis("layer").reset_index()
     return table(content, f"$(1-\\cos_\\alpha)/(1-\\cos_{{A,B}})$ at α = {alpha:g} for B and for partners that training did not make: "
-                 f"mean ± standard deviation over pairs. {_made_by(chosen)}", _label(frame, "tbl-displaced"))
+                 f"mean ± standard deviation over pairs. {made_by(chosen)}", _label(frame, "tbl-displaced"))
 
 
 def commutativity(frame: pd.DataFrame) -> MyST:
@@ -208,7 +208,7 @@ def commutativity(frame: pd.DataFrame) -> MyST:
     rows = [(site, *(spread(v.xs(site, level="site")) if len(v) else NOTHING for v in values.values()))
             for site in sites_of(chosen, "dist_com")]
     return table(pd.DataFrame(rows, columns=["map", *columns]), f"Commutativity of {pair_word(chosen)} pairs, with nulls and "
-                 f"control: mean ± standard deviation over pairs. {_made_by(chosen)}", _label(frame, "tbl-commutativity"))
+                 f"control: mean ± standard deviation over pairs. {made_by(chosen)}", _label(frame, "tbl-commutativity"))
 
 
 def stitching(frame: pd.DataFrame) -> MyST:
@@ -240,7 +240,7 @@ def stitching(frame: pd.DataFrame) -> MyST:
                *(["before normalisation, A to B", "B to A, before"] if len(raw) else []), "null: rotation matched",
                "control: independent"]
     return table(pd.DataFrame(rows, columns=columns), f"Table {number} of the paper beside ours: test errors in percent, mean ± "
-                 f"standard deviation over pairs. {_made_by(chosen)}", f"tbl-{experiment}")
+                 f"standard deviation over pairs. {made_by(chosen)}", f"tbl-{experiment}")
 
 
 def stitched_readings(frame: pd.DataFrame) -> MyST:
@@ -259,7 +259,7 @@ def stitched_readings(frame: pd.DataFrame) -> MyST:
     columns = ["stitched", "layers", "rank correlation with the printed profile", "largest difference of the excess (points)",
                "root mean square (points)", "our largest excess", "printed, same layers"]
     return table(pd.DataFrame(rows, columns=columns), "Stitching after or before normalisation: which gives the printed table? "
-                 "The excess is over the networks alone, mean over pairs and directions. " + _made_by(chosen),
+                 "The excess is over the networks alone, mean over pairs and directions. " + made_by(chosen),
                  _label(frame, "tbl-stitched-readings"))
 
 
