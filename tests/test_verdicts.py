@@ -393,3 +393,15 @@ def test_numbers_of_both_kinds_of_statistics_are_kept_apart():
     assert sorted(["Block 2-1 shortcut", "FC", "Block 2-1 conv 2", "Block 2-1 conv 1", "Conv 1"], key=depth) == [
         "Conv 1", "Block 2-1 conv 1", "Block 2-1 conv 2", "Block 2-1 shortcut", "FC"]
     assert sorted(["FC 1", "Conv 1-1 (raw)", "Conv 5-3", "Conv 1-2"], key=depth) == ["Conv 1-1 (raw)", "Conv 1-2", "Conv 5-3", "FC 1"]
+
+
+@pytest.mark.parametrize("between, displaced, expected", [
+    ((0.03, 0.03), 0.03, (REPRODUCED, EXCEEDS_NOT)), ((0.03, 0.03), 0.05, (REPRODUCED, EXCEEDS)), ((0.03, 0.05), 0.03, (PARTLY, EXCEEDS_NOT)),
+    ((0.05, 0.05), 0.05, (NOT, EXCEEDS)), ((0.03, 0.03), None, (REPRODUCED, NO_NULL))])
+def test_the_bound_of_lemma_1_is_twice_the_larger_error_at_every_alpha(between, displaced, expected):
+    def of_pair(k):
+        made = [Row("twice_epsilon", 0.04), *(Row("error_between", error, alpha=alpha) for alpha, error in zip((0.25, 0.5), (0.01, between[k])))]
+        null = {"role": "null", "kind": "rotation matched"}
+        return made + ([Row("twice_epsilon", 0.04, **null), Row("error_between", displaced, alpha=0.5, **null)] if displaced else [])
+
+    assert outcome("lemma", record(of_pair, pairs=2)) == expected
