@@ -15,7 +15,7 @@ from llfc_lib.experiments.catalogue import EXPERIMENTS
 from llfc_lib.report import records
 from llfc_lib.report.claims import CLAIMS, TABLES, Claim
 from llfc_lib.report.select import at, depth, numbers, recipe_of
-from llfc_lib.training.recipes import RECIPES, SCALE, SPAWN_AT, WIDTHS, recipe
+from llfc_lib.training.recipes import MATCHED_SPAWNED, RECIPES, SCALE, SPAWN_AT, WIDTHS, recipe
 
 CONNECTED_SE = 2.0  # a barrier within two binomial standard errors of the endpoint error is none
 NEGLIGIBLE = 0.1  # "negligible", "close to 0 compared with": at most a tenth
