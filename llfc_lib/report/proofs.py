@@ -9,7 +9,7 @@ from torch import nn
 from llfc_lib.metrics import LLFC, Barrier, Row, measure
 from llfc_lib.models import MLP
 from llfc_lib.report.select import at, numbers, recipe_of
-from llfc_lib.report.tables import MyST, table
+from llfc_lib.report.tables import MyST, made_by, table
 from llfc_lib.report.verdicts import NOTHING, spread
 from llfc_lib.streams import generator, seed_of
 from llfc_lib.theory.construct import NORMALISED, commuting_pair, conditions, normalised_pair, small_images, small_networks
@@ -169,7 +169,8 @@ def lemma(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
                 continue
             lines.append((title(name) if not word else "", word or "the pair", *(spread(v) for v in found.values()), *(spread(v) for v in between.values())))
     columns = ["network", "partner", "2ε", "A or B wrong", "error between", "not certified, c = 1", "not certified, best c"]
-    return table(pd.DataFrame(lines, columns=columns), f"Lemma 1 on trained pairs at α = {alpha:g}, percent of the test images; range over pairs.", "tbl-lemma")
+    return table(pd.DataFrame(lines, columns=columns), f"Lemma 1 on trained pairs at α = {alpha:g}, percent of the test images: mean ± standard "
+                 f"deviation over pairs. {made_by(frame)}", f"tbl-lemma-{frame.attrs['profile'].replace(' ', '-')}")
 
 
 def lemma_numbers(frame: pd.DataFrame, name: str, alpha: float = 0.5) -> Mapping[str, pd.Series]:
