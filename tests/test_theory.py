@@ -189,7 +189,9 @@ def test_the_metric_is_the_split_of_the_whole_set():
         e = s.residual
         assert find(rows, "e_over_d", site=site).mean == pytest.approx(float(e.square().sum() / s.difference.square().sum()), rel=1e-9)
         assert find(rows, "e_over_m", site=site).mean == pytest.approx(float(e.square().sum() / s.mean.square().sum()), rel=1e-9)
+        assert sum(s.shares().values()) == pytest.approx(1) and set(s.shares()) == set(s.parts)
         for name, part in s.parts.items():
+            assert s.shares()[name] == pytest.approx(find(rows, f"share_{name}", site=site).mean, rel=1e-9)
             assert find(rows, f"share_{name}", site=site).mean == pytest.approx(float((part * e).sum() / e.square().sum()), rel=1e-9)
             assert find(rows, f"size_{name}", site=site).mean == pytest.approx(float(part.square().sum() / e.square().sum()), rel=1e-9)
         m, f = s.mean, s.mean + e

@@ -48,6 +48,11 @@ class Split:
     mean: Tensor
     difference: Tensor
 
+    def shares(self) -> dict[str, float]:
+        """<part, e> / |e|^2 of every part: signed, and together 1."""
+        whole = float(dot(self.residual, self.residual))
+        return {name: ratio(float(dot(part, self.residual)), whole) for name, part in self.parts.items()}
+
 
 @torch.no_grad()
 def decompose(a: Network, b: Network, x: Tensor, alpha: float = 0.5, calibration: Sequence[Tensor] | None = None) -> dict[str, Split]:

@@ -87,8 +87,8 @@ def confirm(item: Erratum | Standing) -> Evidence:
 
 def errata_table(section: str) -> MyST:
     """The errata of one section, their checks run now."""
-    rows = [(e.printed, f"{e.slip} *({e.kind})*", e.found_by, confirm(e).numbers, _with_link(e)) for e in ERRATA if e.section == section]
-    columns = ["printed", "the slip", "how it was found", "numbers, computed now", "correction"]
+    rows = [(e.printed, f"{e.slip} *({e.kind})*", f"{e.found_by} **Now:** {confirm(e).numbers.rstrip(chr(46))}.", _with_link(e)) for e in ERRATA if e.section == section]
+    columns = ["printed", "the slip", "how it was found, and what the check gives now", "correction"]
     title = "Slips throughout the appendix." if section == "throughout" else f"Slips in {section}."
     return table(pd.DataFrame(rows, columns=columns), title, f"tbl-errata-{section.replace('.', '').lower()}")
 
