@@ -432,3 +432,42 @@ def test_tiny_draws_are_pairs_of_unlike_networks_on_the_same_images():
     (layers,) = tiny_draws(load("digits", normalise="pixels in [0, 1]"), (3, 2), 1, 1, images=10)
     assert [tuple(t.w_a.shape) for t in layers] == [(3, 64), (2, 3), (10, 2)] and layers[1].h_b.shape == (3, 10)
     assert torch.equal(layers[0].h_a, layers[0].h_b) and not torch.equal(layers[0].w_a, layers[0].w_b)
+
+
+def test_planted_orders_are_optimal_without_noise_and_not_the_identity():
+    for layer in a.planted_layers(5, 20, 4, noise=0.0):
+        values = a.qap_values(layer.w_a, layer.h_a, layer.h_b, a.all_orders(5))
+        best = a.all_orders(5)[int(values.argmin())]
+        torch.testing.assert_close(layer.h_b[best], layer.h_a)  # the order that was planted, found again
+        torch.testing.assert_close(layer.w_b[:, best], layer.w_a)
+        assert best.tolist() != list(range(5)) or not torch.equal(layer.h_a, layer.h_b)
+    assert any(not torch.equal(layer.h_a, layer.h_b) for layer in a.planted_layers(5, 20, 4, noise=0.0))
+
+
+def test_what_is_said_of_every_method_is_what_enumeration_says():
+    draws = [identities.random_layers((5, 5, 5), 20, "excess", k)[1] for k in range(3)]
+    found = a.solved(draws).set_index(["draw", "term", "method"])
+    for k, layer in enumerate(draws):
+        for term, t in (("first", layer), ("second", layer.exchanged())):
+            every = torch.stack([(t.w_a @ (t.h_a - t.h_b[p])).square().sum() for p in a.all_orders(5)])
+            for method in a.METHODS[1:]:
+                p = a.solve_qap(t.w_a, t.h_a, t.h_b, method, k)
+                excess = float(((t.w_a @ (t.h_a - t.h_b[p])).square().sum() - every.min()) / (every.mean() - every.min()))
+                assert found.loc[(k, term, method), "excess"] == pytest.approx(excess, abs=1e-9)
+                assert found.loc[(k, term, method), "optimal"] == (excess < 1e-9)
+    chance = a.solved([identities.random_layers((5, 5, 5), 20, "chance", k)[1] for k in range(12)])
+    assert 0.6 < chance[chance["method"] == "random order"]["excess"].mean() < 1.4
+    assert all(bool((layer.h_a >= 0).all()) and bool((layer.h_a == 0).any()) for layer in draws)  # features after a ReLU
+
+
+def test_units_are_taken_from_all_layers_in_turn():
+    layers = [identities.random_layers((9, 9, 9), 20, "turns", k)[1] for k in range(3)]
+    for k, few in enumerate(a.few_units(layers, 4, 6)):
+        whole = layers[k % 3]
+        assert all(any(torch.equal(row, other) for other in whole.h_a) for row in few.h_a) and few.w_a.shape == (9, 4)
+
+
+def test_the_null_of_a_wrong_objective_is_a_random_order():
+    draws = [identities.random_layers((4, 4, 4, 4), 15, "null", k) for k in range(20)]
+    rank = a.consequences(draws, "null").groupby("minimised")["rank"].mean()
+    assert 0.25 < rank[a.MINIMISED[-1]] < 0.75 and rank[a.MINIMISED[3]] < 0.2

@@ -386,3 +386,56 @@ def test_the_expectation_is_of_second_order_in_alpha_and_refuses_other_networks(
 def test_displaced_partners_can_be_decomposed():
     rows = displacement_null(mlp(0), near(mlp(0), 1), loader(), lambda: [Decomposition(), Margins((0.5,))], "rotation", matched=True, draws=2)
     assert {r.role for r in rows} == {"null"} and sum(r.mean for r in rows if r.quantity.startswith("share_") and r.site == "FC 2") == pytest.approx(1)
+
+
+def test_shares_of_lemma_1_are_counted_as_they_are_named():
+    """Five images, two classes, counted by hand at alpha = 1/4: logits of A and B are given by the images themselves."""
+    a, b = (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).double().eval() for _ in range(2))
+    for net, columns in ((a, (0, 1)), (b, (2, 3))):
+        for p in net.parameters():
+            p.data.zero_()
+        net[0].weight.data = torch.eye(4, dtype=torch.float64)
+        net[2].weight.data[[0, 1], list(columns)] = 1.0
+    x = torch.tensor([[4, 1, 4, 1], [4, 1, 1, 3], [1, 4, 4, 1], [1, 2, 1, 9], [4, 1, 4, 0.9]], dtype=torch.float64)
+    y = torch.tensor([0, 0, 0, 1, 0])  # A errs on the third, B on the second; m = (x_A + 3 x_B) / 4 on the second: margin (3 - 6) / 4
+    rows = measure(a, b, [(x, y)], [Margins((0.25,))])
+    share = {r.quantity: r.mean for r in rows}
+    assert share["error_either"] == pytest.approx(2 / 5) and share["twice_epsilon"] == pytest.approx(2 / 5)
+    assert share["error_between"] == share["error_mean_logits"] == pytest.approx(1 / 5)  # f_alpha = m here: one layer differs
+    assert share["not_certified"] == share["not_certified_scaled"] == pytest.approx(2 / 5)
+    b[2].bias.data[:] = torch.tensor([0.0, 7.0])  # now B errs on four, A on one
+    rows = measure(a, b, [(x, y)], [Margins((0.25,))])
+    share = {r.quantity: r.mean for r in rows}
+    assert share["twice_epsilon"] == pytest.approx(2 * 4 / 5) and share["error_either"] == pytest.approx(4 / 5)
+
+
+def test_a_factor_and_a_shift_of_all_logits_cost_nothing_and_only_then():
+    mean, y = torch.tensor([[3.0, 1.0, -1.0]], dtype=torch.float64), torch.tensor([0])
+    for moved, plain, scaled in ((mean, True, True), (0.1 * mean, False, True), (mean + 5, False, True), (0.1 * mean + 5, False, True),
+                                 (-mean, False, False), (mean[:, [1, 0, 2]], False, False)):
+        assert (bool(survives(mean, moved, y)), bool(survives(mean, moved, y, scaled=True))) == (plain, scaled)
+
+
+def test_origins_name_where_a_piece_arose():
+    """Two layers by hand: what FC 1's ReLU added and the second ReLU let through is the ReLU's still, what failed to commute commutativity's."""
+    a, b, x, alpha = mlp(0), near(mlp(0), 1), draw(30, 12), 0.3
+    split = decompose(a, b, x, alpha)
+    w = (alpha * a.fc2.weight + (1 - alpha) * b.fc2.weight).detach()
+    z_a, z_b = (net.fc2(torch.relu(net.fc1(x))).detach() for net in (a, b))
+    between = View(a).with_state(interpolate(View(a).state(), View(b).state(), alpha))
+    z = between.module.fc2(torch.relu(between.module.fc1(x))).detach()
+    slope = relu_slope(z, alpha * z_a + (1 - alpha) * z_b)
+    crossed = -alpha * (1 - alpha) * split["FC 1"].difference @ (a.fc2.weight - b.fc2.weight).T.detach()
+    torch.testing.assert_close(split["FC 2"].origins["commutativity"], slope * crossed)
+    torch.testing.assert_close(split["FC 2"].origins["relu"], slope * (split["FC 1"].residual @ w.T) + relu_gap(z_a, z_b, alpha))
+
+
+def test_the_bound_is_the_printed_one_with_the_spectral_norm():
+    a, b = mlp(0), near(mlp(0), 1)
+    rows, split = measure(a, b, loader(60, batch=60), [Decomposition((0.3,))]), decompose(a, b, loader(60, batch=60)[0][0], 0.3)
+    expected = 0.0
+    for site, layer in (("FC 1", "fc1"), ("FC 2", "fc2"), ("FC 3", "fc3"), ("logits", "fc4")):
+        w = (0.3 * getattr(a, layer).weight + 0.7 * getattr(b, layer).weight).detach()
+        own = sum(float(part.norm()) for name, part in split[site].parts.items() if name != "carried")
+        expected = float(torch.linalg.svdvals(w)[0]) * expected + own
+        assert find(rows, "bound", site=site).mean == pytest.approx(expected / float(split[site].residual.norm()), rel=1e-9)

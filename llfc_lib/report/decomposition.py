@@ -92,13 +92,14 @@ def origins(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
     """Where the residual at the logits and at the last hidden site first arose: shares of |e|^2 by kind of node, all pairs."""
     lines = []
     for name in recipes_in(frame):
-        rows = of(frame, name)
+        rows = _origins_of(of(frame, name))
         hidden = sites_of(rows, "e_over_d")[-2]
         for word, (role, kind) in partners(name).items():
             size = at(numbers(rows, "e_over_d", role, kind), alpha=alpha)
             if size.empty:
                 continue
-            shares = [" / ".join(_share(rows, source, role, kind, site, alpha) for site in (hidden, "logits")) for source in SOURCES[:-1]]
+            found = [at(numbers(rows, f"origin_{source}", role, kind), alpha=alpha) for source in SOURCES[:-1]]
+            shares = [" / ".join(_share(at(values, site=site)) for site in (hidden, "logits")) for values in found]
             first = f"{title(name)} ({', '.join(sorted(set(rows['profile']))) if 'profile' in rows else rows.attrs['profile']}, {rows['pair'].nunique()})"
             lines.append((first if role == "value" else "", word, *(spread(at(size, site=site)) for site in (hidden, "logits")), *shares))
     columns = ["network (profile, pairs)", "partner", r"$\|e\|^2/\|f_A-f_B\|^2$, last hidden site", "logits", *(WORDS[source] for source in SOURCES[:-1])]
@@ -106,29 +107,34 @@ def origins(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
                  f"(they add up to 1), α = {alpha:g}, statistics interpolated.", "tbl-origins")
 
 
-def _share(rows: pd.DataFrame, source: str, role: str, kind: str, site: str, alpha: float) -> str:
-    values = at(numbers(rows, f"origin_{source}", role, kind), site=site, alpha=alpha)
+def _share(values: pd.Series) -> str:
     return f"{values.mean():.2f}" if len(values) else NOTHING
+
+
+def _origins_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Only what :func:`every_pair` draws of one recipe."""
+    kept = rows[rows["quantity"].str.startswith("origin_") | (rows["quantity"] == "e_over_d")]
+    kept.attrs = rows.attrs
+    return kept
 
 
 def every_pair(frame: pd.DataFrame, alpha: float = 0.5) -> Shown:
     """The shares of :func:`origins`, drawn: a bar a recipe and partner, at the last hidden site and at the logits."""
     chosen = frame.copy(deep=False)
     chosen.attrs = {**frame.attrs, "reductions": ""}
-    bars = [(name, word, who) for name in recipes_in(frame, spawned_at=True) for word, who in partners(name).items()
-            if len(numbers(of(frame, name), "e_over_d", *who))]
+    chosen_rows = {name: _origins_of(of(frame, name)) for name in recipes_in(frame, spawned_at=True)}  # once: picking rows by words is slow
+    bars = [(name, word, who) for name, rows in chosen_rows.items() for word, who in partners(name).items() if len(numbers(rows, "e_over_d", *who))]
     places = np.cumsum([1.0 + 0.6 * (word == WHO["pair"]) for _, word, _ in bars])
     figure, axes, made_by = plots._figure(chosen, 2, 0.155 * places[-1] + 1.2)
     lightest: dict[str, float] = {}
+    found = {(k, source): at(numbers(chosen_rows[name], f"origin_{source}", *who), alpha=alpha)
+             for k, (name, _, who) in enumerate(bars) for source in SOURCES}
+    hidden = {name: sites_of(rows, "e_over_d")[-2] for name, rows in chosen_rows.items()}
     for axis, logits in zip(axes, (False, True)):
         left = np.zeros(len(bars))
         for source in SOURCES:
-            values = []
-            for name, _, (role, kind) in bars:
-                rows = of(frame, name)
-                site = "logits" if logits else sites_of(rows, "e_over_d")[-2]
-                found = at(numbers(rows, f"origin_{source}", role, kind), site=site, alpha=alpha)
-                values.append(found.mean() if len(found) else 0.0)
+            shares = [at(found[k, source], site="logits" if logits else hidden[name]) for k, (name, _, _) in enumerate(bars)]
+            values = [share.mean() if len(share) else 0.0 for share in shares]
             if np.any(values):
                 axis.barh(places, values, 0.85, left, color=COLOURS[source], label=WORDS[source], linewidth=0)
                 left = left + np.array(values)
@@ -227,7 +233,7 @@ def against_expected(found: pd.DataFrame, frame: pd.DataFrame) -> Shown:
 SIZES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 
 
-def simulate(widths: Sequence[int] = (32, 256), draws: int = 4) -> pd.DataFrame:
+def simulate(widths: Sequence[int] = (32, 256), draws: int = 2) -> pd.DataFrame:
     """r of networks with independent Gaussian weights, displaced by independent Gaussian weights of relative size t."""
     lines = []
     for width in widths:

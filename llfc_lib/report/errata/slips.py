@@ -18,6 +18,8 @@ from llfc_lib.report.claims import TABLES
 from llfc_lib.report.errata import examples as ex
 from llfc_lib.report.errata.examples import GRB, LLFC, OLTH
 from llfc_lib.report.errata.listing import Evidence, erratum
+from llfc_lib.theory.assignment import lawler_form
+from llfc_lib.theory.identities import Layer
 from llfc_lib.training.recipes import RECIPES
 
 
@@ -152,7 +154,8 @@ def cross_term() -> Evidence:
          found_by="A QAP and the same with its sign turned, over all orders. Then a reduction is tried: $W_B=0$, $W_A$ one row with $k$ ones, one "
          "image: "
                   "$R(\\pi)$ is $(t-\\text{sum of }k\\text{ entries of }H_B)^2$.",
-         correction="The conclusion stands, by that reduction: whether $\\min R=0$ is the subset-sum problem.")
+         correction="The conclusion stands, by that reduction: whether $\\min R=0$ is the subset-sum problem. [A.3](A3_assignment) has another, from "
+         "Hamiltonian cycles, with weights 0 and 1.")
 def np_hardness() -> Evidence:
     f, d = ex.draw("qap", "f", shape=(4, 4)), ex.draw("qap", "d", shape=(4, 4))
     one, both = (np.ptp([np.trace(p.T @ g @ p @ d) - turned * np.trace(p.T @ g @ p @ d) for p in ex.permutations(4)]) for g, turned in ((f, 0), (f, 1)))
@@ -168,6 +171,33 @@ def np_hardness() -> Evidence:
                     agree == 80)
 
 
+@erratum("A.3", "wording", "A3_assignment", printed="\"in the form of Koopmans-Beckmann's QAP and known as NP-hard\"",
+         slip="The general problem is. This one is special: $M$ and $N$ are Gram matrices and the linear part hangs together with $M$.",
+         found_by="$W_A$ with orthogonal columns: over all orders the quadratic part is constant, and what is left is a linear assignment problem.",
+         correction="Special cases may be easy; that this one is not needs a proof, which [A.3](A3_assignment) gives.")
+def special_case() -> Evidence:
+    w, h_a, h_b = np.linalg.qr(ex.draw("special", "w", shape=(6, 4)))[0], *(ex.draw("special", k, shape=(4, 9)) for k in (0, 1))
+    m, n, c = w.T @ w, h_b @ h_b.T, w.T @ w @ h_a @ h_b.T
+    quadratic, linear = (np.array([np.trace(p.T @ x) for p, x in ((p, m @ p @ n if square else c) for p in ex.permutations(4))]) for square in (True, False))
+    constant = float(np.ptp(quadratic) / np.ptp(linear))
+    return Evidence(constant > ex.ROUNDING, f"the quadratic part varies by {ex.told(constant)}, the linear one by {np.ptp(linear):.3g}", constant < ex.ROUNDING)
+
+
+@erratum("A.3", "wording", "A3_assignment", printed="the sum \"cannot be further simplified\"",
+         slip="With one hidden layer it is a single quadratic assignment problem in Lawler's form.",
+         found_by="That form is computed for a random layer and compared over all orders.", correction="For $L>2$ it is a polynomial of degree three.")
+def one_problem() -> Evidence:
+    w_a, w_b, h_a, h_b = (torch.from_numpy(x) for x in ex.layer(0))
+    whole, rest = lawler_form(Layer(w_a, w_b, h_a, h_b))
+    gap = 0.0
+    for order in itertools.permutations(range(4)):
+        p = torch.tensor(order)
+        direct = float(((w_a - w_b[:, p]) @ (h_a - h_b[p])).square().sum())
+        form = float(sum(whole[i, p[i], j, p[j]] for i in range(4) for j in range(4)) + rest)
+        gap = max(gap, abs(direct - form) / direct)
+    return Evidence(gap > ex.ROUNDING, f"over 24 orders the two differ by {ex.told(gap)}", gap < ex.ROUNDING)
+
+
 @erratum("A.3", "wording", "A3_assignment", printed=r"$\arg\min$ over $\pi=\{P^{(\ell)}\}$, all $\ell$",
          slip="The ends must be fixed, which A.3 does not say: a free $P^{(L)}$ renames the classes, and without $P^{(0)}=I$ there are $L$ QAPs, "
          "not $L-1$.",
@@ -181,7 +211,7 @@ def free_ends() -> Evidence:
     return Evidence(lower == 0, f"in {lower} of 20 layers the least residual has its classes renamed")
 
 
-@erratum("B.1", "setting", "B1_settings", printed="MLP on ex.MNIST, spawning: \"in accordance with\" Ainsworth et al.: Adam, 1.2e-4, batches of 60, 30 "
+@erratum("B.1", "setting", "B1_settings", printed="MLP on MNIST, spawning: \"in accordance with\" Ainsworth et al.: Adam, 1.2e-4, batches of 60, 30 "
          "epochs",
          slip="Their code has another rate, batch size and length. Adam with 1.2e-3 and batches of 60 is Frankle and Carbin's small perceptron.",
          found_by=f"{GRB}, `src/mnist_mlp_train.py:119-120, 152-156`; both rates were run.",
