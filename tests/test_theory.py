@@ -407,6 +407,9 @@ def test_shares_of_lemma_1_are_counted_as_they_are_named():
     rows = measure(a, b, [(x, y)], [Margins((0.25,))])
     share = {r.quantity: r.mean for r in rows}
     assert share["twice_epsilon"] == pytest.approx(2 * 4 / 5) and share["error_either"] == pytest.approx(4 / 5)
+    b.load_state_dict({name: {"0.weight": 10, "2.weight": 0.1}.get(name, 1) * value for name, value in a.state_dict().items()})
+    share = {r.quantity: r.mean for r in measure(a, b, [(x, y)], [Margins((0.25,))])}  # one function: between, the logits are 2.5 times as large
+    assert share["error_between"] == share["not_certified_scaled"] == pytest.approx(1 / 5) and share["not_certified"] == 1
 
 
 def test_a_factor_and_a_shift_of_all_logits_cost_nothing_and_only_then():
