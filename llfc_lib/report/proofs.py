@@ -27,7 +27,7 @@ def plain(value: float) -> str:
 
 
 def worst(a: nn.Module, b: nn.Module, x: torch.Tensor, **how: object) -> float:
-    """The largest |e| / |f_A - f_B| of any site at alpha = .3."""
+    """The largest |e| / |f_A - f_B| of any site at alpha = ALPHA, for images ``x`` (N x ...); ``how`` as :func:`decompose` takes it."""
     return max(float(s.residual.norm() / s.difference.norm()) for s in decompose(a, b, x, ALPHA, **how).values())
 
 
@@ -49,7 +49,7 @@ def constructed(found: pd.DataFrame) -> MyST:
               f"{100 * r.maximisers:.3g} %" if "pooling" in r.network else NOTHING, plain(r.error)) for r in found.itertuples()]
     columns = ["network", "condition dropped", r"$\|\Delta W\Delta H\|$, relative", "signs differ", "windows without a common maximiser",
                r"$\|e\|/\|f_A-f_B\|$, largest"]
-    return table(pd.DataFrame(lines, columns=columns), "Theorem 1 on constructed pairs, float64, α = 0.3, largest value over layers.", "tbl-constructed")
+    return table(pd.DataFrame(lines, columns=columns), f"Theorem 1 on constructed pairs, float64, α = {ALPHA:g}, largest value over layers.", "tbl-constructed")
 
 
 def normalised_pairs() -> pd.DataFrame:
