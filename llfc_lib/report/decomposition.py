@@ -218,10 +218,13 @@ def against_expected(found: pd.DataFrame, frame: pd.DataFrame) -> Shown:
         ends = [found["expected"].min() / 1.3, found["expected"].max() * 1.3]
         axis.plot(ends, ends, color="black", linewidth=0.8, label="as expected")
         axis.set_xscale("log")
+        axis.set_xticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
+        axis.xaxis.set_minor_formatter(NullFormatter())
         plots._log(axis)
         axis.set_title(head, loc="left", fontsize=8)
-        axis.set_xlabel("expected without structure (log scale)")
-        axis.set_ylabel(r"measured $\|e\|^2/\|f_A-f_B\|^2$ (log scale)")
+        left = r"\|e\|^2" if column == "measured" else r"\|cf_\alpha-m\|^2"
+        axis.set_xlabel(r"expected $\|e\|^2/\|f_A-f_B\|^2$ (log scale)")
+        axis.set_ylabel(rf"measured ${left}/\|f_A-f_B\|^2$ (log scale)")
         over = (found[column] / found["expected"]).groupby(found["partner"]).median()
         told[head] = ", ".join(f"{word} {over[word]:.2f}" for word in looks if word in over)
     plots._legend(figure, axes, columns=5)
