@@ -45,6 +45,8 @@ GOOD = chapter(
     "import os\nwith open(os.environ['LLFC_PROGRESS'], 'a') as file:\n"
     "    file.write('trunk: 1 of 2, loss 0.5, 3 s left\\n')",
     "from IPython.display import display\ndisplay({'text/plain': 'digits'}, raw=True, metadata={'run': {'data': 'digits'}})",
+    # not TCP ports, which two chapters can be told at once
+    "from ipykernel.connect import get_connection_info\nassert get_connection_info(unpack=True)['transport'] == 'ipc'\n"
     "profile * repeat",
 )
 CHAPTERS = {"good": GOOD, "bad": chapter("Bad", "print('so far')", "# divide\n1 / 0", "print('never')"),

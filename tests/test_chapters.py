@@ -102,3 +102,15 @@ def test_one_parameters_cell_comes_first(name):
 def test_tags_are_known(name):
     """A misspelt tag does nothing, silently."""
     assert {tag for cell in source(name).cells for tag in cell.metadata.get("tags", [])} <= KNOWN_TAGS
+
+
+def test_kernels_under_nbval_have_sockets_of_their_own(tmp_path):
+    """Not TCP ports, which two test processes can be told at once: then a whole chapter fails for nothing."""
+    cell = "from ipykernel.connect import get_connection_info\n" \
+           "assert get_connection_info(unpack=True)['transport'] == 'ipc'"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    nbformat.write(notebook, tmp_path / "page.ipynb")
+    nbval = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", str(tmp_path)]
+    assert subprocess.run(nbval, capture_output=True).returncode == 1  # nbval's own way: ports
+    shutil.copy(NOTEBOOKS / "conftest.py", tmp_path)
+    assert subprocess.run(nbval, capture_output=True).returncode == 0

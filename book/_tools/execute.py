@@ -28,6 +28,7 @@ import jupytext
 import nbformat
 import papermill
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ("smoke", "lite", "paper")
@@ -122,9 +123,12 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, tra
         began = time.monotonic()
         kept = root / "_build" / "failed" / f"{name}.ipynb"
         kept.unlink(missing_ok=True)
+        # Sockets in a folder of its own: two chapters that ask for free TCP ports at once can be told the same ones.
+        sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
         try:
             papermill.execute_notebook(str(source), str(product), parameters=parameters, cwd=str(root),
-                                       progress_bar=False, kernel_name="python3", on_cell_start=on_cell_start)
+                                       progress_bar=False, kernel_name="python3", on_cell_start=on_cell_start,
+                                       config=sockets)
             notebook = nbformat.read(product, as_version=4)
             check_complete(notebook)
             notebook = clean(notebook, run if tracked else {**run, "seconds": round(time.monotonic() - began, 1)})
