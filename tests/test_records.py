@@ -36,6 +36,16 @@ def test_what_is_written_comes_back(tmp_path):
     assert record.pairs["mlp_mnist_spawn/0"]["recipe_hash"] == "abc"
 
 
+def test_a_frame_without_some_recipes_does_not_speak_of_them(tmp_path):
+    save(tmp_path, reductions="half the epochs")
+    save(tmp_path, "mlp_cifar10_perm_weight/0", recipe="mlp_cifar10_perm_weight", reductions="a tenth of the images")
+    record = records.load("fig08", "smoke", tmp_path)
+    assert record.frame()["pair"].nunique() == 2 and "a tenth of the images" in record.frame().attrs["reductions"]
+    frame = record.frame(without={"mlp_cifar10_perm_weight"})
+    assert set(frame["pair"]) == {"mlp_mnist_spawn/0"} and frame.attrs["reductions"] == "half the epochs"
+    assert list(frame.attrs["by_recipe"]) == ["mlp_mnist_spawn"]
+
+
 def test_pairs_merge_and_one_pair_changes_only_its_lines(tmp_path):
     save(tmp_path)
     save(tmp_path, "mlp_mnist_spawn/1")

@@ -1,8 +1,7 @@
-"""Tables and figures of chapter A.3, and the list of what is wrong or imprecise in it, from :mod:`llfc_lib.theory`'s
+"""Tables and figures of chapter A.3 from :mod:`llfc_lib.theory`'s
 identities, assignment problems and reduction."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
@@ -13,9 +12,8 @@ from llfc_lib.experiments.joint import NULLS, QUANTILES
 from llfc_lib.report.plots import BLUE, GREEN, GREY, ORANGE, STYLE, WIDTH, Shown
 from llfc_lib.report.select import at, numbers, of
 from llfc_lib.report.tables import MyST, made_by, table
-from llfc_lib.theory import assignment, hardness
 from llfc_lib.theory.assignment import MINIMISED, ROUNDING
-from llfc_lib.theory.identities import IDENTITIES, deviation, expanded_objective, printed_objective
+from llfc_lib.theory.identities import IDENTITIES
 
 EXACT = 1e-12  # below this a deviation is rounding, which differs between processors
 Frames = Mapping[str, pd.DataFrame]  # by what was drawn
@@ -146,39 +144,3 @@ def reduction(found: pd.DataFrame) -> MyST:
                "spread of what matchings minimise"]
     return table(pd.DataFrame(rows, columns=columns), "The reduction against brute force: two networks per graph, all orders of the hidden layer.",
                  "tbl-a3-reduction")
-
-
-@dataclass(frozen=True)
-class Slip:
-    """``kind``: "error" changes a result, "gap" is a step that does not follow, "wording" is neither. ``numbers``: the functions
-    that measure it."""
-
-    where: str
-    kind: str
-    printed: str
-    instead: str
-    numbers: tuple[Callable, ...]
-
-
-SLIPS = (
-    Slip("first line", "wording", r"the minimum is over $P^{(\ell)}$ for all $\ell$",
-         r"$P^{(0)}=P^{(L)}=1$, else the logits are exchanged; only then are there $L-1$ problems", (assignment.enumerate_terms,)),
-    Slip("first block, third line", "error", r"$\|X-Y\|^2$ expanded with $+\langle X,Y\rangle$",
-         r"$-2\langle X,Y\rangle$; the printed line has another minimiser", (printed_objective, expanded_objective, assignment.consequences)),
-    Slip("throughout", "wording", r"$\arg\min\ldots\iff\arg\min\ldots$",
-         "sets are equal, not equivalent; in F3 and S4 the objectives differ by a constant, elsewhere they are equal", (deviation,)),
-    Slip("after the first term", "gap", "each problem is a quadratic assignment problem, hence NP-hard",
-         "both matrices are Gram matrices and the linear part is tied to one of them: a special case, which the theorem here shows to be hard",
-         (assignment.koopmans_beckmann, hardness.hamiltonian_networks)),
-    Slip("last sentence", "gap", "a sum of such terms is NP-hard",
-         "does not follow: with equal last weights the first term stays hard and the sum is 0 at the identity; true by the theorem here",
-         (hardness.hamiltonian_networks, hardness.verified)),
-    Slip("last sentence", "gap", "the sum cannot be simplified further",
-         r"for $L=2$ all three terms together are one quadratic assignment problem, of Lawler's form", (assignment.lawler_form,)),
-)
-
-
-def slips() -> MyST:
-    """What is wrong, missing or loosely put in A.3."""
-    rows = pd.DataFrame([(s.where, s.kind, s.printed, s.instead) for s in SLIPS], columns=["where", "kind", "printed", "instead"])
-    return table(rows, "Slips of A.3, in the order in which they are printed; *gap*: a step that does not follow.", "tbl-a3-slips")

@@ -11,7 +11,7 @@ from llfc_lib.metrics import measure
 from llfc_lib.report import plots
 from llfc_lib.report.plots import BLUE, GREEN, ORANGE, PURPLE, RED, SKY, Shown
 from llfc_lib.report.proofs import control_of, recipes_in, title
-from llfc_lib.report.select import at, numbers, of, pairwise, recipe_of, sites_of
+from llfc_lib.report.select import at, depth, numbers, of, pairwise, recipe_of, sites_of
 from llfc_lib.report.tables import MyST, table
 from llfc_lib.report.verdicts import NOTHING, spread
 from llfc_lib.theory import generic
@@ -22,14 +22,14 @@ GOLD = "#b8860b"
 COLOURS = {"carried": "#9a9a9a", "skipped": "#c9c9c9", "commutativity": BLUE, "relu": ORANGE, "pooling": GREEN, "normalisation": PURPLE, "other": RED}
 WORDS = {"carried": "carried from the layer below", "skipped": "carried by the shortcut", "commutativity": "commutativity", "relu": "ReLU", "pooling": "max-pooling",
          "normalisation": "normalisation", "other": "other"}
-WHO = {"pair": "the pair", "unmatched": "before matching", "independent": "independent", "rotation": "displaced at random"}
+WHO = {"pair": "the pair", "unmatched": "before matching", "independent": "independent", "rotation": "displaced, rotated", "gaussian": "displaced, Gaussian"}
 Who = tuple[str, str]  # role and kind of rows
 
 
-def partners(name: str) -> dict[str, Who]:
-    """The pair, its control and the displaced partners: by a word, role and kind of their rows."""
+def partners(name: str, kinds: Sequence[str] = ("rotation",)) -> dict[str, Who]:
+    """The pair, its control and partners displaced in these ways: by a word, role and kind of their rows."""
     control = control_of(name)
-    return {WHO["pair"]: ("value", ""), WHO[control]: ("control", control), WHO["rotation"]: ROTATED}
+    return {WHO["pair"]: ("value", ""), WHO[control]: ("control", control), **{WHO[kind]: ("null", f"{kind} matched") for kind in kinds}}
 
 
 def parts(frame: pd.DataFrame, alpha: float = 0.5, statistics: str = "interpolated") -> Shown:
@@ -40,7 +40,8 @@ def parts(frame: pd.DataFrame, alpha: float = 0.5, statistics: str = "interpolat
     figure, axes, made_by = plots._figure(frame, 2, 7.4 if many else 5.2, rows=2)
     told = []
     for axis, (word, (role, kind)) in zip(axes, partners(name).items()):
-        shares = {part: _means(frame, f"share_{part}", role, kind, sites, alpha, statistics if role == "value" else "interpolated") for part in PARTS}
+        means = _means(frame, alpha, statistics if role == "value" else "interpolated")
+        shares = {part: np.array([means.get((role, kind, f"share_{part}", site), 0.0) for site in sites]) for part in PARTS}
         _stack(axis, shares, sites)
         axis.set_title(word, loc="left", fontsize=8)
         axis.set_ylabel(r"share of $\|e\|^2$")
@@ -56,10 +57,10 @@ def parts(frame: pd.DataFrame, alpha: float = 0.5, statistics: str = "interpolat
     return Shown(figure, alt)
 
 
-def _means(frame: pd.DataFrame, quantity: str, role: str, kind: str, sites: Sequence[str], alpha: float, statistics: str = "interpolated") -> np.ndarray:
-    """Mean over pairs at each site; 0 where there is no such part."""
-    groups = pairwise(numbers(frame, quantity, role, kind, statistics=statistics), sites, alpha)
-    return np.array([group.mean() if len(group) else 0.0 for group in groups])
+def _means(rows: pd.DataFrame, alpha: float, statistics: str = "interpolated") -> dict[tuple[str, str, str, str], float]:
+    """Means over pairs at one alpha, by role, kind, quantity and site; in one pass, since there are many."""
+    chosen = rows[(rows["statistics"] == statistics) & (rows["alpha"] == alpha)]
+    return chosen.groupby(["role", "kind", "quantity", "site"], observed=True)["mean"].mean().to_dict()
 
 
 def _stack(axis: Axes, shares: Mapping[str, np.ndarray], sites: Sequence[str]) -> None:
@@ -92,7 +93,7 @@ def origins(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
     """Where the residual at the logits and at the last hidden site first arose: shares of |e|^2 by kind of node, all pairs."""
     lines = []
     for name in recipes_in(frame):
-        rows = _origins_of(of(frame, name))
+        rows = of(frame, name)
         hidden = sites_of(rows, "e_over_d")[-2]
         for word, (role, kind) in partners(name).items():
             size = at(numbers(rows, "e_over_d", role, kind), alpha=alpha)
@@ -111,30 +112,20 @@ def _share(values: pd.Series) -> str:
     return f"{values.mean():.2f}" if len(values) else NOTHING
 
 
-def _origins_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """Only what :func:`every_pair` draws of one recipe."""
-    kept = rows[rows["quantity"].str.startswith("origin_") | (rows["quantity"] == "e_over_d")]
-    kept.attrs = rows.attrs
-    return kept
-
-
 def every_pair(frame: pd.DataFrame, alpha: float = 0.5) -> Shown:
     """The shares of :func:`origins`, drawn: a bar a recipe and partner, at the last hidden site and at the logits."""
     chosen = frame.copy(deep=False)
     chosen.attrs = {**frame.attrs, "reductions": ""}
-    chosen_rows = {name: _origins_of(of(frame, name)) for name in recipes_in(frame, spawned_at=True)}  # once: picking rows by words is slow
-    bars = [(name, word, who) for name, rows in chosen_rows.items() for word, who in partners(name).items() if len(numbers(rows, "e_over_d", *who))]
+    means = {name: _means(of(frame, name), alpha) for name in recipes_in(frame, spawned_at=True)}
+    hidden = {name: sorted({site for _, _, quantity, site in found if quantity == "e_over_d"}, key=depth)[-2] for name, found in means.items()}
+    bars = [(name, word, who) for name, found in means.items() for word, who in partners(name).items() if (*who, "e_over_d", "logits") in found]
     places = np.cumsum([1.0 + 0.6 * (word == WHO["pair"]) for _, word, _ in bars])
     figure, axes, made_by = plots._figure(chosen, 2, 0.155 * places[-1] + 1.2)
     lightest: dict[str, float] = {}
-    found = {(k, source): at(numbers(chosen_rows[name], f"origin_{source}", *who), alpha=alpha)
-             for k, (name, _, who) in enumerate(bars) for source in SOURCES}
-    hidden = {name: sites_of(rows, "e_over_d")[-2] for name, rows in chosen_rows.items()}
     for axis, logits in zip(axes, (False, True)):
         left = np.zeros(len(bars))
         for source in SOURCES:
-            shares = [at(found[k, source], site="logits" if logits else hidden[name]) for k, (name, _, _) in enumerate(bars)]
-            values = [share.mean() if len(share) else 0.0 for share in shares]
+            values = [means[name].get((*who, f"origin_{source}", "logits" if logits else hidden[name]), 0.0) for name, _, who in bars]
             if np.any(values):
                 axis.barh(places, values, 0.85, left, color=COLOURS[source], label=WORDS[source], linewidth=0)
                 left = left + np.array(values)
@@ -166,7 +157,10 @@ def identity(frame: pd.DataFrame) -> MyST:
 # -- what is expected by chance ------------------------------------------------------------------------------------------
 
 def expected_table(frame: pd.DataFrame, alpha: float = 0.5) -> pd.DataFrame:
-    """Measured and expected r = |e|^2 / |f_A - f_B|^2 of every perceptron pair, its control and its displaced partners, a line a site."""
+    """Measured and expected r = |e|^2 / |f_A - f_B|^2 of every perceptron pair, its control and its displaced partners, a line a site.
+
+    A rotated partner keeps the row space of the trained difference, a Gaussian one nothing of it.
+    """
     lines = []
     for name in recipes_in(frame):
         rows = of(frame, name)
@@ -174,18 +168,19 @@ def expected_table(frame: pd.DataFrame, alpha: float = 0.5) -> pd.DataFrame:
         maps = sites_of(rows, "moved")
         if len(maps) != len(sites) - 1 or numbers(rows, "bound").empty:
             continue
-        for word, (role, kind) in partners(name).items():
-            found = {q: numbers(rows, q, role, kind) for q in ("e_over_d", "turned_over_d", "moved", "fresh", "flips", "flipped", "passed", "aligned")}
+        measures = ["moved", "fresh", "flips", "flipped", "passed", "aligned"]
+        chosen = rows[(rows["statistics"] == "interpolated") & (rows["alpha"].isna() | (rows["alpha"] == alpha))
+                      & rows["quantity"].isin(["e_over_d", "turned_over_d", *measures])]
+        found = {keys: group.set_index(["quantity", "site"])["mean"].to_dict()
+                 for keys, group in chosen.groupby(["role", "kind", "pair"], observed=True)}
+        for word, who in partners(name, ("rotation", "gaussian")).items():
             for pair in rows["pair"].unique():
-                values = {(q, site): value for q in found if "_over_" not in q
-                          for (_, site, _, _), value in at(found[q], pair=pair).items()}
+                values = found.get((*who, pair), {})
                 if ("moved", maps[0]) not in values:
                     continue
-                foretold = generic.chain(sites, [None, *maps], values, alpha)
-                measured, turned = ({site: float(at(found[q], pair=pair, site=site, alpha=alpha).iloc[0]) for site in sites}
-                                    for q in ("e_over_d", "turned_over_d"))
-                lines += [(name, pair, word, site, measured[site], turned[site], foretold[site], values.get(("flips", site)), values.get(("aligned", m)))
-                          for site, m in zip(sites, [None, *maps])]
+                foretold = generic.chain(sites, [None, *maps], {key: v for key, v in values.items() if key[0] in measures}, alpha)
+                lines += [(name, pair, word, site, values["e_over_d", site], values["turned_over_d", site], foretold[site],
+                           values.get(("flips", site)), values.get(("aligned", m))) for site, m in zip(sites, [None, *maps])]
     return pd.DataFrame(lines, columns=["recipe", "pair", "partner", "site", "measured", "turned", "expected", "flips", "aligned"])
 
 
@@ -209,7 +204,7 @@ def against_expected(found: pd.DataFrame, frame: pd.DataFrame) -> Shown:
     chosen = frame[recipe_of(frame).isin(found["recipe"].unique())]
     chosen.attrs = {**frame.attrs, "reductions": ""}
     figure, axes, made_by = plots._figure(chosen, 2, 3.9)
-    looks = {WHO["pair"]: (BLUE, "o"), WHO["unmatched"]: (RED, "x"), WHO["independent"]: (RED, "+"), WHO["rotation"]: (GOLD, "^")}
+    looks = {WHO["pair"]: (BLUE, "o"), WHO["unmatched"]: (RED, "x"), WHO["independent"]: (RED, "+"), WHO["rotation"]: (GOLD, "^"), WHO["gaussian"]: (GREEN, "v")}
     told = {}
     for axis, column, head in zip(axes, ("measured", "turned"), ("whole residual", "after the best factor c")):
         for word, (colour, marker) in looks.items():
@@ -227,7 +222,7 @@ def against_expected(found: pd.DataFrame, frame: pd.DataFrame) -> Shown:
         axis.set_ylabel(rf"measured ${left}/\|f_A-f_B\|^2$ (log scale)")
         over = (found[column] / found["expected"]).groupby(found["partner"]).median()
         told[head] = ", ".join(f"{word} {over[word]:.2f}" for word in looks if word in over)
-    plots._legend(figure, axes, columns=5)
+    plots._legend(figure, axes, columns=3)
     alt = (f"Measured against expected size of LLFC's residual, perceptrons ({made_by}). Median of measured over expected: "
            + "; ".join(f"{head}: {text}" for head, text in told.items()) + ".")
     return Shown(figure, alt)

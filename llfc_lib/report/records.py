@@ -5,7 +5,7 @@ A file holds provenance by pair and one tidy row a line, sorted, so that publish
 
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -37,12 +37,13 @@ class Record:
     pairs: dict[str, dict[str, Any]]
     table: pd.DataFrame
 
-    def frame(self) -> pd.DataFrame:
-        """All rows, with the profile and the data set's source as attributes for figures."""
-        frame = self.table.copy()
-        recipes = dict.fromkeys(p["recipe"] for p in self.pairs.values())
-        own = {name: {pair: p for pair, p in self.pairs.items() if p["recipe"] == name} for name in recipes}
-        frame.attrs = {"experiment": self.experiment, "profile": self.profile, **_told(self.pairs),
+    def frame(self, without: Collection[str] = ()) -> pd.DataFrame:
+        """All rows but those of the recipes ``without``, with the profile and the data set's source as attributes for figures."""
+        kept = {pair: p for pair, p in self.pairs.items() if p["recipe"] not in without}
+        frame = self.table[self.table["pair"].isin(kept)].reset_index(drop=True)
+        recipes = dict.fromkeys(p["recipe"] for p in kept.values())
+        own = {name: {pair: p for pair, p in kept.items() if p["recipe"] == name} for name in recipes}
+        frame.attrs = {"experiment": self.experiment, "profile": self.profile, **_told(kept),
                        "by_recipe": {name: {"profile": self.profile_of(pairs), **_told(pairs)} for name, pairs in own.items()}}
         return frame
 

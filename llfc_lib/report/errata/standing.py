@@ -81,17 +81,6 @@ for _name, _line, _printed in (
     STANDING.append(Standing(_name, "A.2", _printed, lambda line=_line: _chain(line), "A2_theorem"))
 
 
-@standing("A.2", "A2_theorem", r"from $\sigma(x+y)=\sigma(x)+\sigma(y)$ to $\sigma(\alpha x+(1-\alpha)y)=\alpha\sigma(x)+(1-\alpha)\sigma(y)$; a "
-          "step is missing, which holds for ReLU "
-          "since the first says that signs agree, and not for odd activations ($\\tanh$, $y=-x$)")
-def missing_step() -> Evidence:
-    x, y = ex.draw("step", 0, shape=(1000,)), ex.draw("step", 1, shape=(1000,))
-    additive = np.abs(ex.relu(x + y) - ex.relu(x) - ex.relu(y)) < ex.ROUNDING
-    gap = max(float(np.abs(ex.relu(a * x + (1 - a) * y) - a * ex.relu(x) - (1 - a) * ex.relu(y))[additive].max()) for a in (0.1, 0.5, 0.9))
-    tanh = abs(math.tanh(0.9 - 0.1) - 0.9 * math.tanh(1) - 0.1 * math.tanh(-1))
-    return Evidence(gap < ex.ROUNDING and bool((additive == (x * y >= 0)).all()), f"ReLU: {ex.told(gap)}; tanh at $x=1$, $\\alpha=0.9$: {tanh:.3g}")
-
-
 def _assignment(line: str) -> Evidence:
     """One step of A.3, for random layers and all permutations; steps that drop a constant must differ by that constant alone."""
     pairs = []
