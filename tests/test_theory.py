@@ -1,7 +1,10 @@
 """Appendix A.1 and A.2 as code: the split of LLFC's residual, Lemma 1, Theorem 1, and what is expected of random displacements."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +17,9 @@ from llfc_lib.metrics import LLFC, Barrier, displacement_null, measure
 from llfc_lib.models import VGG16, ResNet20
 from llfc_lib.models.view import View
 from llfc_lib.models.weights import interpolate
+from llfc_lib.report import decomposition as shown
+from llfc_lib.report import records
+from llfc_lib.report.select import of
 from llfc_lib.theory import construct, generic
 from llfc_lib.theory.construct import commuting_pair, conditions, normalised_pair, small_images, small_networks
 from llfc_lib.theory.decomposition import PARTS, Decomposition, decompose, relu_gap, relu_slope
@@ -441,3 +447,33 @@ def test_the_bound_is_the_printed_one_with_the_spectral_norm():
         own = sum(float(part.norm()) for name, part in split[site].parts.items() if name != "carried")
         expected = float(torch.linalg.svdvals(w)[0]) * expected + own
         assert find(rows, "bound", site=site).mean == pytest.approx(expected / float(split[site].residual.norm()), rel=1e-9)
+
+
+def a_record(*parts: tuple[str, str, float], pair: str = "mlp_mnist_spawn/0") -> pd.DataFrame:
+    """Gaussian networks in the place of a pair and its partners: role, kind and relative displacement of each."""
+    rows = [replace(row, role=role, kind=kind) for role, kind, t in parts
+            for row in measure(*generic.gaussian_pair(16, t), generic.gaussian_images(40), [Decomposition()])]
+    told = {"recipe": "mlp_mnist_spawn", "data": {"name": "toy", "source": "toy"}, "profile": "smoke"}
+    return records.live_record("decomposition", "smoke", {pair: told}, {pair: rows}, model="mlp", data="toy", method="spawning").frame()
+
+
+def test_the_table_against_chance_says_what_each_partner_should_give():
+    parts = (("value", "", 0.1), ("control", "independent", 0.8), ("null", "rotation matched", 0.3), ("null", "gaussian matched", 0.5))
+    found = shown.expected_table(a_record(*parts)).set_index(["partner", "site"])
+    assert list(dict.fromkeys(found.index.get_level_values("partner"))) == ["the pair", "independent", "displaced, rotated", "displaced, Gaussian"]
+    for (_, _, t), word in zip(parts, ("the pair", "independent", "displaced, rotated", "displaced, Gaussian")):
+        rows = measure(*generic.gaussian_pair(16, t), generic.gaussian_images(40), [Decomposition()])
+        assert found.loc[word, "expected"].to_dict() == pytest.approx(generic.expected(rows))
+        for quantity, column in (("e_over_d", "measured"), ("turned_over_d", "turned")):
+            assert found.loc[word, column].to_dict() == pytest.approx({r.site: r.mean for r in rows if r.quantity == quantity})
+
+
+def test_the_figures_of_parts_and_origins_say_their_means():
+    frame = a_record(("value", "", 0.1), ("null", "rotation matched", 0.3))
+    rows = measure(*generic.gaussian_pair(16, 0.1), generic.gaussian_images(40), [Decomposition()])
+    said = {(r.quantity, r.site): r.mean for r in rows}
+    alt = shown.parts(of(frame, "mlp_mnist_spawn")).alt
+    assert f"the pair: carried from the layer below {said['share_carried', 'FC 3']:.2f}, commutativity {said['share_commutativity', 'FC 3']:.2f}" in alt
+    theirs = measure(*generic.gaussian_pair(16, 0.3), generic.gaussian_images(40), [Decomposition()])
+    medians = np.median([value for each in (rows, theirs) for r in each for value in [r.mean] if (r.quantity, r.site) == ("origin_relu", "logits")])
+    assert f"ReLU, logits {medians:.2f}" in shown.every_pair(frame).alt
