@@ -200,10 +200,8 @@ def expected(found: pd.DataFrame) -> MyST:
 
 
 def against_expected(found: pd.DataFrame, frame: pd.DataFrame) -> Shown:
-    """Measured against expected r, all perceptrons, all sites: as it is, and what the best factor c leaves."""
-    chosen = frame[recipe_of(frame).isin(found["recipe"].unique())]
-    chosen.attrs = {**frame.attrs, "reductions": ""}
-    figure, axes, made_by = plots._figure(chosen, 2, 3.9)
+    """Measured against expected r, all perceptrons of ``frame``, all sites: as it is, and what the best factor c leaves."""
+    figure, axes, made_by = plots._figure(frame, 2, 3.9)
     looks = {WHO["pair"]: (BLUE, "o"), WHO["unmatched"]: (RED, "x"), WHO["independent"]: (RED, "+"), WHO["rotation"]: (GOLD, "^"), WHO["gaussian"]: (GREEN, "v")}
     told = {}
     for axis, column, head in zip(axes, ("measured", "turned"), ("whole residual", "after the best factor c")):
