@@ -44,6 +44,9 @@ def test_a_frame_without_some_recipes_does_not_speak_of_them(tmp_path):
     frame = record.frame(without={"mlp_cifar10_perm_weight"})
     assert set(frame["pair"]) == {"mlp_mnist_spawn/0"} and frame.attrs["reductions"] == "half the epochs"
     assert list(frame.attrs["by_recipe"]) == ["mlp_mnist_spawn"]
+    save(tmp_path, "mlp_mnist_spawn/0", profile="paper")
+    mixed = records.load("fig08", "smoke", tmp_path)
+    assert (mixed.frame().attrs["profile"], mixed.frame(without={"mlp_cifar10_perm_weight"}).attrs["profile"]) == ("smoke and paper", "paper")
 
 
 def test_pairs_merge_and_one_pair_changes_only_its_lines(tmp_path):

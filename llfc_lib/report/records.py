@@ -43,7 +43,7 @@ class Record:
         frame = self.table[self.table["pair"].isin(kept)].reset_index(drop=True)
         recipes = dict.fromkeys(p["recipe"] for p in kept.values())
         own = {name: {pair: p for pair, p in kept.items() if p["recipe"] == name} for name in recipes}
-        frame.attrs = {"experiment": self.experiment, "profile": self.profile, **_told(kept),
+        frame.attrs = {"experiment": self.experiment, "profile": self.profile_of(kept), **_told(kept),
                        "by_recipe": {name: {"profile": self.profile_of(pairs), **_told(pairs)} for name, pairs in own.items()}}
         return frame
 
