@@ -680,7 +680,8 @@ def joint(frame: pd.DataFrame) -> Shown:
                              for values in (numbers(frame, f"over_minimum/{q}", role, kind) for q in ("0.1", "0.5", "0.9")))
         axes[1].errorbar(np.arange(len(sites)) + shift, middle, [middle - low, high - middle], fmt="o", color=colour, markersize=4, linewidth=1,
                          label=f"tiny: {kind}")
-        told.append(f"tiny, {kind}: median {middle.min():.3g} to {middle.max():.3g} times the minimum")
+        if sites:
+            told.append(f"tiny, {kind}: median {middle.min():.3g} to {middle.max():.3g} times the minimum")
     axes[1].set_xticks(range(len(sites)), [site.removesuffix(" units, trained").replace(" and ", ", ") for site in sites])
     axes[1].set_xlabel("hidden units; median, 10 to 90 % of draws")
     axes[1].set_ylabel("residual / its minimum")
