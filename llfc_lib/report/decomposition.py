@@ -108,6 +108,19 @@ def origins(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
                  f"(they add up to 1), α = {alpha:g}, statistics interpolated.", "tbl-origins")
 
 
+def with_factor(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
+    """What the best factor c of Definition 2 changes: shares of the parts in |e|^2 and in |c f_alpha - m|^2, at the last hidden site."""
+    lines = []
+    for name in recipes_in(frame):
+        rows = of(frame, name)
+        site, c = sites_of(rows, "e_over_d")[-2], at(numbers(rows, "c"), alpha=alpha)
+        shares = [" → ".join(_share(at(numbers(rows, f"{what}_{part}"), site=site, alpha=alpha)) for what in ("share", "turned")) for part in PARTS[:-1]]
+        lines.append((title(name), site, spread(at(c, site=site)), *(NOTHING if NOTHING in share else share for share in shares)))
+    columns = ["network", "site", "best c", *(WORDS[part] for part in PARTS[:-1])]
+    return table(pd.DataFrame(lines, columns=columns), f"Shares of the parts at the last hidden site of the pairs: in $\\|e\\|^2$ → in $\\|c f_\\alpha-m\\|^2$ "
+                 f"with the best c, α = {alpha:g}, statistics interpolated.", "tbl-with-factor")
+
+
 def _share(values: pd.Series) -> str:
     return f"{values.mean():.2f}" if len(values) else NOTHING
 
