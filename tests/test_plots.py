@@ -1,7 +1,9 @@
 """Figures: readable axes, few series, words that hold the numbers, the same bytes each time."""
 
 import struct
+from functools import cache
 
+import pandas as pd
 import pytest
 
 from llfc_lib.experiments.catalogue import EXPERIMENTS
@@ -20,10 +22,16 @@ FIGURES = {name: (*FIGURES.get(name, ()), *MATCHED.get(name, ())) for name in FI
 ALL = [(name, experiment) for name, experiments in FIGURES.items() for experiment in experiments]
 
 
-@pytest.fixture(params=ALL, ids=lambda param: "-".join(param))
+@cache
+def smoke(experiment: str) -> pd.DataFrame:
+    """Read once; nobody writes to it."""
+    return records.load(experiment, "smoke").frame()
+
+
+@pytest.fixture(scope="module", params=ALL, ids=lambda param: "-".join(param))
 def drawn(request):
     name, experiment = request.param
-    frame = records.load(experiment, "smoke").frame()
+    frame = smoke(experiment)
     if set(frame["method"]) & {"activation", "weight", "ste"} and name not in ("matched_barriers", "widths", "cooccur"):
         frame = select.of(frame, EXPERIMENTS[experiment].recipes[0])  # a figure of one setting of several
     return name, frame, getattr(plots, name)(frame)
@@ -70,7 +78,7 @@ def test_the_same_bytes_each_time_at_the_width_of_the_page(drawn):
     ("stitching", "stitched_error", lambda v: f"FC 1 {100 * v.xs('FC 1', level='site').mean():.2f}"),
 ])
 def test_the_words_hold_the_numbers(name, quantity, text):
-    frame = records.load(FIGURES[name][0], "smoke").frame()
+    frame = smoke(FIGURES[name][0])
     assert text(numbers(frame, quantity)) in getattr(plots, name)(frame).alt
     changed = frame.copy()
     changed.attrs = frame.attrs
@@ -83,7 +91,7 @@ def test_the_words_hold_the_numbers(name, quantity, text):
     ("spawn_epoch", "error_barrier_chord", "rotation matched", lambda v: f"as far away: 0: {v.iloc[0]:.1f}"),
 ])
 def test_barriers_stand_beside_their_nulls(name, quantity, kind, text):
-    frame = records.load(FIGURES[name][0], "smoke").frame()
+    frame = smoke(FIGURES[name][0])
     shown = getattr(plots, name)(frame)
     assert any("null" in label for label in shown.figure.axes[0].get_legend_handles_labels()[1])
     assert text(100 * numbers(frame, quantity, "null", kind)) in shown.alt
@@ -91,7 +99,7 @@ def test_barriers_stand_beside_their_nulls(name, quantity, kind, text):
 
 @pytest.mark.parametrize("name, experiment", ALL)
 def test_one_pair_without_displaced_partners_can_be_drawn(name, experiment):
-    frame = records.load(experiment, "smoke").frame()
+    frame = smoke(experiment)
     first = EXPERIMENTS[experiment].recipes[0]  # where figures show one recipe, they show this one
     one = frame[(frame["pair"] == min(p for p in frame["pair"] if p.startswith(f"{first}/"))) & ~frame["kind"].str.contains("t=1| matched")]
     one.attrs = frame.attrs
@@ -102,33 +110,33 @@ def test_one_pair_without_displaced_partners_can_be_drawn(name, experiment):
 @pytest.mark.parametrize("name, experiment", ALL)
 @pytest.mark.parametrize("dropped", ["null", "control"])
 def test_what_is_missing_is_said_so(name, experiment, dropped):
-    frame = records.load(experiment, "smoke").frame()
+    frame = smoke(experiment)
     rest = frame[frame["role"] != dropped]
     rest.attrs = frame.attrs
     assert "nan" not in getattr(plots, name)(rest).alt
 
 
 def test_tables_hold_the_records_numbers():
-    frame = records.load("tab1", "smoke").frame()
+    frame = smoke("tab1")
     text = tables.stitching(frame).text
     stitched = 100 * numbers(frame, "stitched_error").xs("FC 1", level="site").xs("A to B", level="direction")
     assert spread(stitched) in text and "2.69" in text and "profile smoke" in text.lower()
-    assert tables.llfc(records.load("fig08", "smoke").frame()).text.count("* - FC") == 3
-    assert tables.commutativity(records.load("com_mlp", "smoke").frame()).text.count("* - FC") == 3
-    displaced = tables.displaced(records.load("fig08", "smoke").frame()).text
+    assert tables.llfc(smoke("fig08")).text.count("* - FC") == 3
+    assert tables.commutativity(smoke("com_mlp")).text.count("* - FC") == 3
+    displaced = tables.displaced(smoke("fig08")).text
     assert displaced.count("matched") == 3 and displaced.count("t=1") == 3
 
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_head():
-    for text in (tables.displaced(records.load("fig08", "smoke").frame()).text, tables.provenance().text,
-                 tables.distances(records.load("lmc_mlp", "smoke").frame()).text):
+    for text in (tables.displaced(smoke("fig08")).text, tables.provenance().text,
+                 tables.distances(smoke("lmc_mlp")).text):
         rows = text.split("\n* - ")[1:]
         assert len(rows) > 1 and len({row.count("\n  - ") for row in rows}) == 1
 
 
 @pytest.mark.parametrize("experiment, sites", [("tab2", 15), ("tab3", 10)])
 def test_tables_of_the_convolutional_nets_are_in_order_of_depth(experiment, sites):
-    frame = records.load(experiment, "smoke").frame()
+    frame = smoke(experiment)
     text = tables.stitching(frame).text
     names = [row.split("\n")[0] for row in text.split("\n* - ")[2:]]
     assert len(names) == 2 + sites and names[2] in ("Conv 1", "Conv 1-1") and names[-1] in ("FC 2", "Block 3-3")
@@ -139,7 +147,7 @@ def test_tables_of_the_convolutional_nets_are_in_order_of_depth(experiment, site
 
 @pytest.mark.parametrize("experiment", ["tab1", "tab3"])
 def test_the_stitched_tables_begin_with_the_errors_of_the_networks_alone(experiment):
-    frame = records.load(experiment, "smoke").frame()
+    frame = smoke(experiment)
     error = 100 * numbers(frame, "error")
     partner = 100 * numbers(frame, "error", "null", "rotation matched").xs(0.0, level="alpha")
     independent = 100 * numbers(frame, "error", "control", "independent").xs(0.0, level="alpha")
@@ -151,7 +159,7 @@ def test_the_stitched_tables_begin_with_the_errors_of_the_networks_alone(experim
 
 
 def test_the_cost_of_stitching_stands_beside_that_of_an_independent_network():
-    frame = records.load("tab3", "smoke").frame()
+    frame = smoke("tab3")
     stitched, error = (100 * numbers(frame, quantity, "control", "independent") for quantity in ("stitched_error", "error"))
     alone = error[error.index.get_level_values("alpha").isin([0.0, 1.0])].mean()
     shown = plots.excess(frame)
