@@ -11,11 +11,14 @@ from typing import Any
 import nbval.kernel
 from jupyter_client.manager import KernelManager
 
+#: A socket's path holds about a hundred characters, which TMPDIR may use up.
+SHORT = "/tmp" if len(tempfile.gettempdir()) > 60 else None
+
 folders: list[tempfile.TemporaryDirectory] = []  # removed when the test process ends
 
 
 def own_sockets(**settings: Any) -> KernelManager:
-    folders.append(tempfile.TemporaryDirectory(prefix="llfc-"))
+    folders.append(tempfile.TemporaryDirectory(prefix="llfc-", dir=SHORT))
     return KernelManager(transport="ipc", ip=f"{folders[-1].name}/kernel", **settings)
 
 

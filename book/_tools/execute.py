@@ -32,6 +32,8 @@ from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ("smoke", "lite", "paper")
+#: A socket's path holds about a hundred characters, which TMPDIR may use up.
+SHORT = "/tmp" if len(tempfile.gettempdir()) > 60 else None
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -117,7 +119,7 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, tra
 
     run = provenance(root, parameters, tracked)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=SHORT) as folder:
         source, product = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
         nbformat.write(chapter, source)
         began = time.monotonic()

@@ -93,7 +93,7 @@ def last_relu() -> Evidence:
 
 @erratum("A.2", "wording", "A2_theorem", printed=r"\"given the weak additivity [...] then we have\" its conclusion for $\alpha\tilde "
          r"g_A+(1-\alpha)\tilde g_B$",
-         slip=r"A step is missing: Definition 3 speaks of the sum $\sigma(x+y)$, the line of every weighted mean.",
+         slip=r"A step is missing: Definition 3 is about the sum $\sigma(x+y)$, the printed line about every weighted mean.",
          found_by="A thousand pairs of numbers; and an odd activation, for which the one does not give the other ($\\tanh$, $y=-x$).",
          correction="For ReLU the step holds, since additivity of the sum is agreement of signs: [A.2](A2_theorem) proves it.")
 def missing_step() -> Evidence:
@@ -215,18 +215,24 @@ def one_problem() -> Evidence:
 
 
 @erratum("A.3", "wording", "A3_assignment", printed="\"which entails solving bi-level matching problems\"",
-         slip=r"Nothing is nested: one minimum over all permutations at once. The term couples $P^{(\ell-1)}$ with $P^{(\ell)}$, in which "
-         r"it is linear, and not even that in the last "
-         r"layer, where $P^{(L)}=I$.",
-         found_by=r"Twenty random layers, all 24 orders that enter: is the term at a mean of two $P^{(\ell)}$ the mean of the terms?",
+         slip=r"Not defined. For one $P^{(\ell-1)}$ the term is a linear assignment problem in $P^{(\ell)}$; but $P^{(\ell)}$ enters the next layer's term as well, "
+         r"and in the last layer, where $P^{(L)}=I$, there is no second level.",
+         found_by=r"Twenty pairs of random layers, one upon the other: the best $P^{(\ell)}$ for the lower layer's term alone, for every $P^{(\ell-1)}$, against the "
+         "joint minimum of both terms.",
          correction=r"\"a term that is linear in $P^{(\ell)}$ and couples it with $P^{(\ell-1)}$\": [A.3](A3_assignment) measures how much.")
 def bi_level() -> Evidence:
-    gap = 0.0
+    missed, gap, (two, three) = 0, 0.0, (np.stack(ex.permutations(n)) for n in (4, 3))
     for draw in range(20):
-        mixed = [(x * y).sum((-1, -2)) for q in (*ex.permutations(3)[:2], (ex.permutations(3)[0] + ex.permutations(3)[1]) / 2)
-                 for x, y in (ex.x_and_y(ex.layer(draw), np.stack(ex.permutations(4)), q),)]
-        gap = max(gap, ex.off(mixed[2], (mixed[0] + mixed[1]) / 2))
-    return Evidence(gap > ex.ROUNDING, f"the two differ by {ex.told(gap)}", gap < ex.ROUNDING)
+        w_a, w_b, h_a, h_b = (ex.draw("bi-level", draw, k, shape=shape) for k, shape in enumerate(((2, 3), (2, 3), (3, 6), (3, 6))))
+        x, y = ex.x_and_y(ex.layer(draw), two[:, None], three[None])
+        lower = (x * y).sum((-1, -2))  # an order that enters a row, one that leaves a column
+        x, y = ex.x_and_y((w_a, w_b, h_a, h_b), three, np.eye(2))
+        both = lower + (x * y).sum((-1, -2))
+        missed += both[np.arange(len(two)), lower.argmin(1)].min() > both.min() + ex.ROUNDING
+        x, y = ex.x_and_y(ex.layer(draw), two, (three[0] + three[1]) / 2)
+        gap = max(gap, ex.off((x * y).sum((-1, -2)), (lower[:, 0] + lower[:, 1]) / 2))
+    return Evidence(missed == 0, f"solved level by level, the joint minimum is missed in {missed} of 20; at a mean of two $P^{{(\\ell)}}$ the term is the mean, off by {ex.told(gap)}",
+                    gap < ex.ROUNDING)
 
 
 @erratum("A.3", "wording", "A3_assignment", printed=r"$\arg\min$ over $\pi=\{P^{(\ell)}\}$, all $\ell$",
@@ -379,7 +385,7 @@ def other_name() -> Evidence:
 @erratum("B.2", "wording", "B2_llfc", printed=r"\"to verify the LLFC property on each data point $x_i$\", cosines are averaged",
          slip=r"A cosine is blind to a factor of each image's own; Definition 2 has one $c$ for all of $\mathcal D$.",
          found_by="Features that are the mean times a factor of each image's own.",
-         correction="The spread of coef over images, which is drawn, has to be read with it; or take cosines over the whole set, as the "
+         correction="The spread of coef over images, which is drawn, has to be read beside it; or take cosines over the whole set, as the "
          "book does beside.")
 def own_factor() -> Evidence:
     mean, factors = ex.draw("own factor", shape=(50, 8)), np.linspace(0.5, 2, 50)[:, None]
@@ -387,10 +393,10 @@ def own_factor() -> Evidence:
     cosine = (f * mean).sum(1) / np.linalg.norm(f, axis=1) / np.linalg.norm(mean, axis=1)
     c = (f * mean).sum() / (f * f).sum()
     left = np.linalg.norm(c * f - mean) / np.linalg.norm(mean)
-    one = ex.off(2 * mean * ((2 * mean) * mean).sum() / ((2 * mean) ** 2).sum(), mean)
+    whole = 1 - float((f * mean).sum() / np.linalg.norm(f) / np.linalg.norm(mean))
     blind = ex.told(float(np.abs(1 - cosine).max()))
-    return Evidence(left < ex.ROUNDING, f"$1-\\cos$ is {blind} on every image, and the best single $c$ leaves {left:.3g} of the mean",
-                    one < ex.ROUNDING)
+    return Evidence(left < ex.ROUNDING, f"$1-\\cos$ is {blind} on every image, {whole:.3g} over the set; the best single $c$ leaves {left:.3g} of the mean",
+                    whole > ex.ROUNDING)
 
 
 @erratum("B.2", "setting", "B2_llfc", printed=r"$\cos[\cdot,\cdot]$",
@@ -468,14 +474,14 @@ def second_order() -> Evidence:
 def ranks_only() -> Evidence:
     found = {}
     for far in (0.1, 0.01):
-        (s, d), (t, e) = ((ex.draw("ranks", name, k, shape=(200, 200)) for k in (0, 1)) for name in ("W", "H"))
+        (s, d), (t, e) = ((ex.draw("ranks", far, name, k, shape=(200, 200)) for k in (0, 1)) for name in ("W", "H"))
         size = (far / (2 - far)) ** 0.5
         (w_a, w_b), (h_a, h_b) = ((u + size * v, u - size * v) for u, v in ((s, d), (t, e)))
         unrelated = np.linalg.norm(w_a - w_b) * np.linalg.norm(h_a - h_b) / 200**0.5
         found[far] = ex.dist(w_a @ h_a + w_b @ h_b, w_a @ h_b + w_b @ h_a), (np.linalg.norm((w_a - w_b) @ (h_a - h_b)) / unrelated) ** 2
     (far_com, far_share), (near_com, near_share) = found[0.1], found[0.01]
     return Evidence(near_com > verdicts.NEGLIGIBLE * far_com, f"$\\mathrm{{Dist}}_{{com}}$ is {far_com / near_com:.0f} times smaller for the nearer pair; residual over that of "
-                    f"unrelated matrices {far_share:.2f} and {near_share:.2f}", math.isclose(far_share, near_share, rel_tol=0.05) and near_share > 0.9)
+                    f"unrelated matrices {far_share:.2f} and {near_share:.2f}", min(far_share, near_share) > 0.9)
 
 
 @erratum("B.3", "reference", "B3_commutativity_conv", printed="captions of Figures 19 and 20",
@@ -507,20 +513,21 @@ def not_the_definition() -> Evidence:
 
 @erratum("B.4", "wording", "B4_stitching_conv", printed="stitched errors \"closely resemble the error rates of the original models [...] regardless "
          "of the dataset or model architecture\"",
-         slip="Not in any of the three tables but for their last layers.",
+         slip="Not at every layer, in any of the three tables.",
          found_by="Printed errors beside the printed mean of A and B, with the standard error of a difference on 10,000 images.",
-         correction="In the last row of each table they do; before, they are up to 70 % larger.")
+         correction="They do at FC 2 and FC 3 of Table 1, at Conv 1-1 and from Conv 4-1 on in Table 2, at Block 3-3 alone in Table 3; elsewhere they are up to 70 % larger.")
 def own_tables() -> Evidence:
-    words, worst, far, last = [], {}, {}, {}
+    words, near, worst = [], {}, []
     for name, printed in TABLES.items():
-        mean = (printed["A"] + printed["B"]) / 2
-        site = max((s for s in printed if s not in "AB"), key=printed.get)
-        final = [s for s in printed if s not in "AB"][-1]
-        far[name], last[name] = ((printed[s] - mean) / (100 * sum(p / 100 * (1 - p / 100) / 10_000 for p in (mean, printed[s])) ** 0.5) for s in (site, final))
-        worst[name] = printed[site] / mean - 1
-        words.append(f"Table {name[-1]}, {site}: {printed[site]:g} beside {mean:.3f}, {100 * worst[name]:+.0f} % "
-                     f"or {far[name]:.1f} standard errors ({final}: {last[name]:.1f})")
-    return Evidence(max(far.values()) <= 2, "; ".join(words), max(map(abs, last.values())) <= 2 < min(far.values()) and max(worst.values()) < 0.71)
+        mean, sites = (printed["A"] + printed["B"]) / 2, [s for s in printed if s not in "AB"]
+        errors = {s: (printed[s] - mean) / (100 * sum(p / 100 * (1 - p / 100) / 10_000 for p in (mean, printed[s])) ** 0.5) for s in sites}
+        near[name], site = [s for s in sites if abs(errors[s]) <= 2], max(sites, key=printed.get)
+        worst.append(printed[site] / mean - 1)
+        words.append(f"Table {name[-1]}: {len(near[name])} of {len(sites)} within two standard errors; {site} {printed[site]:g} beside {mean:.3f}, "
+                     f"{100 * worst[-1]:+.0f} % or {errors[site]:.1f} standard errors")
+    vgg = [s for s in TABLES["tab2"] if s not in "AB"]
+    said = {"tab1": ["FC 2", "FC 3"], "tab2": ["Conv 1-1", *vgg[vgg.index("Conv 4-1"):]], "tab3": ["Block 3-3"]}
+    return Evidence(all(len(near[name]) == len(TABLES[name]) - 2 for name in TABLES), "; ".join(words), near == said and max(worst) < 0.71)
 
 
 @erratum("B.4", "setting", "B4_stitching_conv", printed=r'$B_{>\ell}$ takes "the activations of the $\ell$-th layer"',
