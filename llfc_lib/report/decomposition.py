@@ -113,11 +113,16 @@ def with_factor(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
     lines = []
     for name in recipes_in(frame):
         rows = of(frame, name)
-        site, c = sites_of(rows, "e_over_d")[-2], at(numbers(rows, "c"), alpha=alpha)
-        shares = [" → ".join(_share(at(numbers(rows, f"{what}_{part}"), site=site, alpha=alpha)) for what in ("share", "turned")) for part in PARTS[:-1]]
-        lines.append((title(name), site, spread(at(c, site=site)), *(NOTHING if NOTHING in share else share for share in shares)))
-    columns = ["network", "site", "best c", *(WORDS[part] for part in PARTS[:-1])]
-    return table(pd.DataFrame(lines, columns=columns), f"Shares of the parts at the last hidden site of the pairs: in $\\|e\\|^2$ → in $\\|c f_\\alpha-m\\|^2$ "
+        site = sites_of(rows, "e_over_d")[-2]
+        for word, who in partners(name).items():
+            c = at(numbers(rows, "c", *who), site=site, alpha=alpha)
+            shares = [" → ".join(_share(at(numbers(rows, f"{what}_{part}", *who), site=site, alpha=alpha)) for what in ("share", "turned"))
+                      for part in PARTS[:-1]]
+            if len(c):
+                lines.append((f"{title(name)}, {site}" if word == WHO["pair"] else "", word, spread(c),
+                              *(NOTHING if NOTHING in share else share for share in shares)))
+    columns = ["network, site", "partner", "best c", *(WORDS[part] for part in PARTS[:-1])]
+    return table(pd.DataFrame(lines, columns=columns), f"Shares of the parts at the last hidden site: in $\\|e\\|^2$ → in $\\|c f_\\alpha-m\\|^2$ "
                  f"with the best c, α = {alpha:g}, statistics interpolated.", "tbl-with-factor")
 
 
