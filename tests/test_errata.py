@@ -117,3 +117,13 @@ def test_the_proof_fails_without_weak_additivity(monkeypatch, name):
     with pytest.raises(Mistaken, match=name):
         confirm(by_id[name])
     assert confirm(by_id["affine_in_weights"]).holds_as_printed
+
+
+def test_networks_alike_are_as_far_apart_as_asked_and_know_nothing_of_each_other():
+    w_a, w_b, h_a, h_b = examples.alike(0.1, "a test", units=60)
+
+    def cosine(x: np.ndarray, y: np.ndarray) -> float:
+        return float((x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y))
+
+    assert all(abs(1 - cosine(a, b) - 0.1) < 0.01 for a, b in ((w_a, w_b), (h_a, h_b)))
+    assert all(abs(cosine(x, y)) < 0.1 for x, y in ((w_a, h_a), (w_a - w_b, h_a - h_b), (w_a + w_b, w_a - w_b)))

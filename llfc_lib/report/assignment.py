@@ -1,5 +1,4 @@
-"""Tables and figures of chapter A.3 from :mod:`llfc_lib.theory`'s
-identities, assignment problems and reduction."""
+"""Tables and figures of chapter A.3 from :mod:`llfc_lib.theory`'s identities, assignment problems and reduction."""
 
 from collections.abc import Mapping
 

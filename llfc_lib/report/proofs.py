@@ -157,7 +157,10 @@ def control_of(name: str) -> str:
 
 
 def left_open(rows: pd.DataFrame, role: str = "value", kind: str = "", alpha: float = 0.5) -> pd.Series:
-    """Percent of the images that A and B both get right, which the margin argument does not certify with the best c: a number a pair."""
+    """Percent of the images that A and B both get right, which the margin argument (chapter A.1) does not certify with the best c.
+
+    A number a pair; empty where ``rows``, of one recipe, have no such partner.
+    """
     wrong = numbers(rows, "error_either", role, kind).groupby("pair").mean()
     missed = at(numbers(rows, "not_certified_scaled", role, kind), alpha=alpha).groupby("pair").mean()
     return 100 * (missed - wrong) / (1 - wrong)

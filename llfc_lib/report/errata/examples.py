@@ -132,6 +132,13 @@ def x_and_y(layer: tuple[ndarray, ...], p: ndarray, q: ndarray) -> tuple[ndarray
     return w_a @ h_a - w_a @ p @ h_b, q @ w_b @ p.swapaxes(-1, -2) @ h_a - q @ w_b @ h_b
 
 
+def alike(far: float, *name: object, units: int = 200) -> tuple[ndarray, ndarray, ndarray, ndarray]:
+    """W_A, W_B, H_A, H_B (units x units) without structure, at 1 - cos of ``far``: the same sum, and differences that know nothing of each other."""
+    size = (far / (2 - far)) ** 0.5  # |difference| / |sum| of two vectors of equal norm at that cosine
+    pairs = (tuple(draw(*name, which, k, shape=(units, units)) for k in (0, 1)) for which in ("W", "H"))
+    return tuple(both + sign * size * apart for both, apart in pairs for sign in (1, -1))
+
+
 def relative(left: ndarray, whole: ndarray) -> float:
     return float((left**2).sum() / (whole**2).sum())
 

@@ -454,9 +454,7 @@ def undefined_dist() -> Evidence:
          correction=r"Compare with what no structure would give: shuffled units, or $\|\Delta W\Delta H\|\approx\|\Delta W\|\|\Delta H\|$ "
          r"over the square root of the number of inputs: [B.3](B3_commutativity).")
 def second_order() -> Evidence:
-    (s, d), (t, e) = ((ex.draw("order", name, k, shape=(200, 200)) for k in (0, 1)) for name in ("W", "H"))
-    size = (0.1 / 1.9) ** 0.5  # |difference| / |sum| of two vectors of equal norm at cosine 0.9
-    (w_a, w_b), (h_a, h_b) = ((u + size * v, u - size * v) for u, v in ((s, d), (t, e)))
+    w_a, w_b, h_a, h_b = ex.alike(0.1, "order")
     com, near = ex.dist(w_a @ h_a + w_b @ h_b, w_a @ h_b + w_b @ h_a), min(ex.dist(w_a, w_b), ex.dist(h_a, h_b))
     r = (0.1 / 1.9) ** 2
     shuffled = ex.verdict("commutativity").null.split("shuffled units in ")[1].split("; not")[0]
@@ -474,9 +472,7 @@ def second_order() -> Evidence:
 def ranks_only() -> Evidence:
     found = {}
     for far in (0.1, 0.01):
-        (s, d), (t, e) = ((ex.draw("ranks", far, name, k, shape=(200, 200)) for k in (0, 1)) for name in ("W", "H"))
-        size = (far / (2 - far)) ** 0.5
-        (w_a, w_b), (h_a, h_b) = ((u + size * v, u - size * v) for u, v in ((s, d), (t, e)))
+        w_a, w_b, h_a, h_b = ex.alike(far, "ranks", far)
         unrelated = np.linalg.norm(w_a - w_b) * np.linalg.norm(h_a - h_b) / 200**0.5
         found[far] = ex.dist(w_a @ h_a + w_b @ h_b, w_a @ h_b + w_b @ h_a), (np.linalg.norm((w_a - w_b) @ (h_a - h_b)) / unrelated) ** 2
     (far_com, far_share), (near_com, near_share) = found[0.1], found[0.01]
