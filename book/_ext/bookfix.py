@@ -1,8 +1,8 @@
 """What Jupyter Book 1.x does not check by itself: chapters that failed, were never run, or hold figures without words.
 
 Each finding is a Sphinx warning, so that ``-W`` stops the build. Besides, the description that a figure was displayed
-with becomes its alternative text, the cell that papermill injects is dropped, the run's provenance is put under the
-title, and pages are rid of what needs a network or trips a screen reader.
+with becomes its alternative text, the cell that papermill injects is dropped, and the run's provenance is put under the
+title.
 """
 
 import json
@@ -64,15 +64,30 @@ def alt_of(output: dict[str, Any]) -> str:
 
 
 def provenance(run: dict[str, Any]) -> str:
-    """The line under a chapter's title."""
-    parts = [f"profile **{run['profile']}**"]
-    parts += [f"commit `{run['commit']}`"] if run.get("commit") else []
-    parts += [f"{run['seconds']:.0f} s"] if run.get("seconds") else []
-    parts += [f"{run['cpu']}, {run['threads']} thread"] if run.get("cpu") else []
-    parts += [f"data: {run['data']}"] if run.get("data") else []
-    parts += [f"Python {run['python']}, torch {run['torch']}"]
-    return ("::::{div} provenance\nThe live parts of this page were executed with " + "; ".join(parts)
-            + ". Each published figure and table names the profile of its record.\n::::\n")
+    """The lines under a chapter's title: the run of its live parts, then the records that it shows, folded."""
+    device = f"{run['device']}: {run['cpu']}, {run['threads']} thread" if run.get("device") else f"{run['cpu']}, {run['threads']} thread"
+    parts = [f"profile **{run['profile']}**", f"commit `{run['commit']}`", f"data: {run['data']}" if run.get("data") else "",
+             device, f"seeds {', '.join(map(str, run['seeds']))}" if run.get("seeds") else "", f"{run['seconds']:.0f} s",
+             f"Python {run['python']}, torch {run['torch']}"]
+    lines = ["::::{div} provenance", f"Live parts of this page: {'; '.join(part for part in parts if part)}."]
+    if run.get("records"):
+        lines += ["", ":::{dropdown} Records shown on this page", ":class-container: provenance-records", *records_table(run["records"]), ":::"]
+    return "\n".join([*lines, "::::", ""])
+
+
+def records_table(records: list[dict[str, Any]]) -> list[str]:
+    """One row a record and profile, as lines of a list-table."""
+    lines = ["```{list-table}", ":header-rows: 1", ":class: table-scroll first-whole", ""]
+    rows = [("record", "profile", "pairs", "data", "seeds", "measured at commit", "on", "training and measuring (min)", "versions", "finished")]
+    for r in records:
+        rows.append((f"`{r['record']}`", r["profile"], r["pairs"], ", ".join(r["data"]), ", ".join(r["seeds"]),
+                     ", ".join(f"`{commit}`" for commit in r["commits"]),
+                     f"{', '.join(r['device'])}: {', '.join(r['cpu'])}, {', '.join(r['threads'])} thread",
+                     f"{r['train_minutes']:,} and {r['measure_minutes']:,}",
+                     f"Python {', '.join(r['python'])}, torch {', '.join(r['torch'])}", r["finished"]))
+    for row in rows:
+        lines += [("* - " if k == 0 else "  - ") + str(cell) for k, cell in enumerate(row)]
+    return [*lines, "```"]
 
 
 def read_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -109,28 +124,7 @@ def check_images(app: Sphinx, doctree: nodes.document) -> None:
             log.warning("a figure without alternative text", location=image, type="bookfix")
 
 
-def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """On "html-page-context": drop sphinx-thebe, which names a CDN on every page and declares its script twice, and the
-    roles and labels that screen readers stumble over.
-    """
-    def wanted(script: Any) -> bool:
-        body = (getattr(script, "attributes", None) or {}).get("body", "") or ""
-        return "THEBE_JS_URL" not in body and "sphinx-thebe" not in str(getattr(script, "filename", script))
-
-    for key in ("script_files", "css_files"):
-        context[key] = [script for script in context.get(key, []) if wanted(script)]
-    body = context.get("body") or ""
-    body = re.sub(r'<script type="text/x-thebe-config">.*?</script>\s*', "", body, flags=re.DOTALL)
-    body = re.sub(r"<script>kernelName = '[^']*'</script>\s*", "", body)
-    body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
-    body = body.replace(' role="doc-biblioentry"', "")  # no longer a role of its own
-    body = body.replace(' aria-label="Toggle hidden content"', "")  # hides the words that the button shows
-    if context.get("body"):
-        context["body"] = body
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", read_chapter)
     app.connect("doctree-read", check_images)
-    app.connect("html-page-context", clean_page, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -68,14 +69,15 @@ def commit(root: Path) -> str:
     return (head or "unknown") + ("-dirty" if dirty else "")
 
 
-def provenance(root: Path, parameters: dict[str, Any], tracked: bool) -> dict[str, Any]:
-    """What ``metadata.run`` says. A tracked pair leaves out what changes from run to run and from clone to clone."""
-    run = {"profile": parameters["profile"], "python": platform.python_version(), "torch": version("torch")}
-    if tracked:
-        return run
+def provenance(root: Path, notebook: NotebookNode, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What ``metadata.run`` says: of the run, and of the records that the chapter shows."""
     from llfc_lib.experiments.units import cpu_name
+    from llfc_lib.report.chapter import origin
 
-    return {**run, "commit": commit(root), "cpu": cpu_name(), "threads": 1, "parameters": parameters}
+    shown = dict.fromkeys(re.findall(r'\bpublished\("(\w+)"\)', "\n".join(cell.source for cell in code_cells(notebook))))
+    return {"profile": parameters["profile"], "commit": commit(root), "cpu": cpu_name(), "threads": 1,
+            "python": platform.python_version(), "torch": version("torch"), "parameters": parameters,
+            "records": [entry for name in shown for entry in origin(name)]}
 
 
 def clean(notebook: NotebookNode, run: dict[str, Any]) -> NotebookNode:
@@ -104,7 +106,7 @@ def check_complete(notebook: NotebookNode) -> None:
             raise RuntimeError(f"cell {number} did not run to its end")
 
 
-def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, tracked: bool) -> None:
+def execute(root: Path, name: str, parameters: dict[str, Any], target: Path) -> None:
     """Run one chapter in this process, to ``target``. If it fails the process ends with a message."""
     chapter, where = load(root, name), "before its first cell"
     number_of = {cell["id"]: number for number, cell in enumerate(code_cells(chapter), 1)}
@@ -117,7 +119,7 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, tra
                 file.write(f"{where}\n")
             where += f" ({next(line for line in cell.source.splitlines() if line.strip()).strip()!r})"
 
-    run = provenance(root, parameters, tracked)
+    run = provenance(root, chapter, parameters)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=SHORT) as folder:
         source, product = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
@@ -133,7 +135,7 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, tra
                                        config=sockets)
             notebook = nbformat.read(product, as_version=4)
             check_complete(notebook)
-            notebook = clean(notebook, run if tracked else {**run, "seconds": round(time.monotonic() - began, 1)})
+            notebook = clean(notebook, {**run, "seconds": round(time.monotonic() - began, 1)})
             nbformat.validate(notebook)
         except Exception as error:  # the cell's own, a dead kernel, an invalid notebook: all the same to the reader
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +151,7 @@ def say(text: str) -> None:
     print(f"{text}\n", end="", flush=True)  # in one piece: several threads print
 
 
-def execute_all(root: Path, targets: dict[str, Path], parameters: dict[str, Any], tracked: bool, jobs: int) -> int:
+def execute_all(root: Path, targets: dict[str, Path], parameters: dict[str, Any], jobs: int) -> int:
     """Run chapters (name: where the product goes), each in a process of its own; returns how many failed."""
     def one(number: int, name: str) -> bool:
         title, began = f"chapter {number} of {len(targets)}: {name}", time.monotonic()
@@ -158,7 +160,7 @@ def execute_all(root: Path, targets: dict[str, Path], parameters: dict[str, Any]
             progress, log = Path(folder) / "progress", Path(folder) / "log"
             progress.touch()
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LLFC_PROGRESS": str(progress)}
-            arguments = json.dumps([name, parameters, str(targets[name]), tracked])
+            arguments = json.dumps([name, parameters, str(targets[name])])
             with open(log, "w") as output, open(progress) as lines:
                 process = subprocess.Popen([sys.executable, __file__, "--root", str(root), "--one", arguments],
                                            env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -213,8 +215,8 @@ def main() -> int:
     options = parser.parse_args()
     root = options.root.resolve()
     if options.one:
-        name, parameters, target, tracked = options.one
-        execute(root, name, parameters, Path(target), tracked)
+        name, parameters, target = options.one
+        execute(root, name, parameters, Path(target))
         return 0
     known = sorted(path.stem for path in (root / "notebooks").glob("*.md"))
     names = list(dict.fromkeys(options.names)) or known
@@ -228,7 +230,7 @@ def main() -> int:
         parser.error("--refresh writes the tracked pairs: profile smoke, no parameters, no --out")
     folder = options.out or root / ("notebooks" if options.refresh else f"_build/chapters/{parameters['profile']}")
     targets = {name: folder.resolve() / f"{name}.ipynb" for name in names}
-    failed = execute_all(root, targets, parameters, options.refresh, options.jobs)
+    failed = execute_all(root, targets, parameters, options.jobs)
     say(f"{len(targets) - failed} of {len(targets)} chapters executed in profile {parameters['profile']}")
     return 1 if failed else 0
 

@@ -68,9 +68,11 @@ class Chapter:
     device: str
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
-        """Shown in a hidden cell: its metadata tells the line under the title which data the live part is on."""
+        """Shown in a hidden cell: its metadata tells the line under the title what the live part is on."""
         source = pairs.load(recipe("mlp_mnist_spawn", self.profile).data).source
-        return {"text/plain": f"profile {self.profile}, {source}"}, {"run": {"data": source}}
+        seeds = [*range(max(PAIRS[self.profile].values()))]  # pair k is trained from seed k
+        run = {"data": source, "device": self.device, "seeds": seeds}
+        return {"text/plain": f"profile {self.profile}, {source}"}, {"run": run}
 
     def live(self, name: str, control: bool = True) -> pd.DataFrame:
         """The rows of experiment ``name``, measured now on its first recipe: every pair in smoke, the first elsewhere.
@@ -115,10 +117,10 @@ class Chapter:
                     return profile
         return "smoke"
 
-    def published(self, name: str) -> "records.Record":
+    def published(self, name: str) -> records.Record:
         """The best committed record of the experiment, recipe by recipe where it has several networks; figures drawn
         from it name its profile."""
-        return records.best_of_each(name) if records.has_several_networks(experiment(name).recipes) else records.best(name)
+        return published(name)
 
     def check(self, name: str, live: pd.DataFrame) -> MyST:
         """Live against the committed record of this profile: the largest difference per quantity.
@@ -153,6 +155,31 @@ class Chapter:
                 pairs.endpoint(self.profile, recipe_name, 0, branch, data, self.device) for branch in "AB"}
         starts = {branch: train(replace(r, epochs=0), 0, branch, data, self.device) for branch in "AB"}
         return LivePair(new, runs, starts, data.source, r.epochs)
+
+
+def published(name: str) -> records.Record:
+    """The best committed record of an experiment, recipe by recipe where it has several networks."""
+    return records.best_of_each(name) if records.has_several_networks(experiment(name).recipes) else records.best(name)
+
+
+def origin(name: str) -> list[dict[str, Any]]:
+    """Where the record that chapters show of experiment ``name`` comes from: one entry a profile, JSON's types only."""
+    record, found = published(name), []
+    for profile in record.profile.split(" and "):
+        own = {pair: p for pair, p in record.pairs.items() if p.get("profile", record.profile) == profile}
+
+        def every(key: str, of: Any = lambda p: p) -> list[str]:
+            return sorted({str(of(p)[key]) for p in own.values()})
+
+        found.append({"record": name, "profile": profile, "pairs": len(own), "data": every("name", lambda p: p["data"]),
+                      "seeds": sorted({seed for p in own.values() for seed in p["seeds"].values()}, key=lambda s: (int(s[:-1]), s)),
+                      "commits": sorted({one for p in own.values() for one in p["commit"].split(", ")}),
+                      "device": every("device"), "cpu": every("cpu"), "threads": every("threads"),
+                      "torch": every("torch", lambda p: p["versions"]), "python": every("python", lambda p: p["versions"]),
+                      "train_minutes": round(sum(p["train_seconds"] for p in own.values()) / 60),
+                      "measure_minutes": round(sum(p["measure_seconds"] for p in own.values()) / 60),
+                      "finished": max(p["finished"] for p in own.values())})
+    return found
 
 
 def _below(difference: float) -> str:
