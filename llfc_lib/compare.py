@@ -47,14 +47,17 @@ ENDS = {1.0: "A", 0.5: "half-way", 0.0: "B"}
 
 @dataclass
 class Attempt:
-    """One matching: ``objective`` is what it maximised, ``loss`` the training loss half-way (nats), where it was asked."""
+    """One matching: ``objective`` is what it maximised, ``loss`` the training loss half-way (nats), where it was asked.
+
+    Source: this book.
+    """
 
     permutations: dict[str, Tensor]
     objective: float
     loss: float | None = None
 
     def rank(self) -> float:
-        """The lowest is chosen."""
+        """What attempts are compared by; the lowest is chosen."""
         return -self.objective if self.loss is None else self.loss
 
 
@@ -63,7 +66,10 @@ class Comparison:
     """What :func:`compare` found. ``rows`` hold every number; ``partner`` is the network that A was measured with: B with
     its units in the order of ``permutations``, B itself without a matching. ``attempts`` has every matching, of which
     number ``chosen`` was taken. ``draws`` displaced partners were asked for; those that could not be put as far from A as B
-    are left out."""
+    are left out.
+
+    Source: this book.
+    """
 
     rows: list[Row]
     images: int
@@ -76,6 +82,8 @@ class Comparison:
 
     @property
     def permutations(self) -> dict[str, Tensor]:
+        """Those of the matching that was taken, by name (new unit i of B is its old unit p[i]); empty without a
+        matching."""
         return self.attempts[self.chosen].permutations if self.attempts else {}
 
     def frame(self) -> pd.DataFrame:
@@ -114,6 +122,7 @@ class Comparison:
         return figure(self.frame(), self.title())
 
     def title(self) -> str:
+        """How the pair was matched, on how many images it was measured, and how many displaced partners there are."""
         placed = next((row.n for row in self.rows if row.quantity == "t"), 0)
         partners = f", {placed} of {self.draws} displaced partners" if self.draws else ""
         return f"{f'{self.matching} matching' if self.matching else 'not matched'}, {self.images:,} images{partners}"
@@ -154,6 +163,9 @@ def compare(a: nn.Module, b: nn.Module, loader: Loader, matching: str | None = "
     ValueError for an unknown matching, networks that differ, NaN weights, a loader that is empty or can be used only
     once, labels out of range; UntraceableError and UnsupportedOperation (of matchings) for a network that cannot be
     followed; RuntimeError if f(pi(B)) is not f(B). Units that respond to no image are counted in a warning.
+
+    Source: Definitions 1, 2 and 4, measured as in B.2 to B.4; matchings of Ainsworth et al. (2023); nulls and
+    controls of this book.
     """
     if matching not in MATCHINGS:
         raise ValueError(f"unknown matching {matching!r}; choose one of {MATCHINGS}")
@@ -282,7 +294,10 @@ def _tied(network: nn.Module) -> set[frozenset[str]]:
 
 
 class DeadUnits:
-    """"dead_units_A" and "dead_units_B": how many units of a site respond to none of the images, where there are any."""
+    """"dead_units_A" and "dead_units_B": how many units of a site respond to none of the images, where there are any.
+
+    Source: this book.
+    """
 
     def start(self, pair: Pair) -> None:
         self.nodes = {s.name: s.node for s in pair.a.sites if s.node != pair.a.output}
@@ -306,6 +321,8 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     No code of the file is executed. A state dict may lie under "state_dict", "model" or "model_state_dict", its names may
     begin with "module." (DataParallel) or "_orig_mod." (compiled). FileNotFoundError; ValueError for a damaged file, one
     that needs code to be read, or weights of another network, which is then left as it was.
+
+    Source: this book.
     """
     state = _read(Path(path))
     for key in ("state_dict", "model_state_dict", "model"):

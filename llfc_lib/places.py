@@ -1,4 +1,7 @@
-"""Where things lie on this machine. Environment variables override each place."""
+"""Where things lie on this machine. Environment variables override each place.
+
+Source: this book.
+"""
 
 import os
 from pathlib import Path
@@ -21,7 +24,7 @@ def data_dir() -> Path:
 
 
 def writable(folder: Path) -> Path:
-    """Make ``folder`` and return it; an unwritable one is an error that says what to do."""
+    """Make ``folder`` and return it; one that cannot be written to is a PermissionError that says what to do."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-test-{os.getpid()}"

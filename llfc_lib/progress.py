@@ -1,4 +1,7 @@
-"""Long work says where it is: a bar on a terminal, lines in the file that ``$LLFC_PROGRESS`` names."""
+"""Long work says where it is: a bar on a terminal, lines in the file that ``$LLFC_PROGRESS`` names.
+
+Source: this book.
+"""
 
 import os
 import time
@@ -18,6 +21,7 @@ class Progress:
         self.start = self.last = time.monotonic()
 
     def advance(self, text: str) -> None:
+        """One step more is done; ``text`` is what to say of it."""
         self.done += 1
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update()

@@ -3,6 +3,8 @@
 No generator is carried from epoch to epoch: the draws of an epoch follow from (seed, stream, epoch, purpose)
 alone. So a checkpoint needs to hold no generator state, a resumed run draws what an undisturbed one would, and
 two children never see each other's order shifted by one, as they do where seeds are added up.
+
+Source: this book.
 """
 
 import hashlib
@@ -23,5 +25,5 @@ def generator(*name: object) -> torch.Generator:
 
 
 def numpy_generator(*name: object) -> np.random.Generator:
-    """The same for numpy, whose normal draws are equal on every processor: for nulls."""
+    """A generator of numpy, whose normal draws are equal on every processor: for nulls."""
     return np.random.Generator(np.random.Philox(seed_of(*name)))

@@ -24,6 +24,8 @@ class Dataset:
 
     ``source`` is a sentence to print wherever the set is named; ``sha256`` is the digest of the four
     arrays as stored; ``mean`` and ``std`` (per channel, of pixels scaled to [0, 1]) normalise.
+
+    Source: the sets of B.1; this book.
     """
 
     name: str
@@ -40,7 +42,10 @@ class Dataset:
     normalisation: str = "per-channel mean and std"
 
     def normalised(self, how: str) -> "Dataset":
-        """The same images, normalised ``how`` a recipe says: one of :data:`NORMALISATIONS`."""
+        """The same images, normalised ``how`` a recipe says: one of :data:`NORMALISATIONS`.
+
+        ValueError for another one, or for ImageNet's three channels where the images have not as many.
+        """
         if how not in NORMALISATIONS:
             raise ValueError(f"unknown normalisation {how!r}; choose one of {NORMALISATIONS}")
         channels = self.x_train.shape[1]
@@ -52,6 +57,7 @@ class Dataset:
         return replace(self, mean=mean, std=std, normalisation=how)
 
     def to(self, device: torch.device | str) -> "Dataset":
+        """The same set with its images and labels on ``device``."""
         return replace(self, **{key: getattr(self, key).to(device) for key in KEYS})
 
     def normalise(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -64,7 +70,7 @@ class Dataset:
     def loader(self, split: str = "test", batch: int = 1000, dtype: torch.dtype = torch.float32,
                first: int | None = None) -> "Loader":
         """Normalised batches of ``split`` ("train" or "test") in their stored order, as often as asked; or only of
-        its ``first`` images."""
+        its ``first`` images. ValueError for another split."""
         if split not in ("train", "test"):
             raise ValueError(f"unknown split {split!r}; choose 'train' or 'test'")
         return Loader(self, split, batch, dtype, first)
@@ -77,7 +83,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Loader:
-    """Re-iterable over (x, y) batches of a data set, normalised as they are drawn."""
+    """Re-iterable over (x, y) batches of a data set, normalised as they are drawn.
+
+    Source: this book.
+    """
 
     data: Dataset
     split: str
@@ -108,6 +117,8 @@ def load(name: str, folder: Path | None = None, normalise: str = NORMALISATIONS[
 
     Raises ValueError for an unknown name, an empty set, labels out of range or an archive of another
     form, FileNotFoundError (saying what to do) where there is neither an archive nor a network.
+
+    Source: B.1; MNIST is by LeCun et al. (1998), CIFAR-10 by Krizhevsky (2009), the digits are scikit-learn's.
     """
     if name not in NORMALISATION:
         raise ValueError(f"unknown data set {name!r}; choose one of {sorted(NORMALISATION)}")

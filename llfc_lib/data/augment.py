@@ -21,7 +21,10 @@ ZOOM, DEGREES = (0.8, 1.2), 30.0  # B.1.2
 
 @dataclass(frozen=True)
 class Draws:
-    """One epoch's draws, an entry an image: the crop's upper left corner in the padded image, and whether to flip."""
+    """One epoch's draws, an entry an image: the crop's upper left corner in the padded image, and whether to flip.
+
+    Source: B.1.1.
+    """
 
     top: Tensor
     left: Tensor
@@ -33,7 +36,9 @@ class Augmenter:
 
     ``pad`` is an eighth of the side: 4 pixels at 32. Padding comes before normalisation, so that it is black, as in
     the authors' code. The padded set lies on the images' device (N x H x W x C, uint8: 1.56 times the set at 32);
-    a batch is one gather from it and comes out channels-last. ``kinds``: "crop", "flip", both or none.
+    a batch is one gather from it and comes out channels-last. ``kinds``: "crop", "flip", both or none; ValueError for others.
+
+    Source: flips and crops of B.1.1; the padding of the authors' code (zzp1012/LLFC).
     """
 
     def __init__(self, x: Tensor, kinds: Collection[str]) -> None:
@@ -65,7 +70,9 @@ class Resampler:
 
     One affine map an image, one bilinear resampling; what lies outside the image is black. The window of a crop lies
     anywhere inside the zoomed image, or around it where that is the smaller: as in augmax 0.2.2, which Ainsworth et al.
-    used. ``kinds``: any of :data:`RESAMPLED`.
+    used. ``kinds``: any of :data:`RESAMPLED`; ValueError for others.
+
+    Source: B.1.2; augmax 0.2.2, which the code of Ainsworth et al. (2023) uses.
     """
 
     def __init__(self, x: Tensor, kinds: Collection[str]) -> None:
@@ -96,7 +103,10 @@ class Resampler:
 
 
 def augmenter_for(x: Tensor, kinds: Collection[str]) -> "Augmenter | Resampler | None":
-    """What draws batches of ``x`` augmented by ``kinds``; None for none."""
+    """What draws batches of ``x`` augmented by ``kinds``; None for none.
+
+    Source: B.1.
+    """
     if not kinds:
         return None
     return Resampler(x, kinds) if set(kinds) & {"resized crop", "rotate"} else Augmenter(x, kinds)

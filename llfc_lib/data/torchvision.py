@@ -15,7 +15,10 @@ SCHEMAS = {
 
 
 def torchvision() -> ModuleType:
-    """The package torchvision. ImportError if it is not installed."""
+    """The package torchvision. ImportError if it is not installed.
+
+    Source: this book.
+    """
     try:
         import torchvision as package
     except RuntimeError:

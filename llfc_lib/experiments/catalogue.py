@@ -1,4 +1,7 @@
-"""The experiments, named as in the paper, each a selection of the rows that one pass over a pair measures."""
+"""The experiments, named as in the paper, each a selection of the rows that one pass over a pair measures.
+
+Source: this book.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,6 +54,7 @@ class Experiment:
 
     def keeps(self, row: Row) -> bool:
         # A displaced partner's own error and its size belong beside every number that it gives.
+        """Whether the row belongs to the experiment: one of its quantities, or what a displaced partner is."""
         partner = (row.role == "null" and row.kind.endswith(("t=1", "matched"))
                    and (row.quantity == "t" or row.quantity == "error" and row.alpha == 0))
         return partner or row.quantity in self.quantities and (not self.half_way or row.alpha in (None, 0.0, 0.5, 1.0))
@@ -117,6 +121,7 @@ ALONE = frozenset(part for e in EXPERIMENTS.values() for part in e.parts)
 
 
 def experiment(name: str) -> Experiment:
+    """The experiment ``name``. ValueError for an unknown one."""
     if name not in EXPERIMENTS:
         raise ValueError(f"unknown experiment {name!r}; choose one of {list(EXPERIMENTS)}")
     return EXPERIMENTS[name]

@@ -1,4 +1,7 @@
-"""Theorem 1 and Lemma 1 on a pair of the book: where its residual comes from, and how much of it classification survives."""
+"""Theorem 1 and Lemma 1 on a pair of the book: where its residual comes from, and how much of it classification survives.
+
+Source: this book.
+"""
 
 from torch import nn
 
@@ -18,6 +21,10 @@ HALF_WAY = (0.5,)
 
 
 def metrics(alphas: tuple[float, ...] = HALF_WAY) -> list[Metric]:
+    """What is measured on each pair: the split of its residual, and the margins of Lemma 1.
+
+    Source: this book, on Theorem 1 and Lemma 1.
+    """
     return [Decomposition(alphas), Margins(alphas)]
 
 

@@ -1,4 +1,7 @@
-"""How near do activation and weight matching come to the joint minimum of the commutativity residual (A.3)?"""
+"""How near do activation and weight matching come to the joint minimum of the commutativity residual (A.3)?
+
+Source: this book.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -26,7 +29,10 @@ QUANTILES = (0.1, 0.5, 0.9)
 def rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset, candidates: dict[str, Permutations]) -> list[Row]:
     """R and its two factors on the training images under each of ``candidates`` (kind), the order before matching, a random one,
     and the best of local searches from all of these but the first; "<quantity>_share" is relative to before matching,
-    "loss_half_way" the training loss of (A + pi(B)) / 2."""
+    "loss_half_way" the training loss of (A + pi(B)) / 2.
+
+    Source: this book; the objective is that of A.3.
+    """
     a, b = (nets[who].to(pairs.DTYPE[profile]) for who in "AB")
     images = data.loader("train", pairs.plan_of(name, profile).batch, pairs.DTYPE[profile])
     residual = Residual(a, b, images)
@@ -52,6 +58,8 @@ def tiny(data: Dataset, sizes: Sequence[tuple[int, ...]] = TINY, draws: int = 10
     "over_minimum/q" is its quantile q over the draws. "rank" is the share of permutations with a lower R, "at_minimum" the share of
     draws in which there is none. "factor ..." are the same of the factor that the matching minimises. Over the first 500 training
     images.
+
+    Source: this book; the objective is that of A.3.
     """
     found, images = [], data.loader("train", 500, torch.float64, 500)
     for hidden in sizes:

@@ -1,4 +1,7 @@
-"""Networks brought together by a permutation of B's units: found once a pair, kept, shipped."""
+"""Networks brought together by a permutation of B's units: found once a pair, kept, shipped.
+
+Source: this book.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -26,6 +29,7 @@ CHECKED_ON = 8  # images on which f(pi(B)) = f(B) is checked before every experi
 
 
 def shipped_permutation(profile: str, name: str, pair: int) -> Path:
+    """Where the pair's permutations lie in the tracked tree."""
     return pairs.ENDPOINTS / profile / f"{name}-{pair}.permutation.json"
 
 
@@ -123,10 +127,12 @@ def finds_planted(network: nn.Module, sym: Symmetry, noise: float, seed: int) ->
 
 
 def as_text(permutations: Permutations) -> dict[str, list[int]]:
+    """Permutations as JSON holds them."""
     return {name: p.tolist() for name, p in permutations.items()}
 
 
 def from_text(found: dict[str, list[int]]) -> dict[str, Tensor]:
+    """The inverse of :func:`as_text`."""
     return {name: torch.tensor(p) for name, p in found.items()}
 
 

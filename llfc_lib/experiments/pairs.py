@@ -6,6 +6,8 @@ independently initialised networks, so n pairs need 2n + 1 networks. Neighbourin
 Pair k of a matched recipe is the networks of seeds 2k and 2k + 1, B with its units in the order that the matching found
 (:mod:`llfc_lib.experiments.matched`). Its controls are the same two before matching, and A beside the next pair's A, the
 last beside the first.
+
+Source: this book.
 """
 
 from collections.abc import Sequence
@@ -103,6 +105,7 @@ def members(name: str, pair: int) -> dict[str, tuple[int, str]]:
 
 
 def shipped_path(profile: str, name: str, seed: int, branch: str) -> Path:
+    """Where a finished network lies in the tracked tree, if it is shipped."""
     return ENDPOINTS / profile / f"{name}-{seed}{branch}.safetensors"
 
 
@@ -121,6 +124,7 @@ def endpoint(profile: str, name: str, seed: int, branch: str, data: Dataset, dev
 
 
 def as_network(r: Recipe, checkpoint: Checkpoint, data: Dataset) -> nn.Module:
+    """The checkpoint as a network of the recipe, in evaluation mode and channels-last memory."""
     network = new_network(r, data)
     network.load_state_dict(checkpoint.model)
     return network.eval().to(memory_format=torch.channels_last)  # convolutions are twice as fast in this order
@@ -149,7 +153,7 @@ def standard_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nu
 
 
 def convolutional_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nulls: bool = True) -> list[Metric]:
-    """The same with W_B H_A against W_B H_B, and stitching before normalisation."""
+    """Those of :func:`standard_metrics`, with W_B H_A against W_B H_B, and stitching before normalisation."""
     return [LLFC(ALPHAS, pre=detail, raw=detail), Commutativity(nulls=nulls), Transfer(nulls=nulls),
             WeakAdditivity(nulls=nulls), Stitching(raw=nulls), Barrier(grid)]
 
@@ -165,6 +169,7 @@ def between_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nul
 
 
 def metrics_of(name: str, profile: str) -> MakeMetrics:
+    """The metrics that pairs of recipe ``name`` are measured with."""
     if recipe(name, profile).model == "mlp":
         return matched_metrics if name in MATCHED else standard_metrics
     return between_metrics if name in SPAWN_AT or name in MATCHED_SPAWNED else convolutional_metrics

@@ -1,4 +1,7 @@
-"""From the cache into the tracked tree: records and shipped endpoints. Nothing else changes them."""
+"""From the cache into the tracked tree: records and shipped endpoints. Nothing else changes them.
+
+Source: this book.
+"""
 
 import json
 import shutil
@@ -120,6 +123,7 @@ def _publish_pair(experiment: Experiment, profile: str, name: str, index: int, f
 
 
 def describe(data: Dataset) -> dict[str, Any]:
+    """Name, source, digest and sizes of a data set, for the provenance of a record."""
     return {"name": data.name, "source": data.source, "sha256": data.sha256,
             "train": len(data.y_train), "test": len(data.y_test)}
 

@@ -33,7 +33,10 @@ DEFAULT_RATE = 2e10  # operations a second of one thread, until a finished unit 
 
 
 def missing(units: Sequence[Unit]) -> list[Unit]:
-    """Units neither finished here nor in a committed record; a network only where something still needs it."""
+    """Units neither finished here nor in a committed record; a network only where something still needs it.
+
+    Source: this book.
+    """
     open_measures = [u for u in units if not u.trains and not publish.is_published(u) and not u.available()]
     networks = {need for u in open_measures for need in u.needs() if not need.available()}
     trunks = {need for u in networks for need in u.needs() if not need.available()}
@@ -42,7 +45,10 @@ def missing(units: Sequence[Unit]) -> list[Unit]:
 
 @dataclass
 class Running:
-    """A unit at work: its process, since when, and what it last said."""
+    """A unit at work: its process, since when, and what it last said.
+
+    Source: this book.
+    """
 
     process: subprocess.Popen
     lines: Path
@@ -58,7 +64,10 @@ class Running:
 
 
 def run(profile: str | None, jobs: int, device: str) -> int:
-    """Work through the queue; returns the number of units that failed."""
+    """Work through the queue; returns the number of units that failed.
+
+    Source: this book.
+    """
     todo, failed = missing(plan(profile)), []
     left: list[Unit] = []  # to another queue, with what needs them
     running: dict[Unit, Running] = {}
@@ -103,6 +112,10 @@ def run(profile: str | None, jobs: int, device: str) -> int:
 
 
 def say(text: str) -> None:
+    """Print a line at once, also where output goes to a file.
+
+    Source: this book.
+    """
     print(text, flush=True)
 
 
@@ -115,6 +128,11 @@ def _start(unit: Unit, device: str, lines: Path) -> subprocess.Popen:
 
 
 def run_unit(text: str, device: str) -> int:
+    """Do the unit that ``text`` names in this process, on one thread. 0, or :data:`BUSY` where another process is at
+    it.
+
+    Source: this book.
+    """
     torch.set_num_threads(1)
     try:
         Unit.parse(text).run(device)
@@ -124,7 +142,10 @@ def run_unit(text: str, device: str) -> int:
 
 
 def status(profile: str | None) -> str:
-    """A line a recipe and part, and the expected time of what is missing, from units finished on this machine."""
+    """A line a recipe and part, and the expected time of what is missing, from units finished on this machine.
+
+    Source: this book.
+    """
     units = plan(profile)
     lines, left, lacking = [], 0.0, set()
     for name in dict.fromkeys((u.profile, u.name) for u in units):
@@ -184,6 +205,10 @@ def _rates(units: Sequence[Unit]) -> dict[tuple[str, str], float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status.
+
+    Source: this book.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("run", "status", "publish", "unit"))
     parser.add_argument("unit", nargs="?", help="with `unit`: its name, as `run` prints it")

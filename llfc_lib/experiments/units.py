@@ -1,6 +1,8 @@
 """Units of work: each a pure function of (recipe, seed, data set), done once and kept as one file.
 
 A unit trains one network or measures one part of one pair. Finished measurements lie in ``<cache>/units``.
+
+Source: this book.
 """
 
 import fcntl
@@ -44,6 +46,7 @@ def version_key(part: str) -> str:
 
 
 def measure_version(part: str) -> int:
+    """The version of what measures ``part``: a new one has its units done again."""
     return {**MEASURE_VERSION, **MATCHED_VERSION, **OTHER_VERSION}[version_key(part)]
 
 
@@ -65,18 +68,22 @@ class Unit:
 
     @classmethod
     def parse(cls, text: str) -> "Unit":
+        """The unit of a name "profile/recipe/index/part". ValueError for another form."""
         profile, name, index, part = text.split("/")
         return cls(check_profile(profile), name, int(index), part)
 
     @property
     def trains(self) -> bool:
+        """Whether the unit trains a network; otherwise it measures."""
         return self.part.startswith("train ")
 
     @property
     def branch(self) -> str:
+        """The branch that the unit trains."""
         return self.part.removeprefix("train ")
 
     def recipe(self) -> Recipe:
+        """Its recipe, as its profile scales it."""
         return recipe(self.name, self.profile)
 
     def needs(self) -> list["Unit"]:
@@ -256,6 +263,7 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
+    """What the processor calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -264,4 +272,5 @@ def cpu_name() -> str:
 
 
 def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,8 @@
 
 Pairs of MNIST MLPs of several widths, matched after several epochs. And an attempted counter-example: networks that were
 never trained, their weights cut to the stable rank of the trained ones, which by the argument should match as well.
+
+Source: this book.
 """
 
 from dataclasses import replace
@@ -27,6 +29,8 @@ def sweep(profile: str, name: str, pair: int, data: Dataset, device: str = "cpu"
 
     "matched_cosine" is <A, pi(B)> / (|A| |B|); the rest as elsewhere; ``epoch`` tells after which. Kind "untrained,
     truncated" is of the counter-example, its "unmatched" beside it.
+
+    Source: this book, on the last paragraph of B.5.
     """
     r = recipe(name, profile)
     at = {who: Checkpoint(new_network(r, data, seed).state_dict()) for who, seed in (("A", 2 * pair), ("B", 2 * pair + 1))}
@@ -43,7 +47,10 @@ def sweep(profile: str, name: str, pair: int, data: Dataset, device: str = "cpu"
 
 
 def truncated(network: nn.Module, ranks: dict[str, float]) -> nn.Module:
-    """A copy whose weights keep their largest singular values, as few as bring the stable rank to ``ranks`` or just below."""
+    """A copy whose weights keep their largest singular values, as few as bring the stable rank to ``ranks`` or just below.
+
+    Source: this book, on the argument of B.5.
+    """
     other = copy_of(network)
     state = other.state_dict()
     for name, rank in ranks.items():

@@ -17,7 +17,10 @@ from llfc_lib.models.weights import check_finite, check_same_shapes
 @dataclass
 class ActivationMatching:
     """``objective`` is the sum over permutations of <H_A, P H_B>, or of correlations; ``images`` how many it was taken
-    over; ``dead`` names permutations with units that never respond, with their number in A and in B."""
+    over; ``dead`` names permutations with units that never respond, with their number in A and in B.
+
+    Source: Ainsworth et al. (2023), section 3.1; B.1.2.
+    """
 
     permutations: dict[str, Tensor]
     objective: float
@@ -70,6 +73,8 @@ def activation_matching(sym: Symmetry, a: Network, b: Network, loader: Loader, c
     the permutation's ``site``: the last one that its units reach, for a residual stream. B is seen as it is, so that the
     permutations do not depend on each other. ValueError for an empty loader, or a permutation without a site;
     units that never respond are counted in a warning, and put where they do no harm.
+
+    Source: Ainsworth et al. (2023), section 3.1; B.1.2.
     """
     views = [n if isinstance(n, View) else View(n) for n in (a, b)]
     check_same_shapes(*(view.state() for view in views))

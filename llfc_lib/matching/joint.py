@@ -45,6 +45,8 @@ class Residual:
 
     Biases are no part of R. Everything is float64 on the processor. A permutation that is left out is the identity; new unit
     i is B's old unit p[i]. ValueError for a convolution or anything else that is not a chain of linear layers.
+
+    Source: the objective of A.3.
     """
 
     @exact_float32()
@@ -150,7 +152,10 @@ def _apart(x: Tensor) -> Tensor:
 @dataclass
 class Search:
     """``tried`` counts exchanges whose effect was computed, ``accepted`` those made; ``converged``: no exchange of two
-    units of one layer lowers R any more."""
+    units of one layer lowers R any more.
+
+    Source: this book.
+    """
 
     permutations: dict[str, Tensor]
     value: float
@@ -165,6 +170,8 @@ def local_search(residual: Residual, start: Permutations | None = None, seed: ob
 
     A pass visits all layers in an order drawn from ``seed``. A visit computes every exchange, takes the pairs of units
     that gain most with each other, and makes as many of these exchanges, best first, as together lower R: all, or half ...
+
+    Source: the objective of A.3; the search is this book's.
     """
     found = Search(residual.sym.identity() | {name: p.cpu() for name, p in (start or {}).items()}, 0.0)
     residual.sym.check_permutations(found.permutations)
@@ -204,7 +211,10 @@ def _visit(residual: Residual, found: Search, name: str) -> bool:
 
 @dataclass
 class Enumeration:
-    """The least of ``values`` (n_1! x n_2! x ..., orders as :func:`itertools.permutations` lists them) and where it is."""
+    """The least of ``values`` (n_1! x n_2! x ..., orders as :func:`itertools.permutations` lists them) and where it is.
+
+    Source: this book.
+    """
 
     permutations: dict[str, Tensor]
     value: float
@@ -215,6 +225,8 @@ def enumerate_minimum(residual: Residual, of: str = "value") -> Enumeration:
     """R under all permutations, or a factor: ``of`` is "value", "weights" (over all parameters) or "features".
 
     ValueError above eight units in a layer or 600,000 permutations in all.
+
+    Source: the objective of A.3; this book.
     """
     if of not in FACTORS:
         raise ValueError(f"unknown factor {of!r}; choose one of {FACTORS}")

@@ -21,7 +21,10 @@ from llfc_lib.progress import Progress
 @dataclass
 class StraightThrough:
     """``best``: the iterate with the lowest loss half-way on the held-out images, ``last``: the last one. ``history`` has
-    that loss before the first step and after every epoch. ``matchings``, ``sweeps`` and ``assignments`` count the work."""
+    that loss before the first step and after every epoch. ``matchings``, ``sweeps`` and ``assignments`` count the work.
+
+    Source: Ainsworth et al. (2023), section 3.3; B.2, Figure 14.
+    """
 
     best: dict[str, Tensor]
     last: dict[str, Tensor]
@@ -41,6 +44,8 @@ def straight_through(sym: Symmetry, a: nn.Module, b: nn.Module, batches: Iterabl
     and moves it by SGD along the gradient that the loss has at pi(B), as if pi(B) were the surrogate itself. So the first
     iterate is plain weight matching. ``held_out`` (images of the training set that ``batches`` leaves out) chooses the
     best. Networks are used in evaluation mode. ValueError for networks of different shape or no batches.
+
+    Source: Ainsworth et al. (2023), section 3.3, and the second version of their code; B.2, Figure 14.
     """
     a, b = copy_of(a).eval(), copy_of(b).eval()
     state_a, state_b = a.state_dict(), b.state_dict()

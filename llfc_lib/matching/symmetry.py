@@ -55,7 +55,10 @@ LAYERS_AS_FUNCTIONS = {"linear", "conv1d", "conv2d", "conv3d", "layer_norm", "gr
 
 
 class UnsupportedOperation(TypeError):
-    """An operation whose effect on hidden units is not known here."""
+    """An operation whose effect on hidden units is not known here.
+
+    Source: this book.
+    """
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Use:
     ``rows``: only these entries of axis 0 (a grouped convolution's block), all where it is None. ``statistic``: a running
     mean or variance, moved with its unit but no part of a matching cost. ``alias``: a second name of a tied parameter,
     moved but not counted again.
+
+    Source: this book.
     """
 
     parameter: str
@@ -81,6 +86,8 @@ class Permutation:
 
     ``site``: where its post-activation features are read for activation matching, if anywhere; they are entries
     ``positions`` of the axis ``axis`` there.
+
+    Source: P of A.3.
     """
 
     name: str
@@ -91,13 +98,15 @@ class Permutation:
     axis: int = 1
 
 
-Permutations = Mapping[str, Tensor]
+Permutations = Mapping[str, Tensor]  # by the name of a permutation: new unit i is old unit p[i]
 
 
 class Symmetry:
     """All permutations of hidden units of one architecture. Convention: new unit i is old unit p[i].
 
     :func:`symmetry` derives it. ``print`` shows a table of permutations, sizes and (parameter, axis) pairs.
+
+    Source: the permutations of A.3; Ainsworth et al. (2023).
     """
 
     def __init__(self, permutations: tuple[Permutation, ...], shapes: Mapping[str, tuple[int, ...]],
@@ -130,6 +139,7 @@ class Symmetry:
         return f"({use.parameter},\N{NO-BREAK SPACE}{use.axis}{f' of rows {use.rows[0]}-{use.rows[1] - 1}' if use.rows else ''}){part}"
 
     def identity(self) -> dict[str, Tensor]:
+        """The permutations that leave every unit where it is, by name."""
         return {p.name: torch.arange(p.size) for p in self.permutations}
 
     def random(self, *stream: object) -> dict[str, Tensor]:
@@ -173,6 +183,7 @@ class Symmetry:
         return new
 
     def check_permutations(self, permutations: Permutations) -> None:
+        """ValueError that names the first of ``permutations`` that is unknown, or none of that many units."""
         for name, p in permutations.items():
             n = self[name].size
             if not isinstance(p, Tensor):
@@ -187,7 +198,10 @@ class Symmetry:
 
 
 def permuted(network: nn.Module, sym: Symmetry, permutations: Permutations) -> nn.Module:
-    """A copy of the network with its units in another order; the function is the same."""
+    """A copy of the network with its units in another order; the function is the same.
+
+    Source: pi(B) of A.3; Ainsworth et al. (2023).
+    """
     other = copy_of(network)
     other.load_state_dict(sym.apply(network.state_dict(), permutations))
     return other
@@ -200,6 +214,8 @@ def check_symmetry(network: nn.Module, sym: Symmetry, x: Tensor, permutations: P
 
     ``randomise`` first draws statistics and affine parameters anew: fresh ones (0 and 1) hide what is not moved.
     RuntimeError above :data:`TOLERANCE`: then the derived symmetry is wrong, and no number may be made with it.
+
+    Source: this book.
     """
     network = copy_of(network).double().eval()
     if randomise:
@@ -216,7 +232,10 @@ def check_symmetry(network: nn.Module, sym: Symmetry, x: Tensor, permutations: P
 @torch.no_grad()
 def randomise_norms(network: nn.Module, seed: object = 0) -> None:
     """Draw running statistics, one-dimensional parameters, and whatever else is constant (scales that start at 1, weights at
-    0) anew, in place."""
+    0) anew, in place.
+
+    Source: this book.
+    """
     g = generator("randomise", seed)
     for name, value in (*network.named_parameters(), *network.named_buffers()):
         if value.is_floating_point() and value.numel() and (value.ndim <= 1 or bool((value == value.flatten()[0]).all())):
@@ -228,6 +247,8 @@ def symmetry(network: nn.Module | View, x: Tensor) -> Symmetry:
     """The permutations of ``network``'s hidden units; ``x`` is one image or more, only its shape matters.
 
     UnsupportedOperation names what it cannot follow; UntraceableError comes from torch.fx.
+
+    Source: this book; Ainsworth et al. (2023) write down by hand what is derived here.
     """
     view = network if isinstance(network, View) else View(network)
     names = {} if isinstance(network, View) else _second_names(network, view)

@@ -33,7 +33,10 @@ PRICE_STEPS = 4
 class Matching:
     """What a matching found. ``objective`` is <A, pi(B)> in float64, ``history`` its value after every accepted step
     (the first entry: before any). ``seconds`` is the time in "products", "gathers" and "assignment"; ``visits`` and
-    ``assignments`` count permutations looked at and assignment problems really solved."""
+    ``assignments`` count permutations looked at and assignment problems really solved.
+
+    Source: Ainsworth et al. (2023), Algorithm 1; B.1.2.
+    """
 
     permutations: dict[str, Tensor]
     objective: float
@@ -55,6 +58,8 @@ def weight_matching(sym: Symmetry, a: State, b: State, seed: object = 0, start: 
     ``seed`` orders the visits of each sweep. The objective never falls. ``prices`` of an earlier matching of almost the
     same weights save time, no more. ValueError for other shapes, NaN weights or a start of the wrong size; a warning
     where ``max_sweeps`` did not suffice.
+
+    Source: Ainsworth et al. (2023), Algorithm 1; B.1.2.
     """
     check_same_shapes(a, b)
     check_finite(a, "A")
@@ -66,7 +71,10 @@ def weight_matching(sym: Symmetry, a: State, b: State, seed: object = 0, start: 
 
 
 def objective(sym: Symmetry, a: State, b: State, permutations: Permutations) -> float:
-    """<A, pi(B)> over all parameters (no running statistics; a tied one once), in float64."""
+    """<A, pi(B)> over all parameters (no running statistics; a tied one once), in float64.
+
+    Source: Ainsworth et al. (2023), section 3.2.
+    """
     return _inner(a, sym.apply(b, permutations), sym.trained)
 
 

@@ -13,6 +13,8 @@ class WeakAdditivity:
 
     Null "shuffled images": every unit (feature; channel of a convolution) pairs image i of A with image i + s of B, with
     a shift s of its own, around the batch: each unit keeps its values, their correspondence is lost.
+
+    Source: Definition 3 (A.2); its null is this book's.
     """
 
     def __init__(self, seed: int = 0, nulls: bool = True) -> None:
@@ -58,5 +60,8 @@ class WeakAdditivity:
 
 
 def weak_additivity(a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None) -> list[Row]:
-    """:class:`WeakAdditivity` of two networks over a loader."""
+    """:class:`WeakAdditivity` of two networks over a loader.
+
+    Source: Definition 3 (A.2).
+    """
     return measure(a, b, loader, [WeakAdditivity(seed)], dtype)

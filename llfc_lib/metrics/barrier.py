@@ -20,6 +20,8 @@ class Barrier:
     alpha A + (1 - alpha) B instead, so that a straight line has none. "disagreement" is the share of images that A and B
     classify differently, "weight_distance" |A - B| over the mean norm, of parameters alone: running statistics are no
     weights, and their variances are large enough to hide the distance. ValueError for another grid.
+
+    Source: Definition 1 (A.1); the barrier over the mean of both ends is that of Frankle et al. (2020).
     """
 
     def __init__(self, grid: Sequence[float] = GRID) -> None:
@@ -60,5 +62,8 @@ class Barrier:
 
 def barrier(a: Network, b: Network, loader: Loader, grid: Sequence[float] = GRID,
             dtype: torch.dtype | None = None) -> list[Row]:
-    """:class:`Barrier` of two networks over a loader."""
+    """:class:`Barrier` of two networks over a loader.
+
+    Source: Definition 1 (A.1).
+    """
     return measure(a, b, loader, [Barrier(grid)], dtype)

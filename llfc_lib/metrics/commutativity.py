@@ -19,6 +19,8 @@ class Commutativity:
     Nulls of "dist_com": "formula" 4r/(1+r), r = |dW|^2 |dH|^2 / (|sW|^2 |sH|^2), assumes differences (d) as generic
     towards each other as sums (s); "shuffled units" puts the units of dH in another order against dW, which keeps both
     spectra and loses their alignment.
+
+    Source: Definition 4 (A.2); B.3, Figures 16 to 19; the nulls are this book's.
     """
 
     def __init__(self, cosine: bool = False, seed: int = 0, nulls: bool = True) -> None:
@@ -70,7 +72,10 @@ class Commutativity:
 
 
 def unit_order(m: LinearMap, h: Tensor, seed: int) -> Tensor:
-    """One permutation of the units that enter the map, the same for every batch."""
+    """One permutation of the n units that enter the map (n integers), the same for every batch. ``h``: their features.
+
+    Source: this book.
+    """
     drawn = numpy_generator("shuffled units", m.name, seed).permutation(h.shape[m.unit_axis])
     return torch.from_numpy(drawn).to(h.device)
 
@@ -87,5 +92,8 @@ def _two_sides(pp: float, qq: float, pq: float) -> float:
 
 def commutativity(a: Network, b: Network, loader: Loader, cosine: bool = False, seed: int = 0,
                   dtype: torch.dtype | None = None) -> list[Row]:
-    """:class:`Commutativity` of two networks over a loader."""
+    """:class:`Commutativity` of two networks over a loader.
+
+    Source: Definition 4 (A.2); B.3.
+    """
     return measure(a, b, loader, [Commutativity(cosine, seed)], dtype)

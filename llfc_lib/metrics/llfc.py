@@ -23,6 +23,8 @@ class LLFC:
     "set_1-cos_alpha" and "set_c", the c of Definition 2 by least squares, <f_alpha, m> / |f_alpha|^2. Per site
     "1-cos_AB". ``sites`` None takes all; ``pre`` adds the pre-activations as "<site> (pre)", ``raw`` the outputs of maps before
     normalisation as "<map> (raw)".
+
+    Source: Definition 2 (A.1); cosine and coef of B.2, Figures 8 to 15; the null is this book's.
     """
 
     def __init__(self, alphas: Sequence[float] = (0.25, 0.5, 0.75), sites: Sequence[str] | None = None,
@@ -116,9 +118,11 @@ def _flat(values: Tensor) -> Tensor:
 
 
 def one_minus_cos(x: Tensor, y: Tensor) -> Tensor:
-    """1 - cos(x_i, y_i) per image (float64): exactly 0 where x equals y, with no cancellation near it.
+    """1 - cos(x_i, y_i) per image, of two N x ... tensors (N, float64): exactly 0 where x equals y, with no cancellation near it.
 
     A zero vector is at 0 from another one, at 1 from anything else.
+
+    Source: the cosine of B.2.
     """
     gram = _products(x, y, {})
     return _one_minus_cos(gram["aa"], gram["ad"], gram["dd"])
@@ -148,5 +152,8 @@ def _set_one_minus_cos(s: Sums) -> float:
 
 def llfc(a: Network, b: Network, loader: Loader, alphas: Sequence[float] = (0.25, 0.5, 0.75),
          sites: Sequence[str] | None = None, pre: bool = False, dtype: torch.dtype | None = None) -> list[Row]:
-    """:class:`LLFC` of two networks over a loader."""
+    """:class:`LLFC` of two networks over a loader.
+
+    Source: Definition 2 (A.1); B.2.
+    """
     return measure(a, b, loader, [LLFC(alphas, sites, pre)], dtype)

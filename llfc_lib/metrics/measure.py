@@ -14,27 +14,35 @@ from llfc_lib.models.statistics import recompute, recomputed
 from llfc_lib.models.view import UntraceableError, View, copy_of
 from llfc_lib.models.weights import check_finite, check_same_shapes, interpolate
 
-Network = nn.Module | View
-Loader = Iterable[tuple[Tensor, Tensor]]
+Network = nn.Module | View  # any module that torch.fx can trace, or one that has been
+Loader = Iterable[tuple[Tensor, Tensor]]  # batches of images (N x C x H x W) and labels (N integers)
 PIECE = 2**15
 NO_IMAGES = "the loader gave no images; is the data set empty, or an iterator already used up?"
 
 
 class Metric(Protocol):
-    """What :func:`measure` asks of a metric. ``update`` must not wait for the device (no ``.item()``)."""
+    """What :func:`measure` asks of a metric. ``update`` must not wait for the device (no ``.item()``).
 
-    def start(self, pair: "Pair") -> None: ...
+    Source: this book.
+    """
 
-    def update(self, batch: "Batch") -> None: ...
+    def start(self, pair: "Pair") -> None:
+        """Ask ``pair`` for the node values that will be needed; called once, before the first batch."""
 
-    def rows(self) -> list[Row]: ...
+    def update(self, batch: "Batch") -> None:
+        """Take what one batch has to offer."""
+
+    def rows(self) -> list[Row]:
+        """The result, once all batches have been seen."""
 
 
 class Pair:
     """Two networks of one architecture, seen through the same graph, and every network between them.
 
     With ``calibration`` (batches of training images) the running statistics of all of them are recomputed on it;
-    without it, those between are interpolated like the weights.
+    without it, those between are interpolated like the weights. ValueError for networks of different architecture.
+
+    Source: this book; the networks between are those of Definition 1.
     """
 
     def __init__(self, a: Network, b: Network, dtype: torch.dtype | None = None,
@@ -84,11 +92,15 @@ class Pair:
         self.wanted |= set(nodes)
 
     def want_between(self, alpha: float, *nodes: str) -> None:
+        """The same of the network at ``alpha``; its logits are kept in any case."""
         self.wanted_between.setdefault(alpha, {self.a.output}).update(nodes)
 
 
 class Batch:
-    """What one batch offers to every metric; nothing is computed twice, and nothing that nobody asks for."""
+    """What one batch offers to every metric; nothing is computed twice, and nothing that nobody asks for.
+
+    Source: this book.
+    """
 
     def __init__(self, pair: Pair, x: Tensor, y: Tensor) -> None:
         self.pair, self.x, self.y = pair, x, y
@@ -96,10 +108,12 @@ class Batch:
 
     @cached_property
     def a(self) -> dict[str, Tensor]:
+        """Node values of A that were asked for."""
         return self.pair.a.run(self.x, self.pair.wanted)
 
     @cached_property
     def b(self) -> dict[str, Tensor]:
+        """The same of B."""
         return self.pair.b.run(self.x, self.pair.wanted)
 
     def at(self, alpha: float) -> dict[str, Tensor]:
@@ -114,7 +128,10 @@ class Batch:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Without TF32, whose ten bits of mantissa a GPU else takes for convolutions: 1 - cos would drown in rounding."""
+    """Without TF32, whose ten bits of mantissa a GPU else takes for convolutions: 1 - cos would drown in rounding.
+
+    Source: this book.
+    """
     products = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
@@ -131,8 +148,12 @@ def measure(a: Network, b: Network, loader: Loader, metrics: Sequence[Metric], d
     """Rows of all ``metrics`` for networks A and B, in one pass over ``loader``'s (images, labels).
 
     ``dtype`` converts networks and images first (None: as they are). ``calibration``, batches of training images,
-    recomputes the running statistics of A, B and every network between on them; rows then say "recomputed". ValueError for networks of different
-    architecture, NaN or infinite weights, an empty loader, labels out of range; UntraceableError from torch.fx.
+    recomputes the running statistics of A, B and every network between on them; rows then say "recomputed".
+
+    ValueError for networks of different architecture, NaN or infinite weights, an empty loader, labels out of range;
+    UntraceableError from torch.fx.
+
+    Source: this book.
     """
     if calibration is not None and dtype is not None:
         calibration = [x.to(dtype) for x in calibration]
@@ -162,7 +183,10 @@ def measure(a: Network, b: Network, loader: Loader, metrics: Sequence[Metric], d
 
 
 class Moments:
-    """Streamed mean and unbiased standard deviation of per-image values, merged by Chan's update in float64."""
+    """Streamed mean and unbiased standard deviation of per-image values, merged by Chan's update in float64.
+
+    Source: Chan, Golub and LeVeque (1979).
+    """
 
     def __init__(self) -> None:
         self.n, self.mean, self.m2 = 0, None, None
@@ -180,17 +204,22 @@ class Moments:
         self.n = total
 
     def row(self, quantity: str, **where: object) -> Row:
+        """Mean, standard deviation (None for a single image) and number of what was added, as a row."""
         std = float((self.m2 / (self.n - 1)).sqrt()) if self.n > 1 else None
         return Row(quantity, float(self.mean), std, self.n, **where)
 
 
 class Sums:
-    """Named float64 sums on the device."""
+    """Named float64 sums on the device.
+
+    Source: this book.
+    """
 
     def __init__(self) -> None:
         self.total: dict[str, Tensor] = {}
 
     def add(self, **values: Tensor) -> None:
+        """Add to the sums of these names; a sum begins with what is first added to it."""
         for name, value in values.items():
             self.total[name] = self.total[name] + value if name in self.total else value
 
@@ -199,7 +228,10 @@ class Sums:
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
-    """<x, y> over all entries, in float64; on a processor in pieces that stay in its cache."""
+    """<x, y> over all entries, in float64; on a processor in pieces that stay in its cache.
+
+    Source: this book.
+    """
     if x.device.type != "cpu":
         return (x.double() * y.double()).sum()
     pieces = zip(x.reshape(-1).split(PIECE), y.reshape(-1).split(PIECE), strict=True)
@@ -207,5 +239,8 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """numerator / denominator, 0 / 0 = 0: two equal zero tensors are at distance 0."""
+    """numerator / denominator, 0 / 0 = 0: two equal zero tensors are at distance 0.
+
+    Source: this book.
+    """
     return numerator / denominator if denominator else (0.0 if numerator == 0 else float("inf"))

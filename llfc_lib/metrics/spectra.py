@@ -18,12 +18,20 @@ SHUFFLED = "images shuffled unit by unit"
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    """All of them, falling, in float64. A convolution's weight is taken as outputs x (inputs * kernel)."""
+    """All of them (as many as the shorter side has), falling, in float64.
+
+    A convolution's weight is taken as outputs x (inputs * kernel).
+
+    Source: B.5, Figures 20 and 21.
+    """
     return torch.linalg.svdvals(matrix.double().flatten(1))
 
 
 def stable_rank(matrix: Tensor) -> float:
-    """|W|_F^2 / |W|_2^2 (Figure 22's caption); 0 for a zero matrix."""
+    """|W|_F^2 / |W|_2^2 (Figure 22's caption); 0 for a zero matrix.
+
+    Source: B.5, Figure 22.
+    """
     return _rank_of(singular_values(matrix))
 
 
@@ -44,7 +52,12 @@ def _rows(what: str, matrix: Tensor, n: int, site: str, role: str = "value", kin
 
 @torch.no_grad()
 def living_units(network: Network, loader: Loader) -> dict[str, Tensor]:
-    """The node of every hidden site to a mask of its units that respond to any image of ``loader``."""
+    """The node of every hidden site to a mask of its units (bool, one a unit) that respond to any image of ``loader``.
+
+    ValueError for an empty loader.
+
+    Source: this book.
+    """
     view = network if isinstance(network, View) else View(network)
     nodes, found = {s.node for s in view.sites if s.node != view.output}, {}
     for x, _ in loader:
@@ -62,6 +75,8 @@ def weight_spectra(network: Network, start: nn.Module | None = None, seed: objec
 
     With the masks of :func:`living_units`, "sigma_W_living" is the same of the block between units that live, nulls of that
     block too: weights of dead units count for nothing, and decay. Linear maps only, fed by a hidden site or by the images.
+
+    Source: B.5, Figures 20 and 22; the nulls are this book's.
     """
     view = network if isinstance(network, View) else View(network)
     own, before = view.state(), start.state_dict() if start is not None else {}
@@ -91,6 +106,10 @@ def feature_spectra(network: Network, loader: Loader, start: nn.Module | None = 
     ones ("sigma_Hc": without them the mean response is the largest singular value), and of the centred ones of units that
     respond at all ("sigma_Hc_living", n their number; "living_units" counts them). Nulls: the entries of each unit in a
     random order over images, which keeps every unit's distribution and loses what units share; the network before training.
+
+    ValueError for an empty loader.
+
+    Source: B.5, Figure 21; the nulls are this book's.
     """
     rows = []
     for view, role, kind in ((network, "value", ""), *(((start, "null", "before training"),) if start is not None else ())):

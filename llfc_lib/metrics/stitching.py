@@ -14,7 +14,9 @@ class Stitching:
 
     ``sites`` None takes every hidden site through which all information passes. "input" and "logits" may be asked for:
     stitched there, a network is the upper or the lower one itself. ``raw`` also stitches before normalisation, as the
-    authors' code does: "<map> (raw)" is normalised by the upper network.
+    authors' code does: "<map> (raw)" is normalised by the upper network. ValueError for a site that information passes beside.
+
+    Source: B.4, Tables 1 to 3.
     """
 
     def __init__(self, sites: Sequence[str] | None = None, raw: bool = False) -> None:
@@ -50,6 +52,8 @@ class Transfer:
 
     The quantity "dist_transfer", over the whole set, biases left out. Null "shuffled units": the units of H_A - H_B in
     another order before the weights see them.
+
+    Source: the last formula of B.4, and the first stronger form of B.5; the null is this book's.
     """
 
     def __init__(self, seed: int = 0, nulls: bool = True) -> None:
@@ -86,5 +90,8 @@ class Transfer:
 
 def stitching(a: Network, b: Network, loader: Loader, sites: Sequence[str] | None = None,
               dtype: torch.dtype | None = None) -> list[Row]:
-    """:class:`Stitching` of two networks over a loader."""
+    """:class:`Stitching` of two networks over a loader.
+
+    Source: B.4, Tables 1 to 3.
+    """
     return measure(a, b, loader, [Stitching(sites)], dtype)

@@ -16,6 +16,8 @@ class SameWeights:
 
     The quantity "dist_weights", over the whole set, biases left out; dist(x, y) = |x - y|^2 / (|x| |y|). Null "shuffled units":
     the features' units in another order before the difference of the weights sees them, which keeps the size of both.
+
+    Source: the second stronger form of B.5; the null is this book's.
     """
 
     def __init__(self, seed: int = 0, nulls: bool = True) -> None:
@@ -49,5 +51,8 @@ class SameWeights:
 
 
 def same_weights(a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None) -> list[Row]:
-    """:class:`SameWeights` of two networks over a loader."""
+    """:class:`SameWeights` of two networks over a loader.
+
+    Source: the second stronger form of B.5.
+    """
     return measure(a, b, loader, [SameWeights(seed)], dtype)

@@ -18,7 +18,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, image_shape: tuple[int, int, int], classes: int, **args: Any) -> nn.Module:
-    """A freshly initialised network for images of ``image_shape`` (C, H, W), drawn from torch's global generator."""
+    """A freshly initialised network for images of ``image_shape`` (C, H, W), drawn from torch's global generator.
+
+    ``name`` is "mlp", "vgg16" or "resnet20", whose arguments ``args`` are. ValueError for another.
+
+    Source: B.1.
+    """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; choose one of {sorted(MODELS)}")
     return MODELS[name](image_shape, classes, **args)

@@ -7,6 +7,8 @@ class MLP(nn.Module):
     """flatten -> (linear -> ReLU) x 3 -> linear. PyTorch's default initialisation, biases, no normalisation.
 
     The names of its sites f^(l) are the paper's (Table 1): "FC 1" to "FC 3" are H^(l), after the ReLU.
+
+    Source: B.1.1, B.1.2; names of layers from Table 1.
     """
 
     paper_names = {"relu1": "FC 1", "relu2": "FC 2", "relu3": "FC 3", "fc4": "logits"}

@@ -6,7 +6,10 @@ from torch.nn import functional as F
 
 
 class PadShortcut(nn.Module):
-    """Option A: every second pixel, and zero channels on both sides. It has no parameters."""
+    """Option A: every second pixel, and zero channels on both sides. It has no parameters.
+
+    Source: He et al. (2016), option A; the authors' code (zzp1012/LLFC).
+    """
 
     def __init__(self, extra: int) -> None:
         super().__init__()
@@ -17,7 +20,10 @@ class PadShortcut(nn.Module):
 
 
 class Block(nn.Module):
-    """conv -> BN -> ReLU -> conv -> BN, plus the shortcut, then ReLU."""
+    """conv -> BN -> ReLU -> conv -> BN, plus the shortcut, then ReLU.
+
+    Source: He et al. (2016).
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: str) -> None:
         super().__init__()
@@ -41,8 +47,10 @@ class ResNet20(nn.Module):
     """A convolution, three stages of three blocks (``width``, 2 and 4 ``width`` channels), mean over pixels, linear.
 
     ``shortcut`` "A" (padding, 269,722 parameters at width 16) is the authors', "B" projects by a 1 x 1 convolution
-    where the size changes. Convolutions and the linear layer start from He's normal draw. Sites carry the names of
-    Table 3: "Block 1-1" is a block's output after its last ReLU, "Block 1-1 inner" its first ReLU.
+    where the size changes; ValueError for another. Convolutions and the linear layer start from He's normal draw. Sites
+    carry the names of Table 3: "Block 1-1" is a block's output after its last ReLU, "Block 1-1 inner" its first ReLU.
+
+    Source: B.1.1; He et al. (2016), section 4.2; names of layers from Table 3.
     """
 
     def __init__(self, channels: int = 3, width: int = 16, classes: int = 10, shortcut: str = "A") -> None:

@@ -9,6 +9,10 @@ from llfc_lib.models.view import View
 
 
 def has_statistics(view: View) -> bool:
+    """Whether some batch normalisation of the network keeps running statistics.
+
+    Source: this book.
+    """
     return any(isinstance(m, _BatchNorm) and m.track_running_stats for m in view.module.modules())
 
 
@@ -18,6 +22,8 @@ def recomputed(view: View, images: Sequence[Tensor]) -> View:
     Every batch counts alike (PyTorch's cumulative average, ``momentum=None``), so their order does not matter. Layers
     below a normalisation see the batch's own statistics while it is averaged, as in training. A network without such
     layers is returned as it is. ValueError for no batch, or batches of several sizes.
+
+    Source: Jordan et al. (2023); the appendix does not speak of running statistics.
     """
     if not has_statistics(view):
         return view
@@ -27,7 +33,10 @@ def recomputed(view: View, images: Sequence[Tensor]) -> View:
 
 
 def recompute(view: View, images: Sequence[Tensor]) -> None:
-    """The same in place."""
+    """Like :func:`recomputed`, in place. ValueError for no batch, or batches of several sizes.
+
+    Source: Jordan et al. (2023).
+    """
     layers = [m for m in view.module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if layers and len({len(x) for x in images}) != 1:
         raise ValueError(f"statistics need batches of one size, not {[len(x) for x in images]}: each counts alike")

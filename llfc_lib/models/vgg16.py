@@ -12,6 +12,8 @@ class VGG16(nn.Module):
     dropout 0.5, as FC 1 and FC 2 of Table 2 and the authors' code imply; ``linear_classifier`` is the variant of
     Frankle et al.: average pooling in the last group and one linear layer. Convolutions start from He's normal draw
     (fan-out), linear layers from N(0, 0.01^2), biases from 0. Sites carry the names of Table 2.
+
+    Source: B.1.1; Simonyan and Zisserman (2015), configuration D; names of layers from Table 2.
     """
 
     def __init__(self, channels: int = 3, width: int = 64, classes: int = 10, linear_classifier: bool = False) -> None:

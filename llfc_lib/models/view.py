@@ -27,7 +27,10 @@ IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, operator.i
 
 
 class UntraceableError(TypeError):
-    """torch.fx could not follow the network's forward pass."""
+    """torch.fx could not follow the network's forward pass.
+
+    Source: this book.
+    """
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Site:
     """f^(l): ``node`` after the activation, ``pre`` before it (None for the logits of a network without one).
 
     ``cut``: all information passes through it, so that two networks can be stitched here.
+
+    Source: this book; f of layer l in Definition 2.
     """
 
     name: str
@@ -49,6 +54,8 @@ class LinearMap:
     """W^(l): the ``weight`` (a key of the state dict), the node that enters it, and the node it gives (bias included).
 
     ``first``: no other map comes before it, so that the same H enters it in every network.
+
+    Source: this book; W of layer l in Definition 4.
     """
 
     name: str
@@ -64,6 +71,8 @@ class View:
     """Sites, maps and stitching of ``module``, which is copied, put in evaluation mode and never changed.
 
     UntraceableError where torch.fx cannot follow the forward pass, with the operation and what to do.
+
+    Source: this book; stitching as in B.4.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -87,6 +96,7 @@ class View:
     # -- weights ------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
+        """The weights and buffers by name, not copied."""
         return dict(self.module.state_dict())
 
     def with_state(self, state: Mapping[str, Tensor]) -> "View":
@@ -115,6 +125,7 @@ class View:
     # -- running ------------------------------------------------------------------------------------------------------
 
     def site(self, name: str) -> Site:
+        """The site of this name. ValueError, with the names that there are, for another."""
         for site in self.sites:
             if site.name == name:
                 return site
@@ -307,7 +318,10 @@ PLAIN = set(vars(nn.Module()))  # what every layer has: weights, layers, a dozen
 
 
 def copy_of(module: nn.Module) -> nn.Module:
-    """A deep copy. Empty dictionaries of hooks are made anew: ``deepcopy`` takes longer over them than a small network runs."""
+    """A deep copy. Empty dictionaries of hooks are made anew: ``deepcopy`` takes longer over them than a small network runs.
+
+    Source: this book.
+    """
     empty = (value for layer in module.modules() for name, value in vars(layer).items()
              if name in PLAIN and isinstance(value, dict) and not value)
     return copy.deepcopy(module, {id(value): type(value)() for value in empty})

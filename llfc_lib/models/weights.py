@@ -5,17 +5,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-State = Mapping[str, Tensor]
+State = Mapping[str, Tensor]  # weights and buffers by name, as a state dict has them
 
 
 def check_alpha(alpha: float) -> float:
+    """``alpha`` as a float. ValueError outside of [0, 1].
+
+    Source: alpha of Definition 1.
+    """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha = {alpha} lies outside [0, 1]; it is the share of network A")
     return float(alpha)
 
 
 def check_same_shapes(a: State, b: State) -> None:
-    """ValueError unless both have the same names and shapes; names the first that differs."""
+    """ValueError unless both have the same names and shapes; names the first that differs.
+
+    Source: this book.
+    """
     for name in [*a, *b]:
         if name not in a or name not in b:
             raise ValueError(f"the networks differ: {name!r} is in only one of them; they must be of one architecture")
@@ -24,7 +31,10 @@ def check_same_shapes(a: State, b: State) -> None:
 
 
 def check_finite(state: State, who: str) -> None:
-    """ValueError that names the first tensor with a NaN or an infinity (not looked at on device meta)."""
+    """ValueError that names the first tensor with a NaN or an infinity (not looked at on device meta).
+
+    Source: this book.
+    """
     for name, value in state.items():
         if not value.is_floating_point() or value.device.type == "meta" or bool(torch.isfinite(value.sum())):
             continue  # a finite sum has no NaN in it, and takes a seventh of the time
@@ -37,6 +47,8 @@ def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
 
     ``torch.lerp`` gives B at 0, A at 1, and A wherever both agree, to the bit. ValueError for alpha outside [0, 1] or
     networks of different shape.
+
+    Source: Definition 1 (A.1).
     """
     check_alpha(alpha)
     check_same_shapes(a, b)
@@ -45,7 +57,10 @@ def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
 
 
 def weight_distance(a: State, b: State) -> float:
-    """|A - B| relative to the mean of |A| and |B|, over the floating-point tensors given, in float64."""
+    """|A - B| relative to the mean of |A| and |B|, over the floating-point tensors given, in float64.
+
+    Source: this book.
+    """
     def norm(tensors) -> float:
         return sum(float(t.double().square().sum()) for t in tensors) ** 0.5
 

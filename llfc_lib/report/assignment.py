@@ -1,4 +1,7 @@
-"""Tables and figures of chapter A.3 from :mod:`llfc_lib.theory`'s identities, assignment problems and reduction."""
+"""Tables and figures of chapter A.3 from :mod:`llfc_lib.theory`'s identities, assignment problems and reduction.
+
+Source: this book.
+"""
 
 from collections.abc import Mapping
 

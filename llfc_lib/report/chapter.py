@@ -1,4 +1,7 @@
-"""What every chapter does: check its parameters, measure live, and hold the result against the committed record."""
+"""What every chapter does: check its parameters, measure live, and hold the result against the committed record.
+
+Source: this book.
+"""
 
 import math
 from collections.abc import Mapping
@@ -198,14 +201,18 @@ class LivePair:
     epochs: int
 
     def summary(self) -> MyST:
+        """What was trained or read, and the errors that came of it."""
         how = "trained just now" if self.trained_now else "read from the files that the project ships"
         return MyST(f"Children A and B were {how}, {self.epochs} epochs each. Data: {self.source}.")
 
     def children_start_from_the_same_bits(self) -> bool:
+        """Whether both children forked from one state."""
         return self.starts["A"].digest() == self.starts["B"].digest()
 
     def children_end_at_the_same_bits(self) -> bool:
+        """Whether both ended at the same weights, as they must not."""
         return self.runs["A"].digest() == self.runs["B"].digest()
 
     def worst_test_error(self) -> float:
+        """The larger of both test errors, a fraction."""
         return max(run.history[-1]["test_error"] for run in self.runs.values())

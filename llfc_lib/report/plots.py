@@ -1,4 +1,7 @@
-"""Figures drawn from the rows of a record or of a live measurement; each names its profile and describes itself."""
+"""Figures drawn from the rows of a record or of a live measurement; each names its profile and describes itself.
+
+Source: this book.
+"""
 
 import base64
 import io
@@ -135,7 +138,10 @@ def _span(values: pd.Series, digits: int) -> str:
 
 
 def llfc(frame: pd.DataFrame) -> Shown:
-    """Figures 8 to 10: 1-cos against its baseline, coef, and their ratio with every null."""
+    """Figures 8 to 10: 1-cos against its baseline, coef, and their ratio with every null.
+
+    Source: Figures 8 to 15 (B.2).
+    """
     rows = own(frame)
     sites = sites_of(rows, "1-cos_alpha", inner=False)
     figure, axes, made_by = _figure(rows, 2, 5.6 if len(sites) <= 6 else 7.0, rows=2)
@@ -212,7 +218,10 @@ def _coefficient_nulls(axis: Axes, rows: pd.DataFrame, sites: Sequence[str]) -> 
 
 
 def commutativity(frame: pd.DataFrame) -> Shown:
-    """Dist_com beside Dist_W and Dist_H (as Figures 16 to 18), and against its nulls."""
+    """Dist_com beside Dist_W and Dist_H (as Figures 16 to 18), and against its nulls.
+
+    Source: Figures 16 to 18 (B.3).
+    """
     rows = own(frame)
     sites = sites_of(rows, "dist_com")
     figure, axes, made_by = _figure(rows, 2, 3.4) if len(sites) <= 6 else _figure(rows, 1, 6.4, rows=2)
@@ -242,7 +251,10 @@ def commutativity(frame: pd.DataFrame) -> Shown:
 
 
 def additivity(frame: pd.DataFrame) -> Shown:
-    """Weak additivity at every ReLU against unrelated images, displaced partners and the control."""
+    """Weak additivity at every ReLU against unrelated images, displaced partners and the control.
+
+    Source: Definition 3 (A.2).
+    """
     rows = own(frame)
     sites, values = sites_of(rows, "dist_add"), numbers(rows, "dist_add")
     figure, (axis,), made_by = _figure(rows, 1, 2.9 if len(sites) <= 6 else 3.9)
@@ -265,7 +277,10 @@ def additivity(frame: pd.DataFrame) -> Shown:
 
 
 def stitching(frame: pd.DataFrame) -> Shown:
-    """Stitched errors in both directions beside the endpoints, the paper's table, and the nulls."""
+    """Stitched errors in both directions beside the endpoints, the paper's table, and the nulls.
+
+    Source: Tables 1 to 3 (B.4).
+    """
     from llfc_lib.report.tables import wilson
 
     rows, printed = own(frame), TABLES.get(frame.attrs["experiment"], {})
@@ -313,7 +328,10 @@ def stitching(frame: pd.DataFrame) -> Shown:
 
 
 def excess(frame: pd.DataFrame) -> Shown:
-    """What stitching costs, layer by layer, in points: printed, ours at both places of stitching, and rotated partners'."""
+    """What stitching costs, layer by layer, in points: printed, ours at both places of stitching, and rotated partners'.
+
+    Source: Tables 1 to 3 (B.4).
+    """
     rows = own(frame)
     figure, (axis,), made_by = _figure(rows, 1, 3.3)
     readings = {label: verdicts.excess(rows, suffix) for label, suffix in
@@ -351,7 +369,10 @@ def excess(frame: pd.DataFrame) -> Shown:
 
 
 def transfer(frame: pd.DataFrame) -> Shown:
-    """W_B H_A against W_B H_B, and W_A H_B against W_A H_A, with nulls and control."""
+    """W_B H_A against W_B H_B, and W_A H_B against W_A H_A, with nulls and control.
+
+    Source: the last formula of B.4.
+    """
     rows = own(frame)
     figure, (axis,), made_by = _figure(rows, 1, 3.9)
     sites, values = sites_of(rows, "dist_transfer"), numbers(rows, "dist_transfer")
@@ -371,7 +392,10 @@ def transfer(frame: pd.DataFrame) -> Shown:
 
 
 def connected_or_not(frame: pd.DataFrame) -> Shown:
-    """Figure 19: Dist_com of connected and of independent networks, each beside what it would be without structure."""
+    """Figure 19: Dist_com of connected and of independent networks, each beside what it would be without structure.
+
+    Source: Figure 19 (B.3).
+    """
     rows = own(frame)
     figure, axes, made_by = _figure(rows, 1, 6.4, rows=2)
     sites = sites_of(rows, "dist_com")
@@ -399,7 +423,10 @@ def connected_or_not(frame: pd.DataFrame) -> Shown:
 
 
 def spawn_epoch(frame: pd.DataFrame) -> Shown:
-    """Barrier between two children against the epoch at which they were spawned."""
+    """Barrier between two children against the epoch at which they were spawned.
+
+    Source: this book; B.1.1 gives the epochs of spawning.
+    """
     figure, axes, made_by = _figure(frame, 2, 3.3)
     spawned = recipe_of(frame).map(SPAWN_AT)
     epochs = sorted(spawned.unique())
@@ -430,7 +457,10 @@ def spawn_epoch(frame: pd.DataFrame) -> Shown:
 
 
 def cooccur(frame: pd.DataFrame) -> Shown:
-    """LLFC against the barrier, every pair and control of the book a point; then LLFC relative to its nulls."""
+    """LLFC against the barrier, every pair and control of the book a point; then LLFC relative to its nulls.
+
+    Source: this book, for the first claim of B.2.
+    """
     figure, axes, made_by = _figure(frame, 2, 4.3)
     table = verdicts.cooccurrence(frame)
     table["network"] = table["pair"].str.split("_").str[0].replace({"mlp": "MLP", "vgg16": "VGG-16", "resnet20": "ResNet-20"})
@@ -458,7 +488,10 @@ def cooccur(frame: pd.DataFrame) -> Shown:
 
 
 def barrier(frame: pd.DataFrame) -> Shown:
-    """Error and loss along the line between A and B, spawned, independent and displaced (alpha 1 is A: see Barrier)."""
+    """Error and loss along the line between A and B, spawned, independent and displaced (alpha 1 is A: see Barrier).
+
+    Source: Definition 1 (A.1).
+    """
     rows = own(frame)
     figure, axes, made_by = _figure(rows, 2, 3.0)
     for axis, quantity, unit, factor in ((axes[0], "error", "%", 100), (axes[1], "loss", "nats", 1)):
@@ -516,7 +549,10 @@ def training(frame: pd.DataFrame) -> Shown:
 
 
 def matched_barriers(frame: pd.DataFrame) -> Shown:
-    """The barrier of every method before and after matching, on the test and the training set, error and loss."""
+    """The barrier of every method before and after matching, on the test and the training set, error and loss.
+
+    Source: B.1.2.
+    """
     figure, axes, made_by = _figure(frame, 2, 5.4, rows=2)
     recipes = [name for name in MATCHED if (recipe_of(frame) == name).any()]
     # where the full-scale networks are missing, digits stand in for their data set
@@ -548,7 +584,10 @@ def matched_barriers(frame: pd.DataFrame) -> Shown:
 
 def matched_curves(frame: pd.DataFrame, base: str = "mlp_mnist_perm") -> Shown:
     """Error and loss along the line before and after every method, on the test and the training set, for the networks of the
-    recipe ``base``. ValueError if there are none."""
+    recipe ``base``. ValueError if there are none.
+
+    Source: B.1.2.
+    """
     recipes = [name for name in MATCHED if MATCHED[name][0] == base and (recipe_of(frame) == name).any()]
     of_method = {MATCHED[name][1]: of(frame, name) for name in recipes}
     if not of_method:
@@ -582,7 +621,10 @@ def _method(name: str) -> str:
 
 
 def strong_forms(frame: pd.DataFrame) -> Shown:
-    """Both stronger forms of commutativity at every map, with nulls and controls."""
+    """Both stronger forms of commutativity at every map, with nulls and controls.
+
+    Source: both stronger forms of B.5.
+    """
     rows = own(frame)
     figure, axes, made_by = _figure(rows, 2, 3.3)
     told = []
@@ -613,7 +655,10 @@ SPECTRA = {"W": (("W", "value", "", BLUE, "trained weights"), ("W_living", "valu
 
 
 def spectra(frame: pd.DataFrame, what: str = "W") -> Shown:
-    """Figures 20 and 21: singular values over the largest, against index / n, layer by layer, with reference matrices."""
+    """Figures 20 and 21: singular values over the largest, against index / n, layer by layer, with reference matrices.
+
+    Source: Figures 20 and 21 (B.5).
+    """
     rows = own(frame)
     lines = {line: _spectra_of(rows, *line[:3]) for line in SPECTRA[what]}  # once: there are a few thousand rows
     # how far a spectrum goes before the zeros; the ten rows of the last layer end before the second place read
@@ -654,7 +699,10 @@ JOINT = (("null", "random order", "random"), ("null", "before matching", "before
 
 def joint(frame: pd.DataFrame) -> Shown:
     """The residual of commutativity and its two factors under every order, as shares of before matching; and tiny networks,
-    where all orders can be looked at."""
+    where all orders can be looked at.
+
+    Source: this book; the objective is that of A.3.
+    """
     figure, axes, made_by = _figure(frame, 2, 3.6)
     recipes = [name for name in MATCHED if (recipe_of(frame) == name).any()]
     told = []
@@ -692,7 +740,10 @@ def joint(frame: pd.DataFrame) -> Shown:
 
 
 def widths(frame: pd.DataFrame) -> Shown:
-    """Barrier after weight matching against stable rank / n, by width and epoch; and what low rank alone brings."""
+    """Barrier after weight matching against stable rank / n, by width and epoch; and what low rank alone brings.
+
+    Source: this book; Figure 22 and the last paragraph of B.5.
+    """
     figure, axes, made_by = _figure(frame, 2, 3.6)
     table = verdicts.width_table(frame)
     trained = table[(table["kind"] == "") & (table["epoch"] > 0)]

@@ -1,6 +1,8 @@
 """Records: every measured number of an experiment with where it came from, one JSON file an experiment and profile.
 
 A file holds provenance by pair and one tidy row a line, sorted, so that publishing one pair changes only its lines.
+
+Source: this book.
 """
 
 import copy
@@ -89,6 +91,7 @@ def live_record(experiment: str, profile: str, pairs: Mapping[str, dict], rows: 
 
 
 def path_of(experiment: str, profile: str, folder: Path | None = None) -> Path:
+    """The file of a record; ``folder`` None is the book's own."""
     return (folder or RECORDS) / check_profile(profile) / f"{experiment}.json"
 
 

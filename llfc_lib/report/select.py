@@ -1,4 +1,7 @@
-"""Picking rows out of a record, and the order of its layers."""
+"""Picking rows out of a record, and the order of its layers.
+
+Source: this book.
+"""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""The standard figure and table of a comparison (:mod:`llfc_lib.compare`), in the book's style."""
+"""The standard figure and table of a comparison (:mod:`llfc_lib.compare`), in the book's style.
+
+Source: this book.
+"""
 
 import matplotlib as mpl
 import pandas as pd

@@ -3,6 +3,8 @@
 Two separate questions. *Agreement*: is our number or pattern the paper's? *Evidence*: does it exceed every null, that
 is, does it say anything about trained networks that no structure at all, a displacement at random, or an unconnected
 pair would not show as well? A claim can agree and carry no evidence.
+
+Source: this book.
 """
 
 import math
@@ -91,6 +93,7 @@ def measured(frame: pd.DataFrame, quantity: str, kind: str = "") -> pd.Series:
 
 
 def agreement_of(holds: pd.Series) -> str:
+    """In words, whether all, some or none of ``holds`` are true. RecordError where there is nothing to judge by."""
     if holds.empty:  # all() of nothing is true
         raise records.RecordError("the record holds nothing that this claim could be judged by; run `make runs` and `make publish` again")
     return REPRODUCED if holds.all() else PARTLY if holds.any() else NOT
@@ -155,6 +158,7 @@ def spread(values: pd.Series) -> str:
 # -- rules: each returns agreement, evidence, our numbers, the nulls' word --------------------------------------------
 
 def connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """The barrier over the chord is within what two errors at the ends may differ by, in every pair."""
     barrier = measured(own, "error_barrier_chord").groupby("pair").mean()
     allowed = allowed_barrier(own)
     nulls = {kind: numbers(own, "error_barrier_chord", "null", kind) for kind in DISPLACED}
@@ -170,6 +174,7 @@ def connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
 
 
 def cosine(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """1 - cosine is at most a tenth of its baseline, at every site and alpha of every pair."""
     ratio = measured(own, "cos_ratio")
     nulls = {kind: numbers(own, "cos_ratio", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
     evidence, word = evidence_of(ratio, nulls, controls_of(own, "cos_ratio"))
@@ -177,6 +182,7 @@ def cosine(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, 
 
 
 def coefficient(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """The mean coefficient is within a tenth of 1, at every site and alpha of every pair."""
     off = measured(own, "1-coef_alpha")
     nulls = {kind: numbers(own, "1-coef_alpha", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
     evidence, word = evidence_of(off, nulls, controls_of(own, "1-coef_alpha"))
@@ -184,6 +190,7 @@ def coefficient(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, 
 
 
 def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Dist_com is at most a tenth of the smaller of Dist_W and Dist_H, at every map of every pair."""
     com, w, h = (measured(own, q) for q in ("dist_com", "dist_W", "dist_H"))
     worst = com / pd.concat([w, h], axis=1).min(axis=1)
 
@@ -201,6 +208,7 @@ def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str
 
 
 def additivity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """The distance of both sides of weak additivity is at most a tenth, at every ReLU of every pair."""
     dist = measured(own, "dist_add")
     # only displaced partners at the same distance: this quantity grows with the distance of the pair
     nulls = {kind: numbers(own, "dist_add", "null", kind) for kind in ["shuffled images", *MATCHED]}
@@ -214,6 +222,7 @@ def _ends(own: pd.DataFrame) -> pd.Series:
 
 
 def endpoints(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """The printed errors of A and B lie within the spread of our pairs."""
     ends = 100 * _ends(own)
     inside = pd.Series([_inside(value, ends, _images(own, "error")) for value in claim.numbers])
     return agreement_of(inside), NO_NULL, f"{spread(ends)} % over {len(ends)} networks", NOTHING
@@ -234,6 +243,7 @@ def _images(own: pd.DataFrame, quantity: str) -> float:
 
 
 def stitched_numbers(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """The printed stitched errors lie within the spread of our pairs, layer by layer."""
     stitched = 100 * measured(own, "stitched_error")
     printed, n = TABLES[claim.experiment], _images(own, "stitched_error")
     inside = pd.Series([_inside(value, at(stitched, site=site), n) for site, value in printed.items() if site not in "AB"])
@@ -282,7 +292,7 @@ def excess(own: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
 
 
 def displaced_excess(own: pd.DataFrame, kind: str) -> pd.Series:
-    """The same of displaced partners, as fractions, over the mean of A's error and the partner's own."""
+    """Like :func:`excess`, of displaced partners, as fractions, over the mean of A's error and the partner's own."""
     found, error = numbers(own, "stitched_error", "null", kind), numbers(own, "error", "null", kind)
     # A's error on the images that its partners were measured on, which may be fewer
     both = error[error.index.get_level_values("alpha").isin([0.0, 1.0])].groupby("pair").mean()
@@ -290,6 +300,7 @@ def displaced_excess(own: pd.DataFrame, kind: str) -> pd.Series:
 
 
 def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Stitched errors exceed the mean of both networks' by at most half of it; in Table 1 they also fall with depth."""
     stitched, ends = measured(own, "stitched_error"), _ends(own).groupby("pair").mean()
     excess = (stitched - ends.reindex(stitched.index.get_level_values("pair")).values)
     relative = excess / ends.reindex(excess.index.get_level_values("pair")).values
@@ -309,6 +320,7 @@ def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
 
 
 def learning_rate(claim: Claim, own: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
+    """The printed learning rate gives the printed errors, and comes nearer to them than ten times as much."""
     other = frame[frame["pair"].str.startswith("mlp_mnist_spawn_lr1.2e-3/")]
     printed = sum(claim.numbers) / len(claim.numbers)
     ours = {"1.2e-4": 100 * _ends(own)} | ({"1.2e-3": 100 * _ends(other)} if len(other) else {})
@@ -331,6 +343,7 @@ def separates(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
 
 
 def transfer(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """W_B H_A differs from W_B H_B by a distance of at most a tenth, at every map of every pair."""
     dist = measured(own, "dist_transfer")
     nulls = {"shuffled units": numbers(own, "dist_transfer", "null", "shuffled units"),
              **{kind: numbers(own, "dist_transfer", "null", kind) for kind in MATCHED}}
@@ -339,6 +352,7 @@ def transfer(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str
 
 
 def same_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """W_A H_A differs from W_B H_A by a distance of at most a tenth, at every map of every pair."""
     dist = measured(own, "dist_weights")
     nulls = {"shuffled units": numbers(own, "dist_weights", "null", "shuffled units"),
              **{kind: numbers(own, "dist_weights", "null", kind) for kind in MATCHED}}
@@ -371,19 +385,22 @@ def _range(values: pd.Series) -> str:
 
 
 def low_rank_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """At least half of the singular values of trained weights are below a tenth of the largest, at every map of every pair."""
     return _low_rank(own, "W", ("gaussian matrix", "before training"))
 
 
 def low_rank_features(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
-    """Of the centred features: uncentred, the mean response alone is the largest singular value."""
+    """Like :func:`low_rank_weights`, of centred features: uncentred, the mean response alone is the largest singular value."""
     return _low_rank(own, "Hc", ("images shuffled unit by unit", "before training"))
 
 
 def low_rank_living_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Like :func:`low_rank_weights`, of weights between units that respond to some image."""
     return _low_rank(own, "W_living", ("gaussian matrix", "before training"))
 
 
 def low_rank_living_features(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Like :func:`low_rank_features`, of units that respond to some image."""
     return _low_rank(own, "Hc_living", ("images shuffled unit by unit", "before training"))
 
 

@@ -29,7 +29,10 @@ ROUNDING = 1e-9  # values nearer than this, relative to the least, count as equa
 
 @cache
 def all_orders(n: int) -> Tensor:
-    """n! x n, as :func:`itertools.permutations` lists them. ValueError above eight."""
+    """n! x n, as :func:`itertools.permutations` lists them. ValueError above eight.
+
+    Source: this book.
+    """
     if n > MAX_UNITS:
         raise ValueError(f"{n} units have too many orders to enumerate; at most {MAX_UNITS}")
     return torch.tensor(list(permutations(range(n))))
@@ -37,7 +40,10 @@ def all_orders(n: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Terms:
-    """The three sums of A.3 under all permutations, each n_1! x ... x n_(L-1)!, orders as in :func:`all_orders`."""
+    """The three sums of A.3 under all permutations, each n_1! x ... x n_(L-1)!, orders as in :func:`all_orders`.
+
+    Source: A.3, the last line of its first block.
+    """
 
     first: Tensor
     second: Tensor
@@ -45,15 +51,22 @@ class Terms:
 
     @property
     def objective(self) -> Tensor:
+        """first + second - 2 cross, which A.3 sets out to minimise."""
         return self.first + self.second - 2 * self.cross
 
     @property
     def printed(self) -> Tensor:
+        """first + second + cross, as A.3 prints it."""
         return self.first + self.second + self.cross
 
 
 def enumerate_terms(layers: Sequence[Layer]) -> Terms:
-    """ValueError above eight units in a layer or 600,000 permutations in all, or without a hidden layer."""
+    """The three sums of ``layers`` under all permutations of their hidden units, in float64.
+
+    ValueError above eight units in a layer or 600,000 permutations in all, or without a hidden layer.
+
+    Source: A.3, the last line of its first block.
+    """
     sizes = [len(t.h_a) for t in layers[1:]]
     if not sizes or max(sizes) > MAX_UNITS or math.prod(map(math.factorial, sizes)) > MAX_ORDERS:
         raise ValueError(f"hidden layers of {sizes} units cannot be enumerated; one layer at least, at most {MAX_UNITS} units in "
@@ -75,7 +88,10 @@ def enumerate_terms(layers: Sequence[Layer]) -> Terms:
 
 def beside_minimum(objective: Tensor, chosen_by: Tensor) -> tuple[float, float]:
     """Where the permutation that minimises ``chosen_by`` ends: ``objective`` over its minimum, and the share of permutations that
-    are better. Of several equally good by ``chosen_by`` the best is taken, so that no rounding decides."""
+    are better. Of several equally good by ``chosen_by`` the best is taken, so that no rounding decides.
+
+    Source: this book.
+    """
     low, high = chosen_by.min(), chosen_by.max()
     value = objective[chosen_by <= low + ROUNDING * (high - low)].min()
     return float(value / objective.min()), float((objective < value * (1 - ROUNDING)).double().mean())
@@ -86,7 +102,10 @@ MINIMISED = ("as printed, +⟨X, Y⟩", "first term", "second term", "first + se
 
 def consequences(draws: Sequence[Sequence[Layer]], *stream: object) -> pd.DataFrame:
     """What comes of minimising something else than the objective: ``over`` its minimum and ``rank`` (:func:`beside_minimum`) of
-    each of MINIMISED, the last being the null, for every draw."""
+    each of MINIMISED, the last being the null, for every draw.
+
+    Source: this book, on the last line of A.3's first block.
+    """
     found = []
     for k, layers in enumerate(draws):
         terms, rng = enumerate_terms(layers), numpy_generator("A.3 random order", *stream, k)
@@ -100,6 +119,8 @@ def interaction_share(values: Tensor) -> float:
     """Analysis of variance of ``values`` (K_1 x K_2 x ...): the share that no sum of functions of one axis each explains.
 
     ValueError if the values do not vary.
+
+    Source: this book.
     """
     mean, total = values.mean(), values.var(correction=0)
     if total <= (ROUNDING * values.abs().max()) ** 2:
@@ -110,7 +131,10 @@ def interaction_share(values: Tensor) -> float:
 
 
 def coupling(draws: Sequence[Sequence[Layer]]) -> pd.DataFrame:
-    """:func:`interaction_share` of the three terms and of the objective, for every draw."""
+    """:func:`interaction_share` of the three terms and of the objective, for every draw.
+
+    Source: this book, on the last term of A.3.
+    """
     found = []
     for k, layers in enumerate(draws):
         terms = enumerate_terms(layers)
@@ -121,7 +145,10 @@ def coupling(draws: Sequence[Sequence[Layer]]) -> pd.DataFrame:
 
 def lawler_form(layer: Layer) -> tuple[Tensor, float]:
     """The objective of a network with one hidden layer as one quadratic assignment problem: C (n x n x n x n) and a constant c with
-    |X - Y|^2 = sum_ij C[i, p_i, j, p_j] + c, Q = 1. Holds for all three terms together, the last included."""
+    |X - Y|^2 = sum_ij C[i, p_i, j, p_j] + c, Q = 1. Holds for all three terms together, the last included.
+
+    Source: Lawler (1963), applied to A.3 by this book.
+    """
     n = len(layer.h_a)
     aa, ab, bb = layer.h_a @ layer.h_a.T, layer.h_a @ layer.h_b.T, layer.h_b @ layer.h_b.T
     m_a, m_b, mixed = layer.w_a.T @ layer.w_a, layer.w_b.T @ layer.w_b, layer.w_a.T @ layer.w_b
@@ -145,14 +172,20 @@ def _check_qap(w: Tensor, h_a: Tensor, h_b: Tensor) -> int:
 
 
 def koopmans_beckmann(w: Tensor, h_a: Tensor, h_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """M, N and C (n x n) with |W (H_A - P H_B)|^2 = tr(P^T M P N) - 2 tr(P^T C) + |W H_A|^2 (steps F1 to F5)."""
+    """M, N and C (n x n) with |W (H_A - P H_B)|^2 = tr(P^T M P N) - 2 tr(P^T C) + |W H_A|^2 (steps F1 to F5).
+
+    Source: A.3, the last line of its first term; Koopmans and Beckmann (1957).
+    """
     _check_qap(w, h_a, h_b)
     m = w.T @ w
     return m, h_b @ h_b.T, m @ h_a @ h_b.T
 
 
 def qap_values(w: Tensor, h_a: Tensor, h_b: Tensor, orders: Tensor) -> Tensor:
-    """|W (H_A - P H_B)|^2 for every row of ``orders`` (K x n); w is out x n, both h are n x images."""
+    """|W (H_A - P H_B)|^2 for every row of ``orders`` (K x n); w is out x n, both h are n x images.
+
+    Source: the first term of A.3.
+    """
     m, n, c = koopmans_beckmann(w, h_a, h_b)
     places = orders[:, :, None] * len(n) + orders[:, None]  # of N_(p_i p_j) in N written as one row
     quadratic = n.take(places).flatten(1) @ m.flatten()
@@ -160,7 +193,10 @@ def qap_values(w: Tensor, h_a: Tensor, h_b: Tensor, orders: Tensor) -> Tensor:
 
 
 def embedded(w: Tensor, h_a: Tensor, h_b: Tensor) -> tuple[Tensor, Tensor]:
-    """M' and N' (2n x 2n) of a purely quadratic problem with the same values if the first n indices stay where they are."""
+    """M' and N' (2n x 2n) of a purely quadratic problem with the same values if the first n indices stay where they are.
+
+    Source: this book.
+    """
     m, z = w.T @ w, torch.cat([h_a, h_b])
     return torch.cat([torch.cat([m, -m], 1), torch.cat([-m, m], 1)]), z @ z.T
 
@@ -171,6 +207,8 @@ def solve_qap(w: Tensor, h_a: Tensor, h_b: Tensor, method: str = "enumeration", 
     "enumeration" is exact; "faq" and "2opt" are scipy's, on the embedded problem; "linear" keeps only -2 tr(P^T C), "activation"
     only |H_A - P H_B|^2. ``seed`` is where "2opt" begins. ValueError for shapes that do not fit, more than eight units to
     enumerate, an unknown method.
+
+    Source: the first term of A.3; "faq" is by Vogelstein et al. (2015).
     """
     n = _check_qap(w, h_a, h_b)
     if method not in METHODS:
@@ -189,12 +227,18 @@ def solve_qap(w: Tensor, h_a: Tensor, h_b: Tensor, method: str = "enumeration", 
 
 
 def solve_second(layer: Layer, method: str = "enumeration", seed: object = 0) -> Tensor:
-    """The permutation that makes |W_B (P^T H_A - H_B)|^2 least: A and B exchanged, the answer inverted."""
+    """The permutation that makes |W_B (P^T H_A - H_B)|^2 least: A and B exchanged, the answer inverted.
+
+    Source: the second term of A.3.
+    """
     return torch.argsort(solve_qap(layer.w_b, layer.h_b, layer.h_a, method, seed))
 
 
 def planted_layers(n: int, images: int, draws: int, noise: float = 1.0) -> list[Layer]:
-    """One layer of random matrices per draw; B is A in a random order, with Gaussian noise of relative size ``noise``."""
+    """One layer of random matrices per draw; B is A in a random order, with Gaussian noise of relative size ``noise``.
+
+    Source: this book.
+    """
     found = []
     for k in range(draws):
         layer, rng = random_layers((n, n, n), images, "planted", k)[1], numpy_generator("A.3 planted", k)
@@ -205,7 +249,10 @@ def planted_layers(n: int, images: int, draws: int, noise: float = 1.0) -> list[
 
 
 def few_units(layers: Sequence[Layer], n: int, draws: int) -> list[Layer]:
-    """``draws`` times n living units of a hidden layer, drawn at random, by turns from the layers given."""
+    """``draws`` times n living units of a hidden layer, drawn at random, by turns from the layers given.
+
+    Source: this book.
+    """
     found = []
     for k in range(draws):
         layer = layers[k % len(layers)]
@@ -216,7 +263,10 @@ def few_units(layers: Sequence[Layer], n: int, draws: int) -> list[Layer]:
 
 def solved(draws: Sequence[Layer]) -> pd.DataFrame:
     """Every method and a random order on the assignment problem of the first and of the second term: ``excess`` is 0 at the
-    optimum and 1 at the mean of all orders, so constants do not count."""
+    optimum and 1 at the mean of all orders, so constants do not count.
+
+    Source: this book, on the first and second term of A.3.
+    """
     found = []
     for k, layer in enumerate(draws):
         for term, t in (("first", layer), ("second", layer.exchanged())):

@@ -17,7 +17,10 @@ RANK = 1e-10  # singular values below this share of the largest count as 0
 
 
 class Residual(nn.Module):
-    """conv -> ReLU -> conv, plus what entered the second, -> ReLU, mean over pixels, linear."""
+    """conv -> ReLU -> conv, plus what entered the second, -> ReLU, mean over pixels, linear.
+
+    Source: this book.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +33,10 @@ class Residual(nn.Module):
 
 
 def small_networks() -> dict[str, nn.Module]:
-    """One of each kind that Theorem 1 is checked on, for images 1 x 6 x 6, at random; float64."""
+    """One of each kind that Theorem 1 is checked on, for images 1 x 6 x 6, at random; float64.
+
+    Source: this book.
+    """
     def convolutional(*between: nn.Module) -> nn.Module:
         return nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), *between, nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
 
@@ -44,7 +50,10 @@ def small_networks() -> dict[str, nn.Module]:
 
 
 def small_images(number: int = 3) -> Tensor:
-    """Images for :func:`small_networks` (number x 1 x 6 x 6, float64), independent and normally distributed."""
+    """Images for :func:`small_networks` (number x 1 x 6 x 6, float64), independent and normally distributed.
+
+    Source: this book.
+    """
     return torch.randn(number, 1, 6, 6, generator=generator("small images"), dtype=torch.float64)
 
 
@@ -54,6 +63,8 @@ class Conditions:
 
     ``commutativity``: max over maps of |dW dH| / |W_A H_A + W_B H_B| (Definition 4); ``signs``: the share of pre-activations at which A
     and B differ in sign (Definition 3, see Lemma 2 of chapter A.2); ``maximisers``: the share of pooling windows without a common one.
+
+    Source: Definitions 3 and 4; the condition on pooling is this book's.
     """
 
     commutativity: float
@@ -63,7 +74,10 @@ class Conditions:
 
 @torch.no_grad()
 def conditions(a: Network, b: Network, x: Tensor) -> Conditions:
-    """The conditions of Theorem 1 on images ``x`` (N x ...), and that of max-pooling."""
+    """The conditions of Theorem 1 on images ``x`` (N x ...), and that of max-pooling.
+
+    Source: Theorem 1 (A.2); the condition on pooling is this book's.
+    """
     views = [n if isinstance(n, View) else View(n) for n in (a, b)]
     relus, pools = [site.pre for site in views[0].sites if site.relu], _pools(views[0])
     h_a, h_b = (v.run(x, {*relus, *pools, *(m.input for m in views[0].maps)}) for v in views)
@@ -91,13 +105,15 @@ def _no_common_maximiser(layer: nn.MaxPool2d, a: Tensor, b: Tensor) -> Tensor:
 @torch.no_grad()
 def commuting_pair(network: nn.Module, x: Tensor, seed: object = 0, size: float = 0.5, commute: bool = True, signs: bool = True,
                    maximisers: bool = True) -> tuple[nn.Module, nn.Module]:
-    """The network, its biases moved by :func:`_apart_from_zero`, and a partner that satisfy Definitions 3 and 4 on the images ``x`` to
+    """The network, its biases moved so that no pre-activation is near 0, and a partner that satisfy Definitions 3 and 4 on the images ``x`` to
     rounding; float64.
 
     Layer by layer the weights are moved by a random dW of relative ``size``, projected so that dW dH = 0, and biases freely. Units
     whose sign changes get half of their dW, and where that does not help (the features below differ too much), all that was moved so
     far is halved: while the conditions hold, features are linear in it (Theorem 1), so they keep holding. A condition named False is
     not imposed. ValueError where dH fills the space (too many images), so that no dW is left.
+
+    Source: this book; for Theorem 1 (A.2).
     """
     a, x = copy_of(network).double().eval(), x.double()
     _apart_from_zero(a, x)
@@ -178,6 +194,8 @@ def normalised_pair(kind: str, x: Tensor, shift: float = 6.0) -> tuple[nn.Module
 
     So both conditions of Theorem 1 hold exactly on ``x``: the first layer's features agree, the last one's weights, and every sign.
     ``kind`` is one of :data:`NORMALISED`; batch normalisation has the statistics of ``x`` in each network. ValueError for another.
+
+    Source: this book; on "any feed-forward structure" in A.2.
     """
     if kind not in NORMALISED:
         raise ValueError(f"unknown normalisation {kind!r}; choose one of {NORMALISED}")

@@ -40,7 +40,10 @@ Key = tuple[str, object]  # ("since", "relu") | ("from", rank of a site) | ("ori
 @dataclass(frozen=True)
 class Split:
     """A node's residual e (as observed, N x ...), its parts (they add up to e), and the same e by the kind of node where each
-    piece first arose (``origins``, also adding up to e). ``mean`` is alpha f_A + (1 - alpha) f_B, ``difference`` f_A - f_B."""
+    piece first arose (``origins``, also adding up to e). ``mean`` is alpha f_A + (1 - alpha) f_B, ``difference`` f_A - f_B.
+
+    Source: this book.
+    """
 
     residual: Tensor
     parts: dict[str, Tensor]
@@ -60,6 +63,8 @@ def decompose(a: Network, b: Network, x: Tensor, alpha: float = 0.5, calibration
     recomputed on the batches ``calibration``.
 
     ValueError for networks of different architecture, alpha outside [0, 1], or an operation that gives several tensors.
+
+    Source: this book; where Theorem 1 (A.2) holds it gives 0.
     """
     pair = Pair(a, b, calibration=calibration)
     names = {site.node: site.name for site in pair.a.sites}
@@ -68,7 +73,10 @@ def decompose(a: Network, b: Network, x: Tensor, alpha: float = 0.5, calibration
 
 @dataclass
 class Step:
-    """One node under A, B and the network between, with the parts of its residual."""
+    """One node under A, B and the network between, with the parts of its residual.
+
+    Source: this book.
+    """
 
     node: str
     a: Tensor
@@ -81,6 +89,7 @@ class Step:
     entering: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # by node: what A's and B's read
 
     def split(self) -> Split:
+        """The parts by their names, as a site shows them."""
         parts: dict[str, Tensor] = {}
         for (kind, label), value in self.parts.items():
             if kind != "origin":
@@ -91,7 +100,12 @@ class Step:
 
 
 def walk(a: View, b: View, between: View, x: Tensor, alpha: float) -> Iterator[Step]:
-    """All nodes in order, the three networks in step. A site's residual is carried on as one piece, its origins apart."""
+    """All nodes in order, the three networks in step. A site's residual is carried on as one piece, its origins apart.
+
+    ValueError for an operation that gives several tensors.
+
+    Source: this book.
+    """
     nets, sites = (a, b, between), {site.node for site in a.sites}
     maps = {m.node: m for m in a.maps}
     weights = between.state()
@@ -137,7 +151,10 @@ def walk(a: View, b: View, between: View, x: Tensor, alpha: float) -> Iterator[S
 
 
 def kind_of(view: View, node: fx.Node, maps: Mapping[str, LinearMap]) -> str:
-    """One of :data:`SOURCES`."""
+    """One of :data:`SOURCES`.
+
+    Source: this book.
+    """
     layer, function = view.layer(node), node.target if node.op == "call_function" else None
     if node.name in maps:
         return "commutativity"
@@ -183,7 +200,10 @@ def _carry(view: View, node: fx.Node, values: Mapping[str, object], mixed: Mappi
 
 def relu_slope(z: Tensor, m: Tensor) -> Tensor:
     """The g in [0, 1] with relu(z) - relu(m) = g (z - m), entry by entry: 1 or 0 where both have one sign, else the share of the
-    way from one to the other that lies above 0."""
+    way from one to the other that lies above 0.
+
+    Source: this book.
+    """
     top, bottom = torch.maximum(z, m), torch.minimum(z, m)
     across = (top > 0) & (bottom < 0)
     return torch.where(across, top / torch.where(across, top - bottom, 1.0), (top > 0).to(z.dtype))
@@ -191,7 +211,10 @@ def relu_slope(z: Tensor, m: Tensor) -> Tensor:
 
 def relu_gap(z_a: Tensor, z_b: Tensor, alpha: float) -> Tensor:
     """relu(alpha z_A + (1 - alpha) z_B) - alpha relu(z_A) - (1 - alpha) relu(z_B): 0 where the signs agree, else
-    -min(alpha |z_A|, (1 - alpha) |z_B|)."""
+    -min(alpha |z_A|, (1 - alpha) |z_B|).
+
+    Source: this book; what Definition 3 makes 0.
+    """
     return torch.where(z_a * z_b < 0, -torch.minimum(alpha * z_a.abs(), (1 - alpha) * z_b.abs()), 0.0)
 
 
@@ -222,6 +245,8 @@ class Decomposition:
     |dZ|^2 where the signs differ, and "passed" = |dH|^2 / |dZ|^2.
     Per map (site = its name; not the first) "moved" = |dH|^2 / |H|^2, H the mean of H_A and H_B; "fresh" = |dZ - W dH|^2 over that plus
     |W dH|^2, W the mean of W_A and W_B; "aligned" = |dW dH|^2 |H|^2 / (|dW H|^2 |dH|^2), which is 1 for a dW in unrelated directions.
+
+    Source: this book; residual and factor are those of Definition 2.
     """
 
     def __init__(self, alphas: tuple[float, ...] = (0.5,)) -> None:

@@ -26,7 +26,10 @@ DOUBLE = torch.float64
 
 @dataclass(frozen=True)
 class Layer:
-    """W_A and W_B (out x in) with the features that enter them, H_A and H_B (in x images). ValueError if the shapes do not fit."""
+    """W_A and W_B (out x in) with the features that enter them, H_A and H_B (in x images). ValueError if the shapes do not fit.
+
+    Source: one layer of A.3.
+    """
 
     w_a: Tensor
     w_b: Tensor
@@ -56,7 +59,10 @@ Orders = Sequence[Tensor]  # p^(0), ..., p^(L) of all layers, the first and the 
 
 @torch.no_grad()
 def layers_of(a: nn.Module, b: nn.Module, loader: Loader) -> list[Layer]:
-    """All layers of two chains of linear layers on the images of ``loader``, in float64. ValueError for other networks."""
+    """All layers of two chains of linear layers on the images of ``loader``, in float64. ValueError for other networks.
+
+    Source: this book.
+    """
     linear, entered = [], []
     for network in (copy_of(net).double().eval() for net in (a, b)):
         maps = [m for m in network.modules() if isinstance(m, nn.Linear)]
@@ -74,7 +80,10 @@ def layers_of(a: nn.Module, b: nn.Module, loader: Loader) -> list[Layer]:
 
 
 def random_layers(sizes: Sequence[int], images: int, *stream: object) -> list[Layer]:
-    """Gaussian weights between layers of ``sizes`` units (first the inputs, last the logits), and unrelated non-negative features."""
+    """Gaussian weights between layers of ``sizes`` units (first the inputs, last the logits), and unrelated non-negative features.
+
+    Source: this book.
+    """
     rng, found = numpy_generator("A.3 layers", *stream), []
     for n, m in zip(sizes, sizes[1:]):
         w_a, w_b = torch.from_numpy(rng.normal(size=(2, m, n)))
@@ -84,7 +93,10 @@ def random_layers(sizes: Sequence[int], images: int, *stream: object) -> list[La
 
 
 def random_orders(layers: Sequence[Layer], *stream: object) -> list[Tensor]:
-    """A random order of every hidden layer."""
+    """A random order of every hidden layer.
+
+    Source: this book.
+    """
     rng, sizes = numpy_generator("A.3 orders", *stream), [len(t.h_a) for t in layers]
     hidden = [torch.from_numpy(rng.permutation(n)) for n in sizes[1:]]
     return [torch.arange(sizes[0]), *hidden, torch.arange(len(layers[-1].w_a))]
@@ -96,7 +108,10 @@ def random_orders(layers: Sequence[Layer], *stream: object) -> list[Tensor]:
 class Line:
     """One printed line, per layer: ``math`` is the line in this module's symbols, ``coefficients`` the numbers before its parts
     from left to right, and ``of(layer, P, Q, coefficients)`` its value. With other coefficients it is another line: that is how
-    tests show that a slip would be seen."""
+    tests show that a slip would be seen.
+
+    Source: a line of A.3.
+    """
 
     math: str
     coefficients: tuple[float, ...]
@@ -234,7 +249,10 @@ CROSS_MATCHING = Line(r"\langle(W_AH_A-W_APH_B)(W_BP^\top H_A-W_BH_B)^\top,\;Q\r
 @dataclass(frozen=True)
 class Identity:
     """A step of A.3: both lines have the same minimisers because they are equal, or equal ``up_to_constant``, a number that
-    no permutation changes. ``correction`` is the right line that is true where the printed one is not."""
+    no permutation changes. ``correction`` is the right line that is true where the printed one is not.
+
+    Source: a step of A.3.
+    """
 
     name: str
     printed: str
@@ -270,6 +288,8 @@ def deviation(identity: Identity, layers: Sequence[Layer], orders: Sequence[Orde
     the spread of the differences over the spread of the left side. ``right``: another line than the printed one.
 
     ValueError for fewer than two orders where a constant is allowed: any two numbers differ by a constant.
+
+    Source: this book.
     """
     if identity.up_to_constant and len(orders) < 2:
         raise ValueError(f"{identity.name} holds up to a constant; one order cannot show that, give several")
@@ -280,17 +300,26 @@ def deviation(identity: Identity, layers: Sequence[Layer], orders: Sequence[Orde
 
 
 def deviations(cases: Mapping[str, tuple[Sequence[Layer], Sequence[Orders]]]) -> pd.DataFrame:
-    """:func:`deviation` of every identity on every case (layers, orders): one row as printed, one ``corrected`` where it fails."""
+    """:func:`deviation` of every identity on every case (layers, orders): one row as printed, one ``corrected`` where it fails.
+
+    Source: this book.
+    """
     return pd.DataFrame([{"step": i.name, "done": i.printed, "up_to_constant": i.up_to_constant, "corrected": right is i.correction,
                           **{case: deviation(i, layers, orders, right) for case, (layers, orders) in cases.items()}}
                          for i in IDENTITIES for right in (i.right, i.correction) if right is not None])
 
 
 def printed_objective(layers: Sequence[Layer], orders: Orders) -> float:
-    """The last line of A.3's first block as printed, |X|^2 + |Y|^2 + <X, Y>, summed over layers."""
+    """The last line of A.3's first block as printed, |X|^2 + |Y|^2 + <X, Y>, summed over layers.
+
+    Source: A.3, the last line of its first block.
+    """
     return SPLIT.value(layers, orders)
 
 
 def expanded_objective(layers: Sequence[Layer], orders: Orders) -> float:
-    """The same with -2 <X, Y>, which equals the objective."""
+    """|X|^2 + |Y|^2 - 2 <X, Y>, summed over layers: the same line corrected, which equals the objective.
+
+    Source: this book; corrects the last line of A.3's first block.
+    """
     return SPLIT_CORRECTED.value(layers, orders)

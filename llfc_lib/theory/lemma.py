@@ -13,7 +13,10 @@ from llfc_lib.streams import generator
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Logit of the true class less the largest other one, per image (N): above 0 where the image is classified correctly."""
+    """Logit of the true class less the largest other one, per image (N): above 0 where the image is classified correctly.
+
+    Source: this book; for Lemma 1 (A.1).
+    """
     own = logits.gather(1, y[:, None])
     others = logits.scatter(1, y[:, None], -torch.inf)
     return own[:, 0] - others.amax(1)
@@ -24,6 +27,8 @@ def survives(mean_logits: Tensor, logits: Tensor, y: Tensor, scaled: bool = Fals
 
     ``scaled``: logits may be multiplied by any c > 0, and a number that is the same for all classes may be added, for each image,
     since neither moves the largest logit: e is what is left of f_alpha - m after the best of both.
+
+    Source: this book; for Lemma 1 (A.1).
     """
     if scaled:
         m, f = (x - x.mean(1, keepdim=True) for x in (mean_logits, logits))
@@ -40,6 +45,8 @@ class Margins:
     "error_between" of the network between, "error_mean_logits" of m = alpha f_A + (1 - alpha) f_B, "not_certified" and
     "not_certified_scaled": those that A or B get wrong, or whose margin LLFC's error may use up (:func:`survives`). Without alpha
     "error_either", the share that A or B get wrong, and "twice_epsilon", twice the larger error: the bound of the lemma.
+
+    Source: Lemma 1 (A.1); the margins are this book's.
     """
 
     def __init__(self, alphas: tuple[float, ...] = (0.25, 0.5, 0.75)) -> None:
@@ -78,6 +85,8 @@ def tight_pair(points: int = 20, wrong: int = 2, depth: float = 3.0) -> tuple[nn
     Each image has a coordinate of its own. Both networks are right by a margin of 1 but for ``wrong`` images each, not the same
     ones, on which they are wrong by ``depth``. For alpha between 1 / (1 + depth) and depth / (1 + depth) the network between errs
     on all of those: twice the error of either. ValueError unless 2 * wrong <= points and depth > 1.
+
+    Source: this book; attains the bound of Lemma 1 (A.1).
     """
     if not 0 < 2 * wrong <= points or depth <= 1:
         raise ValueError(f"{wrong} wrong images of {points} at depth {depth}: both networks must err on images of their own (2 * wrong <= "
@@ -98,7 +107,10 @@ def tight_pair(points: int = 20, wrong: int = 2, depth: float = 3.0) -> tuple[nn
 def rescaled(network: MLP, factor: float) -> MLP:
     """The same function with the first layer ``factor`` times as large and the second that much smaller: with the original it satisfies
     LLFC exactly, with c = 1 at the first layer and c = 1 / ((alpha + (1 - alpha) factor)(alpha + (1 - alpha) / factor)) < 1 from the
-    second on, but for the later biases, which it wants to be 0. ValueError for a factor that is not positive."""
+    second on, but for the later biases, which it wants to be 0. ValueError for a factor that is not positive.
+
+    Source: this book; on the factor of Definition 2.
+    """
     if factor <= 0:
         raise ValueError(f"factor {factor} must be positive: a ReLU commutes with nothing else")
     other = copy.deepcopy(network)
@@ -113,6 +125,8 @@ def without_llfc(network: MLP, units: int = 8, size: float = 3.0) -> tuple[nn.Mo
 
     Each hidden layer gets ``units`` more, which look at the input with opposite weights in A and B, and at nothing else; in the end
     they add one and the same number to all logits. Half-way their weights cancel: the features vanish that both networks have.
+
+    Source: this book; on Definitions 1 and 2.
     """
     inputs, classes = network.fc1.in_features, network.fc4.out_features
     hidden = network.fc1.out_features

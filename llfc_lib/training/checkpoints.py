@@ -15,7 +15,10 @@ from llfc_lib.places import atomic_write, writable
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be trusted; the message names the file and the way out."""
+    """A checkpoint that cannot be trusted; the message names the file and the way out.
+
+    Source: this book.
+    """
 
 
 @dataclass
@@ -24,6 +27,8 @@ class Checkpoint:
 
     ``optimiser`` maps "<parameter index>/<name>" to a tensor, as :meth:`torch.optim.Optimizer.state_dict` numbers
     them. ``history`` has one entry an epoch: losses (nats), errors (fractions), seconds.
+
+    Source: this book.
     """
 
     model: dict[str, Tensor]
@@ -45,7 +50,10 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 def write(path: Path, checkpoint: Checkpoint, key: str) -> None:
-    """Write atomically. ``key`` names the run (see :func:`llfc_lib.training.loop.run_key`)."""
+    """Write atomically. ``key`` names the run (see :func:`llfc_lib.training.loop.run_key`).
+
+    Source: this book.
+    """
     tensors = {f"model/{name}": t.detach().cpu().contiguous() for name, t in checkpoint.model.items()}
     tensors |= {f"optimiser/{name}": t.detach().cpu().contiguous() for name, t in checkpoint.optimiser.items()}
     meta = {"key": key, "digest": _digest(tensors), "epoch": str(checkpoint.epoch),
@@ -55,7 +63,10 @@ def write(path: Path, checkpoint: Checkpoint, key: str) -> None:
 
 
 def read(path: Path, key: str) -> Checkpoint:
-    """The checkpoint at ``path``. CheckpointError if it is not whole or not of the run ``key``."""
+    """The checkpoint at ``path``. CheckpointError if it is not whole or not of the run ``key``.
+
+    Source: this book.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}

@@ -36,28 +36,46 @@ INITS = ("PyTorch default", "kaiming normal", "lecun normal")
 
 
 def run_key(recipe: Recipe, seed: int, branch: str, data: Dataset) -> str:
-    """Sixteen hexadecimal digits that name the run: recipe, seed, branch and the digest of the data."""
+    """Sixteen hexadecimal digits that name the run: recipe, seed, branch and the digest of the data.
+
+    Source: this book.
+    """
     text = json.dumps([recipe.hash, seed, branch, data.sha256])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def run_path(recipe: Recipe, seed: int, branch: str, data: Dataset, cache: Path | None = None) -> Path:
+    """Where the finished run is kept: in the folder ``cache``, else in the book's own.
+
+    Source: this book.
+    """
     name = f"{recipe.name}-{seed}{branch}-{run_key(recipe, seed, branch, data)}"
     return (cache or cache_dir()) / "runs" / f"{name}.safetensors"
 
 
 def latest_path(path: Path) -> Path:
-    """Where the run that ends at ``path`` keeps its last finished epoch."""
+    """Where the run that ends at ``path`` keeps its last finished epoch.
+
+    Source: this book.
+    """
     return path.with_suffix(".latest.safetensors")
 
 
 def unfinished_path(path: Path) -> Path:
-    """The same in the tracked tree, for a run too long to be left to a cache."""
+    """Where a run too long to be left to a cache keeps its last finished epoch: in the tracked tree.
+
+    Source: this book.
+    """
     return places.UNFINISHED / latest_path(path).name
 
 
 def new_network(recipe: Recipe, data: Dataset, seed: int = 0) -> nn.Module:
-    """The recipe's network as initialised by ``seed``; the global generator is left as it was."""
+    """The recipe's network as initialised by ``seed``; the global generator is left as it was.
+
+    ValueError for data that are normalised in another way than the recipe wants, or an unknown initialisation.
+
+    Source: B.1; initial draws, which it leaves out, by the recipe.
+    """
     if recipe.init not in INITS:
         raise ValueError(f"recipe {recipe.name!r}: init = {recipe.init!r} is not built yet; there are {INITS}")
     if data.normalisation != recipe.normalise:
@@ -83,7 +101,12 @@ def _lecun_normal(network: nn.Module) -> None:
 
 
 def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """The fused kernels of torch: one call a step instead of several a parameter."""
+    """Adam or SGD in the fused kernels of torch: one call a step instead of several a parameter.
+
+    ValueError for another optimiser.
+
+    Source: B.1.
+    """
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     if recipe.optimiser == "adam":
         return torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
@@ -94,7 +117,10 @@ def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def learning_rate(recipe: Recipe, epoch: float) -> float:
-    """The rate at ``epoch`` (a fraction counts steps): warm-up, then constant, steps or cosine."""
+    """The rate at ``epoch`` (a fraction counts steps): warm-up, then constant, steps or cosine.
+
+    Source: B.1.
+    """
     if epoch < recipe.warmup:
         return 1e-6 + (recipe.lr - 1e-6) * epoch / recipe.warmup
     if recipe.schedule == "steps":
@@ -110,6 +136,8 @@ def speedups(recipe: Recipe, device: torch.device | str) -> tuple[str, ...]:
 
     "channels last" memory; "bf16 autocast" of the forward pass, in training only, where the processor has bf16;
     "compiled" by torch.compile where there is a C++ compiler.
+
+    Source: this book.
     """
     if torch.device(device).type == "cpu":
         bf16 = torch.cpu.get_capabilities().get("avx512_bf16", False) or torch.cpu.get_capabilities().get("amx_bf16", False)
@@ -121,7 +149,10 @@ def speedups(recipe: Recipe, device: torch.device | str) -> tuple[str, ...]:
 
 
 def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, autocast: bool = False) -> Tensor:
-    """One step on a batch; returns (summed loss, wrong answers) on the device, without waiting for it."""
+    """One step on a batch; returns (summed loss, wrong answers) on the device, without waiting for it.
+
+    Source: B.1.
+    """
     with torch.autocast(x.device.type, torch.bfloat16) if autocast else nullcontext():
         logits = model(x)
     loss = F.cross_entropy(logits.float(), y)
@@ -133,7 +164,10 @@ def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y:
 
 def train_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, data: Dataset, recipe: Recipe, epoch: int,
                 stream: tuple[object, ...], augmenter: Augmenter | Resampler | None = None, autocast: bool = False) -> Tensor:
-    """One epoch over ``data`` in the order that ``stream`` draws; returns (mean loss, error) of the steps."""
+    """One epoch over ``data`` in the order that ``stream`` draws; returns (mean loss, error) of the steps.
+
+    Source: B.1.
+    """
     device, n = data.x_train.device, len(data.y_train)
     torch.manual_seed(seed_of(*stream, epoch, "dropout"))
     order = torch.randperm(n, generator=generator(*stream, epoch, "order")).to(device)
@@ -151,7 +185,10 @@ def train_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, data: Datase
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Dataset, split: str = "test") -> Tensor:
-    """(mean cross-entropy in nats, error as a fraction) on ``split``, in evaluation mode."""
+    """(mean cross-entropy in nats, error as a fraction), two numbers, on ``split``, in evaluation mode.
+
+    Source: Err of Definition 1 (A.1).
+    """
     model.eval()
     total, n = 0, 0
     for x, y in data.loader(split):
@@ -162,7 +199,10 @@ def evaluate(model: nn.Module, data: Dataset, split: str = "test") -> Tensor:
 
 
 def prepare(model: nn.Module, recipe: Recipe, data: Dataset, fast: Sequence[str]) -> tuple[nn.Module, Augmenter | Resampler | None]:
-    """What :func:`train_epoch` trains in place of ``model`` (the same weights), and the augmentation, if there is one."""
+    """What :func:`train_epoch` trains in place of ``model`` (the same weights), and the augmentation, if there is one.
+
+    Source: this book.
+    """
     if "channels last" in fast:
         model.to(memory_format=torch.channels_last)
     # static shapes: the full batch and the last partial one are compiled once each
@@ -176,6 +216,9 @@ def fit(start: Checkpoint, recipe: Recipe, data: Dataset, stream: tuple[object, 
 
     ``start`` is not changed. Continuing a checkpoint on the stream it was trained on gives the bits of a run that
     was never interrupted. Every epoch's entry in the history names the speed-ups it was computed with.
+    FloatingPointError where the loss is no longer a number.
+
+    Source: this book.
     """
     data, fast = data.to(device), speedups(recipe, device)
     model = new_network(recipe, data).to(device)
@@ -232,6 +275,8 @@ def train(recipe: Recipe, seed: int, branch: str, data: Dataset, device: torch.d
 
     ``branch`` "trunk" stops at the epoch of spawning and keeps its optimiser; a child starts from the trunk's full
     checkpoint. A damaged or foreign checkpoint is named in a warning, set aside and never used.
+
+    Source: B.1.1; spawning is by Frankle et al. (2020).
     """
     path, key = run_path(recipe, seed, branch, data, cache), run_key(recipe, seed, branch, data)
     until = recipe.spawn_epoch or 0 if branch == "trunk" else recipe.epochs

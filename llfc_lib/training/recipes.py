@@ -26,6 +26,8 @@ class Recipe:
     "ste"; none where they were spawned) with its settings in ``matching_args``; networks are trained as the recipe
     ``trained_as``. ``speedups`` are the ways to compute it faster that a measurement found to pay (see
     :func:`llfc_lib.training.loop.speedups`); they are no part of its identity. ``choices`` maps a field that the appendix leaves out to the reason for our value.
+
+    Source: B.1.
     """
 
     name: str
@@ -245,13 +247,20 @@ QUEUE = (
 
 
 def check_profile(profile: str) -> str:
+    """``profile`` itself. ValueError for a name that is none of :data:`PROFILES`.
+
+    Source: this book.
+    """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; choose one of {list(PROFILES)}")
     return profile
 
 
 def recipe(name: str, profile: str = "paper") -> Recipe:
-    """The recipe ``name`` as ``profile`` scales it. ValueError for an unknown one or one without that profile."""
+    """The recipe ``name`` as ``profile`` scales it. ValueError for an unknown one or one without that profile.
+
+    Source: B.1, scaled down by this book.
+    """
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}; choose one of {list(RECIPES)}")
     if name not in SCALE[check_profile(profile)]:
@@ -260,7 +269,10 @@ def recipe(name: str, profile: str = "paper") -> Recipe:
 
 
 def reductions(name: str, profile: str) -> str:
-    """In words, what ``profile`` changes in the recipe: to be printed beside its figures. Empty for nothing."""
+    """In words, what ``profile`` changes in the recipe: to be printed beside its figures. Empty for nothing.
+
+    Source: this book.
+    """
     full = RECIPES[name]
     return "; ".join(f"{TOLD.get(key, key.replace('_', ' '))} {_plain(key, getattr(full, key))} -> {_plain(key, value)}"
                      for key, value in SCALE[check_profile(profile)][name].items()

@@ -1,4 +1,7 @@
-"""What the checks compute with: draws, small networks that satisfy both conditions exactly, captions, records."""
+"""What the checks compute with: draws, small networks that satisfy both conditions exactly, captions, records.
+
+Source: this book.
+"""
 
 import itertools
 from functools import lru_cache
@@ -30,10 +33,12 @@ def off(left: ndarray, right: ndarray) -> float:
 
 
 def told(gap: float) -> str:
+    """A relative difference in words."""
     return "0 to rounding" if gap < ROUNDING else f"{gap:.3g}"
 
 
 def same(*pairs: tuple[ndarray, ndarray], what: str = "both sides differ by") -> Evidence:
+    """Evidence that both sides of every pair agree to rounding."""
     gap = max(off(np.asarray(left, float), np.asarray(right, float)) for left, right in pairs)
     return Evidence(gap < ROUNDING, f"{what} {told(gap)}")
 
@@ -45,6 +50,7 @@ def against(printed: dict, code: dict, ours: dict | None = None) -> Evidence:
 
 
 def fields(recipe: str, *names: str) -> dict:
+    """Some settings of a recipe by name."""
     return {name: getattr(RECIPES[recipe], name) for name in names}
 
 
@@ -55,6 +61,7 @@ def verdict(claim_id: str) -> verdicts.Verdict:
 
 
 def relu(x: ndarray) -> ndarray:
+    """The ReLU, entry by entry."""
     return np.maximum(x, 0.0)
 
 
@@ -65,6 +72,7 @@ def permutations(n: int) -> tuple[ndarray, ...]:
 
 
 def dist(x: ndarray, y: ndarray) -> float:
+    """|x - y|^2 / (|x| |y|), the book's distance."""
     return float(((x - y) ** 2).sum() / (np.linalg.norm(x) * np.linalg.norm(y)))
 
 
@@ -82,10 +90,12 @@ CAPTIONS: dict[int, tuple[str, set[tuple[str, str]]]] = {
 
 
 def captioned(*figures: int) -> set[tuple[str, str]]:
+    """The (network, method) pairs that the captions of these figures name."""
     return set().union(*(CAPTIONS[number][1] for number in figures))
 
 
 def affine(w: ndarray, b: ndarray, h: ndarray) -> ndarray:
+    """W H + b, an image a column."""
     return w @ h + b[:, None]
 
 
@@ -118,6 +128,7 @@ def forward(layers: list[tuple[ndarray, ndarray]], x: ndarray) -> list[ndarray]:
 
 
 def between(a: list[tuple[ndarray, ndarray]], b: list[tuple[ndarray, ndarray]], alpha: float) -> list[tuple[ndarray, ndarray]]:
+    """The perceptron alpha A + (1 - alpha) B, layer by layer."""
     return [(alpha * w + (1 - alpha) * v, alpha * s + (1 - alpha) * t) for (w, s), (v, t) in zip(a, b)]
 
 
@@ -140,6 +151,7 @@ def alike(far: float, *name: object, units: int = 200) -> tuple[ndarray, ndarray
 
 
 def relative(left: ndarray, whole: ndarray) -> float:
+    """|left|^2 / |whole|^2."""
     return float((left**2).sum() / (whole**2).sum())
 
 
@@ -163,4 +175,5 @@ def ranks() -> pd.DataFrame:
 
 
 def error(logits: ndarray, labels: ndarray) -> ndarray:
+    """Which images are classified wrongly; logits are classes x images."""
     return logits.argmax(0) != labels

@@ -2,6 +2,8 @@
 
 :data:`ERRATA` holds what does not hold as printed, :data:`STANDING` what does. A check that comes out the other way raises
 :class:`Mistaken`, so neither list can claim what the numbers do not show. Citations are repository, commit, file and line.
+
+Source: this book.
 """
 
 from collections.abc import Callable
@@ -68,7 +70,7 @@ def erratum(section: str, kind: str, chapter: str, *, printed: str, slip: str, f
 
 
 def standing(section: str, chapter: str, printed: str) -> Callable[[Check], Check]:
-    """The same for what stands as printed."""
+    """Like :func:`erratum`, for what stands as printed."""
     def enter(check: Check) -> Check:
         STANDING.append(Standing(check.__name__, section, printed, check, chapter))
         return check
