@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 # `make runs` without a profile works through all of them
 RUNS_PROFILE := $(if $(filter command line environment,$(origin PROFILE)),--profile $(PROFILE),)
 .DEFAULT_GOAL := help
-.PHONY: help setup book site test refresh runs runs-status publish bench clean
+.PHONY: help setup book site pdf test refresh runs runs-status publish bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -27,6 +27,9 @@ book: $(STAMP) ## execute every chapter and render (PROFILE=smoke|lite|paper, CH
 
 site: $(STAMP) ## render the tracked chapters without executing them
 	$(PY) book/_tools/site.py --tracked
+
+pdf: $(STAMP) ## the tracked chapters as one PDF, _build/llfc-book.pdf (needs Chromium)
+	$(PY) book/_tools/site.py --tracked --pdf
 
 test: $(STAMP) ## everything: unit and property tests, nbval, a strict build (an empty cache each time)
 	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; export LLFC_CACHE="$$cache" OMP_NUM_THREADS=1; \

@@ -65,7 +65,7 @@ def alt_of(output: dict[str, Any]) -> str:
 
 def provenance(run: dict[str, Any]) -> str:
     """The lines under a chapter's title: the run of its live parts, then the records that it shows, folded."""
-    device = f"{run['device']}: {run['cpu']}, {run['threads']} thread" if run.get("device") else f"{run['cpu']}, {run['threads']} thread"
+    device = (f"{run['device']}: " if run.get("device") else "") + f"{run['cpu']}, {run['threads']} thread"
     parts = [f"profile **{run['profile']}**", f"commit `{run['commit']}`", f"data: {run['data']}" if run.get("data") else "",
              device, f"seeds {', '.join(map(str, run['seeds']))}" if run.get("seeds") else "", f"{run['seconds']:.0f} s",
              f"Python {run['python']}, torch {run['torch']}"]
@@ -110,7 +110,7 @@ def read_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
                 image["alt"] = alt_of(output)
         kept.append(cell)
     run = notebook["metadata"].get("run")
-    if run and kept and kept[0]["cell_type"] == "markdown":
+    if run and "commit" in run and kept and kept[0]["cell_type"] == "markdown":
         title, _, rest = text_of(kept[0]).partition("\n")
         kept[0] = {**kept[0], "source": f"{title}\n\n{provenance(run)}\n{rest}"}
     notebook["cells"] = kept

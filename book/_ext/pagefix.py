@@ -19,6 +19,7 @@ FRAME = (
     ('<div id="pst-primary-sidebar" class="', '<div id="pst-primary-sidebar" role="complementary" aria-label="Book navigation" class="'),
     ('<div class="bd-sidebar-primary bd-sidebar">',
      '<div class="bd-sidebar-primary bd-sidebar" role="complementary" aria-label="Book navigation">'),
+    ('<summary><span class="toctree-toggle"', '<summary aria-label="Pages below"><span class="toctree-toggle"'),
 )
 
 
@@ -38,6 +39,7 @@ def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str,
     body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     body = body.replace(' role="doc-biblioentry"', "")  # no longer a role of its own
     body = body.replace(' aria-label="Toggle hidden content"', "")  # hides the words that the button shows
+    body = re.sub(r'<table (?![^>]*tabindex)(class="[^"]*\btable\b)', r'<table tabindex="0" \1', body)  # wide ones scroll, by keys as well
     number = count(1)
     body = re.sub(r'(<section class="[^"]*-content") id="proof-content"', r"\1", body)  # every proof has the same id
     body = re.sub(r'(<div class="proof [^"]*admonition") id="proof"', lambda found: f'{found[1]} id="proof-{next(number)}"', body)

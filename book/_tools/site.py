@@ -2,6 +2,7 @@
 
     python book/_tools/site.py --profile smoke     the products of book/_tools/execute.py (tracked pairs where one lacks)
     python book/_tools/site.py --tracked           the tracked pairs alone
+    python book/_tools/site.py --tracked --pdf     the same as one PDF, _build/llfc-book.pdf (with Chromium)
 """
 
 import argparse
@@ -9,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jupytext
@@ -40,27 +42,56 @@ def stage(root: Path, profile: str | None) -> Path:
     return target
 
 
-def build(source: Path, output: Path) -> int:
+def build(source: Path, output: Path, builder: str = "html") -> int:
     """A strict build: any warning is an error."""
     shutil.rmtree(output / "_build", ignore_errors=True)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--path-output", str(output),
-               "--all", "-W", "-n", "--keep-going", "-q"]
+               "--builder", builder, "--all", "-W", "-n", "--keep-going", "-q"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         print(done.stdout)
     return done.returncode
 
 
+def print_pdf(pages: Path, target: Path) -> None:
+    """Print the rendered single page ``pages`` (a folder of the builder singlehtml) with Chromium; no LaTeX is needed.
+
+    RuntimeError if no Chromium is found or it prints nothing.
+    """
+    from pages import chromium  # with playwright, which nothing else here needs
+
+    browser = chromium()
+    if browser is None:
+        raise RuntimeError("no Chromium: apt-get install chromium, or name one in LLFC_CHROMIUM")
+    # The root page lies in a subfolder, and the builder writes the paths of styles and scripts as if it did not.
+    whole = pages / "all.html"
+    shutil.copy(pages / "book" / "index.html", whole)
+    target.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as profile:
+        command = [str(browser), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
+                   "--virtual-time-budget=120000", "--no-pdf-header-footer", f"--print-to-pdf={target}", whole.as_uri()]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode or not target.exists():
+        raise RuntimeError(f"Chromium printed nothing:\n{done.stdout}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", choices=PROFILES, default="smoke")
     parser.add_argument("--tracked", action="store_true")
+    parser.add_argument("--pdf", action="store_true")
     options = parser.parse_args()
-    output = ROOT / "_build" / "book"
-    status = build(stage(ROOT, None if options.tracked else options.profile), output)
+    output = ROOT / "_build" / ("pdf" if options.pdf else "book")
+    builder = "singlehtml" if options.pdf else "html"
+    status = build(stage(ROOT, None if options.tracked else options.profile), output, builder)
     if status:
         print("the book was not rendered: see the warnings above", file=sys.stderr)
         return status
+    if options.pdf:
+        target = ROOT / "_build" / "llfc-book.pdf"
+        print_pdf(output / "_build" / "singlehtml", target)
+        print(f"\nThe book is printed: {target}")
+        return 0
     target = ROOT / "_build" / "html"
     shutil.rmtree(target, ignore_errors=True)
     shutil.move(output / "_build" / "html", target)
