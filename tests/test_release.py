@@ -1,0 +1,86 @@
+"""What a release needs: a wheel that works alone, one version everywhere, files that services read."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import llfc_lib
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: Used by somebody who has the wheel and no checkout: embedded data, training, comparison.
+USE = """
+import sys
+from dataclasses import replace
+
+import llfc_lib
+from llfc_lib.compare import compare
+from llfc_lib.data import load
+from llfc_lib.training.loop import new_network, train
+from llfc_lib.training.recipes import recipe
+
+assert llfc_lib.__file__.startswith(sys.argv[1]), llfc_lib.__file__
+data, short = load("digits"), replace(recipe("mlp_mnist_spawn", "smoke"), epochs=1)
+nets = [new_network(short, data) for _ in "AB"]
+for net, branch in zip(nets, "AB"):
+    net.load_state_dict(train(short, 0, branch, data).model)
+print(compare(*nets, data.loader(first=100), matching=None, draws=1))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # setuptools leaves its build folder beside the source
+    source.mkdir()
+    for name in ("llfc_lib", "pyproject.toml", "README.md", "LICENSE"):
+        (source / name).symlink_to(ROOT / name)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)],
+                   check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_whole_library_and_its_licence(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "llfc_lib").rglob("*.py")} <= set(names)
+    assert "llfc_lib/py.typed" in names and any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if not re.match(r"llfc_(lib|book)", name) or "__pycache__" in name]
+
+
+def test_the_library_works_from_the_wheel_with_embedded_data(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "LLFC_CACHE": str(tmp_path / "cache"), "LLFC_DATA": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", USE, str(tmp_path / "site")], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "barrier" in done.stdout
+
+
+def test_one_version_everywhere():
+    project = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    newest = re.search(r"^## (\S+), (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert llfc_lib.__version__ == project == citation["version"] == newest[1]
+    assert str(citation["date-released"]) == newest[2]
+    assert {"cff-version", "message", "title", "authors", "license"} <= set(citation)
+
+
+def test_the_workflow_tests_before_it_publishes():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())["jobs"]
+    steps = {name: " ".join(str(step.get("run", step.get("uses"))) for step in job["steps"]) for name, job in jobs.items()}
+    assert ".ci/run" in steps["test"] and jobs["build"]["needs"] == "test" and jobs["publish"]["needs"] == "build"
+    assert "make site pdf" in steps["build"] and "_build/html" in str(jobs["build"]["steps"])
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"site", "pdf", "test"} <= targets
+    assert "main" in jobs["build"]["if"]  # a pull request publishes nothing
+    assert jobs["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
+
+
+def test_requirements_are_pinned_exactly():
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "-e ." and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines[1:])
