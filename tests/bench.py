@@ -29,10 +29,11 @@ from llfc_lib import ROOT
 from llfc_lib.data import Dataset, load
 from llfc_lib.data.torchvision import torchvision
 from llfc_lib.experiments import pairs
-from llfc_lib.experiments.units import cpu_name
+from llfc_lib.experiments.units import cpu_name, environment
 from llfc_lib.matching import Symmetry, objective, symmetry, weight_matching
 from llfc_lib.metrics import measure
 from llfc_lib.models.resnet20 import ResNet20
+from llfc_lib.places import RECORDS
 from llfc_lib.streams import numpy_generator
 from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.recipes import Recipe, recipe
@@ -495,9 +496,9 @@ def main() -> None:
     if options.only_convolutional:
         return print_convolutional(networks)
     result = {**bench(options.rounds, options.steps), "convolutional": networks, "matching": bench_matching(options.rounds, widths)}
-    folder = ROOT / "_build"
-    folder.mkdir(exist_ok=True)
-    (folder / "bench.json").write_text(json.dumps(result, indent=1))
+    state = environment("cpu")
+    result |= {"commit": state["commit"], "date": state["finished"]}
+    (RECORDS / "bench.json").write_text(json.dumps(result, indent=1) + "\n")  # the book's page on speed shows it
     print(f"{result['cpu']}, torch {result['torch']}; median of {result['rounds']} interleaved blocks of "
           f"{result['steps']} steps, scaled to an epoch")
     for name, value in result["seconds_per_epoch"].items():

@@ -185,11 +185,11 @@ def stream(name: str) -> nbformat.NotebookNode:
     return nbformat.v4.new_output("stream", name=name, text="careful\n")
 
 
-def build(folder: Path, pages: dict[str, str]) -> subprocess.CompletedProcess:
+def build(folder: Path, pages: dict[str, str], **environment: str) -> subprocess.CompletedProcess:
     """Strictly build a book of ``pages`` (name with suffix: content) with this project's configuration."""
     shutil.copy(ROOT / "_config.yml", folder)
     shutil.copytree(ROOT / "book" / "_ext", folder / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "book" / "_static").mkdir()
+    shutil.copytree(ROOT / "book" / "_static" / "tippy", folder / "book" / "_static" / "tippy")
     (folder / "book" / "pixel.png").write_bytes(base64.b64decode(PIXEL))
     for name in ("references.bib", "_static/book.css"):
         shutil.copy(ROOT / "book" / name, folder / "book" / name)
@@ -200,7 +200,7 @@ def build(folder: Path, pages: dict[str, str]) -> subprocess.CompletedProcess:
     (folder / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{files}")
     jupyter_book = str(Path(sys.executable).with_name("jupyter-book"))
     command = [jupyter_book, "build", str(folder), "--all", "-W", "-n", "--keep-going"]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment})
 
 
 BROKEN = "```{note} of `x`\nwords\n```"
@@ -257,6 +257,84 @@ def test_a_good_chapter_is_rendered_with_its_words_and_provenance(tmp_path):
     for path in (path for path in built.rglob("*.html") if "_static" not in path.parts):
         assert not re.search(r'(src|href)="https?://|unpkg|jsdelivr', path.read_text()), path
     assert "mathjax/tex-svg-full.js" in (built / "book/index.html").read_text()
+
+
+EVERYTHING = """
+:::{prf:theorem} A theorem (paper: Theorem 1)
+:label: thm-tiny
+If {eq}`eq-tiny` holds, $x=1$.
+:::
+
+:::{prf:proof}
+It does {cite:p}`zhou2023going`.
+:::
+
+:::{prf:proof}
+Once more.
+:::
+
+```{math}
+:label: eq-tiny
+x^2=1
+```
+
+:::{glossary}
+word
+  What it means.
+:::
+
+See {prf:ref}`thm-tiny`, {term}`word`, {numref}`fig-tiny` and [this page](all).
+
+```{figure} pixel.png
+:name: fig-tiny
+:alt: A pixel.
+Nothing to see.
+```
+
+| a | b |
+|---|---|
+| 1 | 2 |
+"""
+
+
+@pytest.fixture(scope="module")
+def built_twice(tmp_path_factory):
+    """The same book, with Python's hashes in two orders."""
+    folders = []
+    for seed in ("1", "2"):
+        folder = tmp_path_factory.mktemp(f"all{seed}")
+        done = build(folder, {"all.md": f"# Everything\n{EVERYTHING}"}, PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stdout
+        folders.append(folder / "_build" / "html")
+    return folders
+
+
+def test_two_builds_are_the_same_to_the_byte(built_twice):
+    def files(folder):
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    first, second = map(files, built_twice)
+    assert set(first) == set(second)
+    assert not [name for name in first if first[name] != second[name]]
+
+
+def test_tips_are_local_whole_and_repeat_no_id(built_twice):
+    page = (built_twice[0] / "book/all.html").read_text()
+    assert "tippy/popper.min.js" in page and "tippy/tippy-bundle.umd.min.js" in page and "tippy/book/all.tips.js" in page
+    script = (built_twice[0] / "_static/tippy/book/all.tips.js").read_text()
+    tips = json.loads(script.partition("\n")[0].removeprefix("selector_to_html = "))
+    for target, words in (("thm-tiny", "x=1"), ("equation-eq-tiny", "x^2=1"), ("fig-tiny", "Nothing to see"), ("term-word", "What it means"),
+                          ("index.html#id", "Linear Mode")):
+        assert any(target in selector and words in tip for selector, tip in tips.items()), (target, list(tips))
+    assert "onMount(instance)" in script and "onShow" not in script and "console.log" not in script
+    assert not any(' id="' in tip for tip in tips.values())
+
+
+def test_pages_have_unique_ids_and_tables_that_keys_can_scroll(built_twice):
+    page = (built_twice[0] / "book/all.html").read_text()
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids)) and {"proof-1", "proof-2"} <= set(ids)
+    assert re.search(r'<table tabindex="0" class="[^"]*table', page)
 
 
 # --- what is staged ---------------------------------------------------------------------------------------------------
