@@ -117,7 +117,8 @@ def joint(frame: pd.DataFrame) -> MyST:
     columns = ["network", "draws", "error", *(f"{kind}: {what}" for kind in ("activation", "weight", "search") for what in ("at minimum", "median (90 %)")),
                "random order: median", "activation: its factor at minimum", "weight: its factor at minimum"]
     return table(pd.DataFrame(rows, columns=columns), "Tiny networks, all permutations looked at: share of draws in which each order has the least "
-                 f"residual, and the residual over its least value. {made_by(frame)}", "tbl-joint")
+                 "residual, and the residual over its least value. The last two columns, set against \"at minimum\": a matching that is best "
+                 f"at its own factor need not be at the residual. {made_by(frame)}", "tbl-joint")
 
 
 def living(weights: pd.DataFrame, features: pd.DataFrame) -> MyST:
@@ -130,7 +131,8 @@ def living(weights: pd.DataFrame, features: pd.DataFrame) -> MyST:
             for site in sites_of(features, "living_units")]
     data = recipe_of(weights).iloc[0].split("_")[1]
     return table(pd.DataFrame(rows, columns=["layer", *columns]), f"Stable rank over $n$, of the units that enter (weights) or are there (features), with and "
-                 f"without units that respond to no test image: mean ± standard deviation over pairs. {made_by(weights)}", f"tbl-living-{data}")
+                 "without units that respond to no test image: mean ± standard deviation over pairs. What differs between all and living "
+                 f"units is the dead ones' part in the low rank of the paper's Figures 20 and 21. {made_by(weights)}", f"tbl-living-{data}")
 
 
 WHICH = {"": "after the ReLU", "(pre)": "before the ReLU", "(raw)": "before normalisation"}
@@ -240,7 +242,8 @@ def stitching(frame: pd.DataFrame) -> MyST:
                *(["before normalisation, A to B", "B to A, before"] if len(raw) else []), "null: rotation matched",
                "control: independent"]
     return table(pd.DataFrame(rows, columns=columns), f"Table {number} of the paper beside ours: test errors in percent, mean ± "
-                 f"standard deviation over pairs. {made_by(chosen)}", f"tbl-{experiment}")
+                 "standard deviation over pairs. Look for how little the stitched rows exceed those of A and B alone; under null and control, B is "
+                 f"the displaced or the independent partner. {made_by(chosen)}", f"tbl-{experiment}")
 
 
 def stitched_readings(frame: pd.DataFrame) -> MyST:
@@ -258,7 +261,7 @@ def stitched_readings(frame: pd.DataFrame) -> MyST:
                      *(f"{both[whose].max():.1f} at {both[whose].idxmax()}" for whose in ("ours", "printed"))))
     columns = ["stitched", "layers", "rank correlation with the printed profile", "largest difference of the excess (points)",
                "root mean square (points)", "our largest excess", "printed, same layers"]
-    return table(pd.DataFrame(rows, columns=columns), "Stitching after or before normalisation: which gives the printed table? "
+    return table(pd.DataFrame(rows, columns=columns), f"Stitching after or before normalisation: which gives the paper's Table {frame.attrs['experiment'][-1]}? "
                  "The excess is over the networks alone, mean over pairs and directions. " + made_by(chosen),
                  _label(frame, "tbl-stitched-readings"))
 
