@@ -14,7 +14,7 @@ NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.md"))
 #: Numbers that name things, and whole numbers in words of a definition.
 NAMING = re.compile(r"(ResNet|VGG|CIFAR|TinyImageNet|Tiny-ImageNet)-\d+|\b[A-Z]{1,4}\d+\b|\b[AB]\.\d(\.\d)?|\bfloat\d+|\bbf16\b|\b\d-opt\b|"
                     r"\b(Theorem|Lemma|Definition|Figure|Table|Equation|Assumption|Section|Algorithm|Conv|FC|Block|[Ll]ayer|[Ee]poch|[Ss]tep)s? "
-                    r"\d[\d-]*((, \d+)* (and|to) \d+)?|Python 3\.\d+|\b(19|20)\d\d\b")
+                    r"\d[\d-]*((, \d+)* (and|to) \d[\d-]*)?|Python 3\.\d+|\b(19|20)\d\d\b")
 #: Parts of a text that are not sentences: mathematics, code, roles and what they name, links, headings, options.
 NOT_PROSE = re.compile(r"^```\{math\}.*?^```|^:::+\{math\}.*?^:::+|\$\$.*?\$\$|\$[^$]+\$|\{[\w:]+\}`[^`]*`|`[^`]*`|\]\([^)]*\)|^#.*?$|^:[\w-]+:.*?$",
                        re.DOTALL | re.MULTILINE)
@@ -30,12 +30,12 @@ STATED: dict[str, tuple[str, ...]] = {
     "B1_matching": (),
     "B1_settings": (),
     "B1_training_conv": (),
-    "B2_llfc": (),
+    "B2_llfc": ("the tenth that this book calls close to 0",),
     "B2_llfc_conv": (),
-    "B2_llfc_perm": (),
+    "B2_llfc_perm": ("by the tenth that this book asks for",),
     "B3_commutativity": (),
     "B3_commutativity_conv": (),
-    "B3_commutativity_perm": (),
+    "B3_commutativity_perm": ("by the tenth that this book asks for",),
     "B4_stitching": ("with 95 % Wilson intervals",),
     "B4_stitching_conv": (),
     "B4_stitching_perm": (),
@@ -49,7 +49,7 @@ STATED: dict[str, tuple[str, ...]] = {
 
 def typed_numbers(text: str, stated: tuple[str, ...] = ()) -> list[str]:
     """Sentences' numbers that are neither names, nor stated, nor told by :func:`prose.tell`, each with its surroundings."""
-    text = re.sub(r"\s+", " ", NAMING.sub("_", NOT_PROSE.sub("_", text)))
+    text = NAMING.sub("_", re.sub(r"\s+", " ", NOT_PROSE.sub("_", text)))
     for phrase in stated:
         assert phrase in text, f"no longer in the text, drop it from STATED: {phrase!r}"
         text = text.replace(phrase, "_")

@@ -1,9 +1,11 @@
 """Tables for the book as MyST text, computed from records; nothing in them is typed by hand."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from llfc_lib.experiments.catalogue import EXPERIMENTS
 from llfc_lib.report import records, verdicts
 from llfc_lib.report.claims import TABLES
 from llfc_lib.report.select import at, numbers, of, own, pair_word, recipe_of, sites_of
@@ -39,6 +41,12 @@ def made_by(frame: pd.DataFrame) -> str:
     a, count = frame.attrs, frame["pair"].nunique()
     reduced = f" Reduced: {a['reductions'].replace(' -> ', ' → ')}." if a["reductions"] and a["profile"] != "smoke" else ""
     return f"Profile {a['profile']}, {count} pair{'s' * (count > 1)}. {a['source']}.{reduced}"
+
+
+def _setting(chosen: pd.DataFrame) -> str:
+    """The setting of a table's rows and the paper's figure that it belongs to, for its caption."""
+    figure = re.search(r"\((Figure \d+)", EXPERIMENTS[chosen.attrs["experiment"]].title)
+    return RECIPES[recipe_of(chosen).iloc[0]].title + (f" (the paper's {figure[1]})" if figure else "")
 
 
 def _label(frame: pd.DataFrame, name: str) -> str:
@@ -152,7 +160,8 @@ def llfc(frame: pd.DataFrame, suffix: str = "", alpha: float = 0.5, statistics: 
                r"$1-\mathrm{coef}_\alpha$", r"nearest endpoint: $1-\mathrm{coef}$", "$c$ of the set"]
     which = WHICH[suffix] + (", statistics recomputed" if statistics == "recomputed" else "")
     name = {"": "post", "(pre)": "pre", "(raw)": "raw"}[suffix] + ("-recomputed" if statistics == "recomputed" else "")
-    return table(pd.DataFrame(rows, columns=columns), f"LLFC at α = {alpha:g}, {which}: mean ± standard deviation over "
+    return table(pd.DataFrame(rows, columns=columns), f"LLFC at α = {alpha:g}, {which}: {_setting(chosen)}. The ratio divides the first "
+                 "column by the second; hold it against the nearest endpoint's. Mean ± standard deviation over "
                  f"pairs. {made_by(chosen)}", _label(frame, f"tbl-llfc-{name}"))
 
 
@@ -170,7 +179,8 @@ def readings(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
                              spread(off.groupby("pair").mean())))
     columns = ["features", "running statistics", "layers", "ratio, mean over layers", "ratio, largest", "at most a tenth",
                r"$1-\mathrm{coef}_\alpha$, mean"]
-    return table(pd.DataFrame(rows, columns=columns), f"Which features, which statistics? LLFC at α = {alpha:g}: mean ± standard "
+    return table(pd.DataFrame(rows, columns=columns), f"Which features, which statistics? LLFC at α = {alpha:g}: {_setting(chosen)}. "
+                 "Look for the readings under which all layers stay at most a tenth. Mean ± standard "
                  f"deviation over pairs. {made_by(chosen)}", _label(frame, "tbl-readings"))
 
 
@@ -192,8 +202,8 @@ def displaced(frame: pd.DataFrame, quantity: str = "cos_ratio", alpha: float = 0
     content = pd.DataFrame(rows, columns=["partner of A", "t", "its test error (%)", *sites])
     if len(sites) > verdicts.FEW:  # many layers go down the page
         content = content.set_index("partner of A").T.rename_axis("layer").reset_index()
-    return table(content, f"$(1-\\cos_\\alpha)/(1-\\cos_{{A,B}})$ at α = {alpha:g} for B and for partners that training did not make: "
-                 f"mean ± standard deviation over pairs. {made_by(chosen)}", _label(frame, "tbl-displaced"))
+    return table(content, f"The ratio $(1-\\cos_\\alpha)/(1-\\cos_{{A,B}})$ at α = {alpha:g} for B and for partners that training did not make: "
+                 f"{_setting(chosen)}. Look for partners at least as linear as the pair. Mean ± standard deviation over pairs. {made_by(chosen)}", _label(frame, "tbl-displaced"))
 
 
 def commutativity(frame: pd.DataFrame) -> MyST:
@@ -209,8 +219,8 @@ def commutativity(frame: pd.DataFrame) -> MyST:
     values = {label: numbers(chosen, *which) for label, which in columns.items()}
     rows = [(site, *(spread(v.xs(site, level="site")) if len(v) else NOTHING for v in values.values()))
             for site in sites_of(chosen, "dist_com")]
-    return table(pd.DataFrame(rows, columns=["map", *columns]), f"Commutativity of {pair_word(chosen)} pairs, with nulls and "
-                 f"control: mean ± standard deviation over pairs. {made_by(chosen)}", _label(frame, "tbl-commutativity"))
+    return table(pd.DataFrame(rows, columns=["map", *columns]), f"Commutativity: {_setting(chosen)}. Hold Dist_com against the distances beside it, then "
+                 f"against its nulls and controls. Mean ± standard deviation over pairs. {made_by(chosen)}", _label(frame, "tbl-commutativity"))
 
 
 def stitching(frame: pd.DataFrame) -> MyST:
