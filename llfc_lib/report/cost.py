@@ -2,6 +2,8 @@
 
 Times are of one thread of the processors that the records name. Nothing here was measured on a GPU: its times are
 expectations from two constants, which the page states.
+
+Source: this book.
 """
 
 import json

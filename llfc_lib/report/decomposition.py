@@ -1,4 +1,7 @@
-"""Figures and tables of chapter A.2 on trained networks: which part of LLFC's residual dominates, and what is expected by chance."""
+"""Figures and tables of chapter A.2 on trained networks: which part of LLFC's residual dominates, and what is expected by chance.
+
+Source: this book.
+"""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,7 @@
-"""Tables of chapters A.1 and A.2: constructed examples, computed when the page is, and trained pairs, from records."""
+"""Tables of chapters A.1 and A.2: constructed examples, computed when the page is, and trained pairs, from records.
+
+Source: this book.
+"""
 
 from collections.abc import Mapping
 
@@ -23,6 +26,7 @@ DROPPED = {"": "none", "commute": "commutativity", "signs": "agreement of signs"
 
 
 def plain(value: float) -> str:
+    """A small number as a table shows it."""
     return "below 1e-9" if abs(value) < ROUNDING else f"{value:.3g}"
 
 
@@ -148,6 +152,7 @@ def recipes_in(frame: pd.DataFrame, spawned_at: bool = False) -> list[str]:
 
 
 def title(name: str) -> str:
+    """What the book calls the recipe."""
     return RECIPES[name].title
 
 

@@ -1,4 +1,7 @@
-"""The settings of B.1 as tables, generated from the recipes."""
+"""The settings of B.1 as tables, generated from the recipes.
+
+Source: this book.
+"""
 
 import pandas as pd
 

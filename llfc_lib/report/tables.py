@@ -1,4 +1,7 @@
-"""Tables for the book as MyST text, computed from records; nothing in them is typed by hand."""
+"""Tables for the book as MyST text, computed from records; nothing in them is typed by hand.
+
+Source: this book.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -86,7 +89,10 @@ def distances(frame: pd.DataFrame) -> MyST:
 
 
 def matching(frame: pd.DataFrame) -> MyST:
-    """What each method found: its objective and the training loss half-way, beside the order before and a random one."""
+    """What each method found: its objective and the training loss half-way, beside the order before and a random one.
+
+    Source: B.1.2.
+    """
     rows, recipes = [], recipe_of(frame)
     for name in (name for name in RECIPES if (recipes == name).any()):
         group = frame[recipes == name]
@@ -108,7 +114,10 @@ def matching(frame: pd.DataFrame) -> MyST:
 
 
 def joint(frame: pd.DataFrame) -> MyST:
-    """Tiny networks: how often a matching ends at the minimum of the residual and of its own factor, and how far above it."""
+    """Tiny networks: how often a matching ends at the minimum of the residual and of its own factor, and how far above it.
+
+    Source: this book; the objective is that of A.3.
+    """
     rows, frame = [], of(frame, "mlp_mnist_perm_weight")  # on whose data the tiny ones learn
     sites = numbers(frame, "rank", "null", "random order").index.get_level_values("site").unique()
     for site in sorted(sites, key=lambda site: (" and " in site, site.split(", ")[1], site)):
@@ -130,7 +139,10 @@ def joint(frame: pd.DataFrame) -> MyST:
 
 
 def living(weights: pd.DataFrame, features: pd.DataFrame) -> MyST:
-    """How many units respond to any test image, and the stable rank over n with all units and with those that do."""
+    """How many units respond to any test image, and the stable rank over n with all units and with those that do.
+
+    Source: this book, on B.5.
+    """
     weights, features = own(weights), own(features)
     columns = {"living units": (features, "living_units", ""), **{
         f"{what}: {label}": (frame, f"stable_rank_share_{quantity}", kind) for what, frame, matrix in (("$W$", weights, "W"), ("centred $H$", features, "Hc"))
@@ -148,7 +160,10 @@ WHICH = {"": "after the ReLU", "(pre)": "before the ReLU", "(raw)": "before norm
 
 def llfc(frame: pd.DataFrame, suffix: str = "", alpha: float = 0.5, statistics: str = "interpolated") -> MyST:
     """1-cos, its baseline and null, coef and c per site at one alpha: mean ± sd over pairs. ``suffix`` "(pre)" or "(raw)"
-    takes other features than f^(l)."""
+    takes other features than f^(l).
+
+    Source: B.2.
+    """
     chosen, rows = own(frame), []
     null = {"role": "null", "kind": "nearest endpoint"}
     values = [at(numbers(chosen, quantity, suffix=suffix, statistics=statistics, **where), alpha=-1.0 if quantity == "1-cos_AB" else alpha)
@@ -207,7 +222,10 @@ def displaced(frame: pd.DataFrame, quantity: str = "cos_ratio", alpha: float = 0
 
 
 def commutativity(frame: pd.DataFrame) -> MyST:
-    """Dist_com, Dist_W, Dist_H and the nulls of Dist_com per map: mean ± sd over pairs."""
+    """Dist_com, Dist_W, Dist_H and the nulls of Dist_com per map: mean ± sd over pairs.
+
+    Source: B.3.
+    """
     chosen = own(frame)
     columns = {"Dist_com": ("dist_com", "value", ""), "Dist_W": ("dist_W", "value", ""), "Dist_H": ("dist_H", "value", ""),
                "null: formula": ("dist_com", "null", "formula"), "null: shuffled units": ("dist_com", "null", "shuffled units"),
@@ -224,7 +242,10 @@ def commutativity(frame: pd.DataFrame) -> MyST:
 
 
 def stitching(frame: pd.DataFrame) -> MyST:
-    """The paper's table beside ours: errors in percent, both directions, first pair with its interval."""
+    """The paper's table beside ours: errors in percent, both directions, first pair with its interval.
+
+    Source: Tables 1 to 3 (B.4).
+    """
     chosen, experiment = own(frame), frame.attrs["experiment"]
     printed, number = TABLES[experiment], experiment[-1]
     stitched, error = numbers(chosen, "stitched_error"), numbers(chosen, "error")
@@ -257,7 +278,10 @@ def stitching(frame: pd.DataFrame) -> MyST:
 
 
 def stitched_readings(frame: pd.DataFrame) -> MyST:
-    """Which place of stitching gives the printed numbers? Both, by distance and by rank correlation."""
+    """Which place of stitching gives the printed numbers? Both, by distance and by rank correlation.
+
+    Source: this book, on Tables 1 to 3 (B.4).
+    """
     chosen, rows = own(frame), []
     found = {suffix: verdicts.excess(chosen, suffix) for suffix in ("", "(raw)")}
     sites = [site for site in found[""].index if site in found["(raw)"].index] or found[""].index  # the layers that both have
@@ -277,12 +301,16 @@ def stitched_readings(frame: pd.DataFrame) -> MyST:
 
 
 def wilson(p: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share ``p`` of ``n``."""
+    """Wilson's 95 % interval of a share ``p`` of ``n``.
+
+    Source: Wilson (1927).
+    """
     centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
 
 
 def interval(p: float, n: int) -> str:
+    """Wilson's interval of a share in percent, as text."""
     low, high = wilson(p, n)
     return f"{100 * p:.2f} ({100 * low:.2f} to {100 * high:.2f})"
 
