@@ -128,7 +128,7 @@ class Chapter:
     def check(self, name: str, live: pd.DataFrame) -> MyST:
         """Live against the committed record of this profile: the largest difference per quantity.
 
-        AssertionError if one exceeds its tolerance (not with ``retrain``: other bits, other numbers).
+        AssertionError if one exceeds its tolerance, or its standard deviation does (not with ``retrain``: other bits, other numbers).
         """
         profile = live.attrs["profile"]
         try:
@@ -136,9 +136,11 @@ class Chapter:
         except records.RecordError:
             return MyST(f"There is no record of profile *{profile}* to hold this against.")
         compared = records.compare(live, record.frame(), TOLERANCE[profile])
+        spread = records.compare(*(frame.assign(mean=frame["std"]) for frame in (live, record.frame())), TOLERANCE[profile])
         within = compared["difference"] <= compared["tolerance"]
         if not self.retrain:
-            assert within.all(), f"live numbers differ from the record:\n{compared[~within]}"
+            both = within & (spread["difference"] <= spread["tolerance"])
+            assert both.all(), f"live numbers differ from the record:\n{compared.assign(of_std=spread['difference'])[~both].to_string()}"
         rows = [(f"`{c.quantity}`", c.compared, _below(c.difference), f"{c.tolerance:g}", "yes" if ok else "no")
                 for c, ok in zip(compared.itertuples(), within)]
         columns = ["quantity", "numbers compared", "largest difference", "tolerance", "all within"]
