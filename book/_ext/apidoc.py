@@ -36,7 +36,7 @@ ROOM_FOR_SIGNATURE = 88  # characters; a longer one has a line a parameter
 LONGEST_VALUE = 70  # of a constant, in characters
 MARKUP = re.compile(r"``(?P<code>.+?)``|:(?:py:)?(?P<role>func|class|meth|data|mod|exc|attr):`(?P<target>[^`]+)`", re.DOTALL)
 SOURCE = re.compile(r"(?:\A|\n\s*\n)Source: (.+)\Z", re.DOTALL)
-SECTION = re.compile(r"\b[AB]\.\d\b")
+SECTION = re.compile(r"\b([AB]\.\d)(\.\d)?\b")
 #: Pages of the book that a section of the appendix is linked to, where there are such pages.
 CHAPTERS = {"A.1": "notebooks/A1_lemma", "A.2": "notebooks/A2_theorem", "A.3": "notebooks/A3_assignment", "B.1": "notebooks/B1_settings",
             "B.2": "notebooks/B2_llfc", "B.3": "notebooks/B3_commutativity", "B.4": "notebooks/B4_stitching", "B.5": "notebooks/B5_rebasin"}
@@ -497,7 +497,7 @@ class Api(SphinxDirective):
         """A source with its sections of the appendix linked to the chapters on them."""
         found, at = [], 0
         for match in SECTION.finditer(text):
-            chapter = CHAPTERS.get(match[0])
+            chapter = CHAPTERS.get(match[1])
             if chapter not in self.env.found_docs:
                 continue
             found.append(nodes.Text(text[at:match.start()]))
