@@ -324,7 +324,7 @@ def test_tips_are_local_whole_and_repeat_no_id(built_twice):
     script = (built_twice[0] / "_static/tippy/book/all.tips.js").read_text()
     tips = json.loads(script.partition("\n")[0].removeprefix("selector_to_html = "))
     for target, words in (("thm-tiny", "x=1"), ("equation-eq-tiny", "x^2=1"), ("fig-tiny", "Nothing to see"), ("term-word", "What it means"),
-                          ("index.html#id", "Linear Mode")):
+                          ("index.html#id", "Zhanpeng Zhou")):
         assert any(target in selector and words in tip for selector, tip in tips.items()), (target, list(tips))
     assert "onMount(instance)" in script and "onShow" not in script and "console.log" not in script
     assert not any(' id="' in tip for tip in tips.values())

@@ -62,12 +62,12 @@ def between(values: Iterable[float], unit: str = "", digits: int = 2) -> str:
 
 def percent(values: float | Iterable[float], digits: int = 2) -> str:
     """Shares as percentages: "15 to 40 %"."""
-    return between(100 * np.atleast_1d(np.asarray([*values] if isinstance(values, Iterable) else values)), " %", digits)
+    return between(100 * np.atleast_1d(np.asarray([*values] if isinstance(values, Iterable) else values)), "\u00a0%", digits)
 
 
 def points(values: float | Iterable[float], digits: int = 2) -> str:
     """Differences of shares in percentage points: "0.29 to 0.65 points"."""
-    return percent(values, digits).replace(" %", " points")
+    return percent(values, digits).replace("\u00a0%", " points")
 
 
 def count(found: Iterable[bool]) -> str:
