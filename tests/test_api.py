@@ -59,7 +59,8 @@ class Row:
         pass
 
 
-def measure(values: "Rows", at: tuple[float, ...] = GRID, how: str = "plain, 'quoted'", *, scale: np.ndarray | None = None) -> list[Row]:
+def measure(values: "Rows", at: tuple[float, ...] = GRID, how: str = "plain, 'quoted'", *,
+            scale: np.ndarray | None = None) -> list[Row]:
     """Rows as in :class:`Row`, :func:`numpy.linspace` and :func:`np.dot`. ValueError for none.
 
     Source: this
@@ -94,7 +95,8 @@ PAGES = {
     "index": "# Start\n\n```{toctree}\ntoy\nwanting\nlinks\n```\n",
     "toy": "# Toy\n\n```{api} toy\n:without: toy.wanting\n```\n",
     "wanting": "# Wanting\n\n```{api} toy.wanting\n```\n",
-    "links": "# Links\n\n{py:func}`toy.measure`, {py:func}`toy.tools.measure`, {py:class}`toy.Row`, {py:func}`toy.measured`, [page](toy)\n",
+    "links": "# Links\n\n{py:func}`toy.measure`, {py:func}`toy.tools.measure`, {py:class}`toy.Row`, {py:func}`toy.measured`, "
+             "[page](toy)\n",
 }
 
 
@@ -105,7 +107,8 @@ def build(folder: Path) -> tuple[dict[str, str], str]:
         (folder / "toy" / name).write_text(code)
     book = folder / "book"
     book.mkdir()
-    (book / "conf.py").write_text("extensions = ['myst_parser', 'apidoc']\nnitpicky = True\nhtml_theme = 'basic'\nhtml_static_path = ['static']\n")
+    (book / "conf.py").write_text("extensions = ['myst_parser', 'apidoc']\nnitpicky = True\nhtml_theme = 'basic'\n"
+                                  "html_static_path = ['static']\n")
     (book / "static").mkdir()
     shutil.copy(ROOT / "book" / "_static" / "api.css", book / "static")
     for name, text in PAGES.items():
@@ -133,7 +136,8 @@ def test_names_types_text_and_source_are_shown(built):
         assert f'id="{anchor}"' in page
     assert "class toy.Row(mean: float, notes: list[str] = list())" in text
     assert "One *number* of <a, b>_c: `x_*`." in text
-    for part in ("x <= *y* | z_1", "two, with more", "Source: Definition 2; B.2", "Source: this book", "where it is measured", "any number of them"):
+    for part in ("x <= *y* | z_1", "two, with more", "Source: Definition 2; B.2", "Source: this book", "where it is measured",
+                 "any number of them"):
         assert part in text, part
     assert "type toy.tools.Rows = Iterable[Row]" in text
     assert "_hidden" not in text and "UNSEEN" not in text

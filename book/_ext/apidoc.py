@@ -38,8 +38,10 @@ MARKUP = re.compile(r"``(?P<code>.+?)``|:(?:py:)?(?P<role>func|class|meth|data|m
 SOURCE = re.compile(r"(?:\A|\n\s*\n)Source: (.+)\Z", re.DOTALL)
 SECTION = re.compile(r"\b([AB]\.\d)(\.\d)?\b")
 #: Pages of the book that a section of the appendix is linked to, where there are such pages.
-CHAPTERS = {"A.1": "notebooks/A1_lemma", "A.2": "notebooks/A2_theorem", "A.3": "notebooks/A3_assignment", "B.1": "notebooks/B1_settings",
-            "B.2": "notebooks/B2_llfc", "B.3": "notebooks/B3_commutativity", "B.4": "notebooks/B4_stitching", "B.5": "notebooks/B5_rebasin"}
+CHAPTERS = {
+    "A.1": "notebooks/A1_lemma", "A.2": "notebooks/A2_theorem", "A.3": "notebooks/A3_assignment", "B.1": "notebooks/B1_settings",
+    "B.2": "notebooks/B2_llfc", "B.3": "notebooks/B3_commutativity", "B.4": "notebooks/B4_stitching", "B.5": "notebooks/B5_rebasin",
+}
 
 
 # --- reading modules --------------------------------------------------------------------------------------------------
@@ -478,7 +480,8 @@ class Api(SphinxDirective):
         for match in MARKUP.finditer(text):
             found.append(nodes.Text(text[at:match.start()]))
             at = match.end()
-            found.append(nodes.literal("", match["code"]) if match["code"] else self.role(match["role"], match["target"], module, owner))
+            found.append(nodes.literal("", match["code"]) if match["code"] else
+                         self.role(match["role"], match["target"], module, owner))
         return [*found, nodes.Text(text[at:])]
 
     def role(self, role: str, target: str, module: str, owner: str) -> nodes.Node:
