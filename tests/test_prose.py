@@ -15,8 +15,9 @@ NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.md"))
 NAMING = re.compile(r"(ResNet|VGG|CIFAR|TinyImageNet|Tiny-ImageNet)-\d+|\b[A-Z]{1,4}\d+\b|\b[AB]\.\d(\.\d)?|\bfloat\d+|\bbf16\b|\b\d-opt\b|"
                     r"\b(Theorem|Lemma|Definition|Figure|Table|Equation|Assumption|Section|Algorithm|Conv|FC|Block|[Ll]ayer|[Ee]poch|[Ss]tep)s? "
                     r"\d[\d-]*((, \d+)* (and|to) \d[\d-]*)?|Python 3\.\d+|\b(19|20)\d\d\b")
-#: Parts of a text that are not sentences: mathematics, code, roles and what they name, links, headings, options.
-NOT_PROSE = re.compile(r"^```\{math\}.*?^```|^:::+\{math\}.*?^:::+|\$\$.*?\$\$|\$[^$]+\$|\{[\w:]+\}`[^`]*`|`[^`]*`|\]\([^)]*\)|^#.*?$|^:[\w-]+:.*?$",
+#: Parts of a text that are not sentences: mathematics, code, roles and what they name, links, headings, options, numbers of a list.
+NOT_PROSE = re.compile(r"^```\{math\}.*?^```|^:::+\{math\}.*?^:::+|\$\$.*?\$\$|\$[^$]+\$|\{[\w:]+\}`[^`]*`|`[^`]*`|\]\([^)]*\)|"
+                       r"^#.*?$|^:[\w-]+:.*?$|^ *\d+\.(?= )",
                        re.DOTALL | re.MULTILINE)
 #: What a measured number looks like: digits, but for 0 and 1, and words for shares and amounts.
 MEASURED = re.compile(r"(?<![\w.])[-−+]?(\d*\.\d+|[2-9]|\d{2,}[\d,]*)(?![\w])|\d %|\b(percent|per cent|(two )?thirds?\b(?= of)|quarters?\b(?= of)|"
@@ -26,9 +27,9 @@ STATED: dict[str, tuple[str, ...]] = {
     "A1_lemma": (),
     "A2_decomposition": (),
     "A2_theorem": (),
-    "A3_assignment": (),
-    "B1_matching": (),
-    "B1_settings": (),
+    "A3_assignment": ("at width 512",),
+    "B1_matching": ("its authors give it 250",),
+    "B1_settings": ("and batches of 60 is what",),
     "B1_training_conv": (),
     "B2_llfc": ("the tenth that this book calls close to 0",),
     "B2_llfc_conv": (),
@@ -41,9 +42,9 @@ STATED: dict[str, tuple[str, ...]] = {
     "B4_stitching_perm": (),
     "B5_rebasin": ("At width 512", "of width 1024", "of width 256", "of 512 units", "of 128 units", "of 16 and 32 units", "at 64 units", "(16)",
                    "(32, against"),
-    "errata": (),
+    "errata": ("at 32 times its width",),
     "ledger": (),
-    "own_networks": (),
+    "own_networks": ("grey and 8 pixels wide",),
 }
 
 
@@ -80,7 +81,7 @@ def test_told_text():
     assert [prose.number(v) for v in (123456, 1.23e-7, 2.5e9, 99.96)] == ["120,000", "1.2 × 10⁻⁷", "2.5 × 10⁹", "100"]
     assert prose.between([0.5512, 1.42], " times") == "0.55 to 1.4 times"
     assert prose.between([0.121, 0.122]) == "0.12" and prose.between([2]) == "2.0"
-    assert prose.percent([0.152, 0.4]) == "15 to 40 %" and prose.percent(0.5) == "50 %"
+    assert prose.percent([0.152, 0.4]) == "15 to 40\u00a0%" and prose.percent(0.5) == "50\u00a0%"
     assert prose.points([0.0029, 0.0065]) == "0.29 to 0.65 points"
     assert prose.count([True, False, True]) == "2 of 3"
 

@@ -76,6 +76,7 @@ def _stack(axis: Axes, shares: Mapping[str, np.ndarray], sites: Sequence[str]) -
         axis.bar(range(len(sites)), values, 0.75, start, color=COLOURS[part], label=WORDS[part], linewidth=0)
         above, below = above + values.clip(min=0), below + values.clip(max=0)
     axis.axhline(0, color="black", linewidth=0.6)
+    axis.set_ylim(1.1 * below.min() - 0.02 * (below.min() < 0), max(1.02, 1.02 * above.max()))
 
 
 def _sizes(axis: Axes, frame: pd.DataFrame, sites: Sequence[str], name: str, alpha: float, statistics: str) -> None:
@@ -107,8 +108,8 @@ def origins(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
             first = f"{title(name)} ({', '.join(sorted(set(rows['profile']))) if 'profile' in rows else rows.attrs['profile']}, {rows['pair'].nunique()})"
             lines.append((first if role == "value" else "", word, *(spread(at(size, site=site)) for site in (hidden, "logits")), *shares))
     columns = ["network (profile, pairs)", "partner", r"$\|e\|^2/\|f_A-f_B\|^2$, last hidden site", "logits", *(WORDS[source] for source in SOURCES[:-1])]
-    return table(pd.DataFrame(lines, columns=columns), "Where the residual at the last hidden site / at the logits first arose, as shares of its square "
-                 f"(they add up to 1), α = {alpha:g}, statistics interpolated.", "tbl-origins")
+    return table(pd.DataFrame(lines, columns=columns), "Size of the residual, and where it first arose: shares of its square at the last hidden site / at "
+                 f"the logits, which add up to 1, at α = {alpha:g}, statistics interpolated. Compare each pair with the partner displaced by as much.", "tbl-origins")
 
 
 def with_factor(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
@@ -125,8 +126,8 @@ def with_factor(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
                 lines.append((f"{title(name)}, {site}" if word == WHO["pair"] else "", word, spread(c),
                               *(NOTHING if NOTHING in share else share for share in shares)))
     columns = ["network, site", "partner", "best c", *(WORDS[part] for part in PARTS[:-1])]
-    return table(pd.DataFrame(lines, columns=columns), f"Shares of the parts at the last hidden site: in $\\|e\\|^2$ → in $\\|c f_\\alpha-m\\|^2$ "
-                 f"with the best c, α = {alpha:g}, statistics interpolated.", "tbl-with-factor")
+    return table(pd.DataFrame(lines, columns=columns), f"What the best factor c changes: shares of the parts at the last hidden site, in $\\|e\\|^2$ → in "
+                 f"$\\|c f_\\alpha-m\\|^2$, at α = {alpha:g}, statistics interpolated. Look at the ReLU's.", "tbl-with-factor")
 
 
 def _share(values: pd.Series) -> str:
@@ -144,13 +145,15 @@ def every_pair(frame: pd.DataFrame, alpha: float = 0.5) -> Shown:
     figure, axes, made_by = plots._figure(chosen, 2, 0.155 * places[-1] + 1.2)
     lightest: dict[str, float] = {}
     for axis, logits in zip(axes, (False, True)):
-        left = np.zeros(len(bars))
+        above, below = np.zeros(len(bars)), np.zeros(len(bars))
         for source in SOURCES:
-            values = [means[name].get((*who, f"origin_{source}", "logits" if logits else hidden[name]), 0.0) for name, _, who in bars]
+            values = np.array([means[name].get((*who, f"origin_{source}", "logits" if logits else hidden[name]), 0.0) for name, _, who in bars])
             if np.any(values):
-                axis.barh(places, values, 0.85, left, color=COLOURS[source], label=WORDS[source], linewidth=0)
-                left = left + np.array(values)
+                axis.barh(places, values, 0.85, np.where(values >= 0, above, below), color=COLOURS[source], label=WORDS[source], linewidth=0)
+                above, below = above + values.clip(min=0), below + values.clip(max=0)
                 lightest[f"{WORDS[source]}, {'logits' if logits else 'last hidden site'}"] = float(np.median([v for v in values if v]))
+        axis.axvline(0, color="black", linewidth=0.6)
+        axis.spines["left"].set_visible(False)
         axis.set_title("logits" if logits else "last hidden site", loc="left", fontsize=8)
         axis.set_xlabel(r"share of $\|e\|^2$ by origin")
         axis.set_ylim(places[-1] + 1, 0.5)
@@ -172,7 +175,7 @@ def identity(frame: pd.DataFrame) -> MyST:
         precision = "float64" if profile == "smoke" else "float32"
         lines.append((profile, precision, rows["pair"].nunique(), len(error), f"below 1e{int(np.ceil(np.log10(error.max())))}"))
     columns = ["profile", "precision of features", "pairs", "sites, α and partners", r"largest $\|\sum\mathrm{parts}-e\|/\|m\|$"]
-    return table(pd.DataFrame(lines, columns=columns), "The parts add up.", "tbl-identity")
+    return table(pd.DataFrame(lines, columns=columns), "The parts add up: what is left of their sum after $e$ is taken off, beside the norm of the weighted mean $m$.", "tbl-identity")
 
 
 # -- what is expected by chance ------------------------------------------------------------------------------------------
@@ -216,8 +219,8 @@ def expected(found: pd.DataFrame) -> MyST:
                       *(f"{spread(g['measured'] / g['expected'])} ({(g['turned'] / g['expected']).mean():.2g})" for g in of_site),
                       *(spread(g["aligned"]) for g in of_site[1:])))
     columns = ["network", "partner", "ReLUs that flip", *sites, *(f"aligned, {site}" for site in sites[1:])]
-    return table(pd.DataFrame(lines, columns=columns), "Measured size of the residual over what its own displacement would give without structure; in "
-                 "brackets after the best factor c. Aligned: the commutativity residual over that of unrelated directions.", "tbl-expected")
+    return table(pd.DataFrame(lines, columns=columns), "Measured size of the residual over what its own displacement would give without structure, layer by "
+                 "layer: 1 is as expected; in brackets after the best factor c. Aligned: the commutativity residual over that of unrelated directions.", "tbl-expected")
 
 
 def against_expected(found: pd.DataFrame, frame: pd.DataFrame) -> Shown:

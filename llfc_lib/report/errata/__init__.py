@@ -15,5 +15,7 @@ from llfc_lib.report.errata.listing import (
     errata_table,
     standing_table,
 )
+from llfc_lib.report.errata.slips import without_sizes
 
-__all__ = ["ERRATA", "KINDS", "SECTIONS", "STANDING", "Erratum", "Evidence", "Mistaken", "Standing", "confirm", "counts", "errata_table", "standing_table"]
+__all__ = ["ERRATA", "KINDS", "SECTIONS", "STANDING", "Erratum", "Evidence", "Mistaken", "Standing", "confirm", "counts", "errata_table", "standing_table",
+           "without_sizes"]

@@ -19,6 +19,7 @@ from llfc_lib.streams import numpy_generator
 from llfc_lib.training.recipes import RECIPES
 
 ROUNDING = 1e-10  # float64: what lies below is no difference
+DRAWS = 20  # of random layers, where one is not enough
 LLFC, GRB, OLTH = "zzp1012/LLFC 2575007", "samuela/git-re-basin ef40098", "facebookresearch/open_lth 2ce732f"
 
 
