@@ -109,7 +109,7 @@ def test_products_hold_the_run_and_nothing_of_papermill(executed):
     root, _ = executed
     product = read(root / "_build/chapters/smoke/good.ipynb")
     run = product.metadata.run
-    assert {"profile", "commit", "cpu", "threads", "python", "torch", "seconds", "parameters", "data", "records"} == set(run)
+    assert {"profile", "commit", "cpu", "threads", "python", "torch", "seconds", "parameters", "data", "drawn_by", "records"} == set(run)
     assert (run.profile, run.data, run.parameters) == ("smoke", "digits", {"profile": "smoke"})
     assert "papermill" not in json.dumps(product) and "injected-parameters" not in json.dumps(product)
     assert [cell.execution_count for cell in product.cells if cell.cell_type == "code"] == [1, 2, 3, 4]

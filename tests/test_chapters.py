@@ -12,6 +12,8 @@ import nbformat
 import pytest
 import yaml
 
+from llfc_lib.report import chapter
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.md"))
@@ -66,7 +68,24 @@ def test_ran_once_from_top_to_bottom_in_smoke(name):
     counts = [cell.execution_count for cell in code(pair(name))]
     assert counts and counts == list(range(1, len(counts) + 1))
     assert pair(name).metadata.run.profile == "smoke"
-    assert set(pair(name).metadata) == {"kernelspec", "run"}  # nothing of papermill's, and no timings
+    assert set(pair(name).metadata) == {"kernelspec", "run"}  # nothing of papermill's
+
+
+@each_chapter
+def test_figures_and_provenance_are_those_of_today(name):
+    """nbval compares neither pixels nor metadata: what drew the figures and which records they show is compared here."""
+    run = pair(name).metadata.run
+    shown = dict.fromkeys(re.findall(r'\bpublished\("(\w+)"\)', "\n".join(cell.source for cell in code(source(name)))))
+    again = f"execute it again: make refresh CHAPTERS={name}"
+    assert [dict(entry) for entry in run.records] == [entry for experiment in shown for entry in chapter.origin(experiment)], again
+    has_figures = any("image/png" in output.get("data", {}) for cell in code(pair(name)) for output in cell.outputs)
+    assert run.drawn_by == chapter.drawn_by() or not has_figures, again
+    assert not run.commit.endswith("-dirty"), f"commit the sources, then {again}"
+
+
+def test_no_comment_switches_the_comparison_off():
+    for name in NAMES:
+        assert not re.search(r"#\s*(NBVAL|PYTEST_VALIDATE)", "\n".join(cell.source for cell in code(source(name))))
 
 
 @each_chapter

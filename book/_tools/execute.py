@@ -72,12 +72,12 @@ def commit(root: Path) -> str:
 def provenance(root: Path, notebook: NotebookNode, parameters: dict[str, Any]) -> dict[str, Any]:
     """What ``metadata.run`` says: of the run, and of the records that the chapter shows."""
     from llfc_lib.experiments.units import cpu_name
-    from llfc_lib.report.chapter import origin
+    from llfc_lib.report.chapter import drawn_by, origin
 
     shown = dict.fromkeys(re.findall(r'\bpublished\("(\w+)"\)', "\n".join(cell.source for cell in code_cells(notebook))))
     return {"profile": parameters["profile"], "commit": commit(root), "cpu": cpu_name(), "threads": 1,
             "python": platform.python_version(), "torch": version("torch"), "parameters": parameters,
-            "records": [entry for name in shown for entry in origin(name)]}
+            "drawn_by": drawn_by(), "records": [entry for name in shown for entry in origin(name)]}
 
 
 def clean(notebook: NotebookNode, run: dict[str, Any]) -> NotebookNode:

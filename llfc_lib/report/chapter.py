@@ -3,9 +3,11 @@
 Source: this book.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -176,7 +178,8 @@ def origin(name: str) -> list[dict[str, Any]]:
         def every(key: str, of: Any = lambda p: p) -> list[str]:
             return sorted({str(of(p)[key]) for p in own.values()})
 
-        found.append({"record": name, "profile": profile, "pairs": len(own), "data": every("name", lambda p: p["data"]),
+        digest = hashlib.sha256(records.path_of(name, profile).read_bytes()).hexdigest()[:16]
+        found.append({"record": name, "profile": profile, "sha256": digest, "pairs": len(own), "data": every("name", lambda p: p["data"]),
                       "seeds": sorted({seed for p in own.values() for seed in p["seeds"].values()}, key=lambda s: (int(s[:-1]), s)),
                       "commits": sorted({one for p in own.values() for one in p["commit"].split(", ")}),
                       "device": every("device"), "cpu": every("cpu"), "threads": every("threads"),
@@ -185,6 +188,17 @@ def origin(name: str) -> list[dict[str, Any]]:
                       "measure_minutes": round(sum(p["measure_seconds"] for p in own.values()) / 60),
                       "finished": max(p["finished"] for p in own.values())})
     return found
+
+
+def drawn_by() -> str:
+    """Digest of the modules that draw: nbval compares a figure's words and never its pixels, so that a chapter whose
+    figures another state of these modules drew has to be told from one whose figures are up to date.
+
+    Source: this book.
+    """
+    folder = Path(__file__).parent
+    drawing = sorted(path for path in folder.rglob("*.py") if "matplotlib" in path.read_text())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in (*drawing, folder / "select.py"))).hexdigest()[:16]
 
 
 def _below(difference: float) -> str:
