@@ -18,6 +18,7 @@ from llfc_lib.theory.assignment import MINIMISED, ROUNDING
 from llfc_lib.theory.identities import IDENTITIES
 
 EXACT = 1e-12  # below this a deviation is rounding, which differs between processors
+BREAKS = {"F2": "-H_A^\\top M_APH_B", "S3": "-H_B^\\top M_BP^\\top H_A", "C1": "(W_BP^\\top H_A-W_BH_B)^"}  # where long lines go on in the next
 Frames = Mapping[str, pd.DataFrame]  # by what was drawn
 
 
@@ -30,7 +31,10 @@ def chain(block: str, label: str) -> MyST:
     lines = [rf"&{steps[0].left.math}"]
     for step in steps:
         sign = r"\simeq" if step.up_to_constant else "=" if step.holds_as_printed else r"\neq"
-        lines.append(rf"\overset{{\text{{{step.name}}}}}{{{sign}}}\;&{step.right.math}")
+        right, goes_on = step.right.math, BREAKS.get(step.name)
+        if goes_on:
+            right = right.replace(goes_on, r"\\&\qquad" + r"\cdot" * goes_on.startswith("(") + goes_on)
+        lines.append(rf"\overset{{\text{{{step.name}}}}}{{{sign}}}\;&{right}")
     return MyST("\n".join(["```{math}", f":label: {label}", r"\begin{aligned}", "\\\\\n".join(lines), r"\end{aligned}", "```"]))
 
 
@@ -45,7 +49,7 @@ def identities(found: pd.DataFrame) -> MyST:
     columns = ["step", "what is done", "both sides are", "deviation, random", "deviation, trained", "holds"]
     return table(pd.DataFrame(rows, columns=columns),
                  "Every step of A.3 evaluated on both sides under several random orders: the largest difference over the largest left side; "
-                 "where a constant may differ, the spread of the differences over that of the left side.", "tbl-a3-identities")
+                 "where a constant may differ, the spread of the differences over that of the left side. Only O2 fails.", "tbl-a3-identities")
 
 
 def _quantiles(values: pd.Series, digits: int = 2) -> str:
@@ -60,7 +64,8 @@ def consequences(frames: Frames) -> MyST:
     columns = ["networks", "what is minimised", "draws", "it is the true minimiser", "residual over its minimum: median (90 %)",
                "orders that are better, mean"]
     return table(pd.DataFrame(rows, columns=columns),
-                 "The true residual of the permutation that minimises something else, all permutations looked at. The random order is the null.",
+                 "The true residual of the permutation that minimises something else, all permutations looked at. The random order is the null. "
+                 "Hold the printed line against what leaves its last term out.",
                  "tbl-a3-consequences")
 
 
@@ -101,7 +106,7 @@ def solved(frames: Frames) -> MyST:
              "random order": "random order (null)"}
     return table(pd.DataFrame(rows, columns=["matrices", "draws", *(named[method] for method in methods)]),
                  "Assignment problems of one layer against enumeration: share of draws that end at the optimum; excess, median (90 %), where 0 is "
-                 "the optimum and 1 the mean of all orders.", "tbl-a3-solved")
+                 "the optimum and 1 the mean of all orders. Compare trained with random matrices.", "tbl-a3-solved")
 
 
 def coupling(frames: Frames) -> MyST:
@@ -114,7 +119,7 @@ def coupling(frames: Frames) -> MyST:
             rounding = share.abs().max() < 100 * EXACT
             rows.append((drawn, name, *("below 1e-12" if rounding else f"{value:.2g} %" for value in at_quantile)))
     return table(pd.DataFrame(rows, columns=["networks", "of", "10 % of draws below", "median", "90 % below"]),
-                 r"Analysis of variance over all $(P^{(1)},P^{(2)})$: the share of the variance that no sum $f_1(P^{(1)})+f_2(P^{(2)})$ explains.",
+                 r"Analysis of variance over all $(P^{(1)},P^{(2)})$: the share of the variance that no sum $f_1(P^{(1)})+f_2(P^{(2)})$ explains, 0 where the layers do not couple.",
                  "tbl-a3-coupling")
 
 
@@ -144,5 +149,6 @@ def reduction(found: pd.DataFrame) -> MyST:
                      f"{right.sum()} of {len(group)}", _rounded(group["spread"].max())))
     columns = ["vertices", "which", "graphs", "have a Hamiltonian cycle", "least residual equals the threshold", "excess is twice the missing edges",
                "spread of what matchings minimise"]
-    return table(pd.DataFrame(rows, columns=columns), "The reduction against brute force: two networks per graph, all orders of the hidden layer.",
+    return table(pd.DataFrame(rows, columns=columns), "The reduction against brute force: two networks per graph, all orders of the hidden layer. "
+                 "Columns 4 and 5 should agree.",
                  "tbl-a3-reduction")
