@@ -1,9 +1,12 @@
 """Every outcome of every rule, on frames made for it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from llfc_lib.metrics.rows import Row
-from llfc_lib.report import records, tables, verdicts
+from llfc_lib.report import ledger, records, tables, verdicts
 from llfc_lib.report.claims import CLAIMS, TABLES
 from llfc_lib.report.verdicts import (EXCEEDS, EXCEEDS_NOT, INCOMPLETE, NO_NULL, NOT, NOT_COMPARABLE, NOT_HERE, PARTLY, REPRODUCED,
                                       judge_claim)
@@ -349,8 +352,47 @@ def test_every_claim_has_a_rule_and_is_judged_on_the_committed_records():
     assert all(v.ours and v.pairs and v.agreement and v.evidence for v in judged)
     for section in ("B.1", "B.2", "B.3", "B.4"):
         assert verdicts.judge(section)
-    text = tables.ledger(judged).text
-    assert text.count("{bdg-") == 2 * len(judged) and all(c.chapter in text for c in CLAIMS)
+    rows = [row for section in ledger.SECTIONS for row in ledger.ledger(judged, section).text.split("\n* - ")[2:]]
+    assert len(rows) == len(CLAIMS) and all(row.count("{bdg-") == 2 for row in rows)
+    for v in judged:
+        row, = (row for row in rows if row.startswith(v.claim.statement + "\n") and v.short in row and v.claim.shown in row)
+        assert f"{{doc}}`{v.claim.chapter}`" in row and v.claim.paper in row and f"{v.holds}\u00a0of\u00a0{v.cases} cases" in row
+        assert (v.agreement == REPRODUCED) == (v.holds == v.cases) and v.agreement in row and v.evidence in row
+    counted = [row.split("\n  - ") for row in ledger.counts(judged).text.split("\n* - ")[2:]]
+    assert counted[-1][-1].startswith(f"{len(CLAIMS)}\n") and all(
+        sum(int(row[column].strip("–:\n") or 0) for row in counted[:-1]) == 2 * int(counted[-1][column].strip(":\n"))
+        for column in range(1, len(ledger.SECTIONS) + 2))
+
+
+def test_every_badge_is_explained():
+    words = {getattr(verdicts, name) for name in ("REPRODUCED", "PARTLY", "NOT", "NOT_HERE", "NOT_COMPARABLE", "EXCEEDS", "EXCEEDS_NOT",
+                                                  "NO_NULL", "INCOMPLETE")}
+    assert words == {*ledger.AGREEMENT, *ledger.EVIDENCE}
+    assert all(f"`{word}`" in ledger.legend().text for word in words)
+
+
+def test_the_ledger_names_figures_that_the_chapters_have():
+    notebooks = Path(__file__).resolve().parents[1] / "notebooks"
+    shown = {(claim.chapter, claim.shown) for claim in CLAIMS if claim.shown}
+    assert len(shown) > 30
+    for chapter, label in sorted(shown):
+        text = (notebooks / f"{chapter}.ipynb").read_text()
+        assert f'"name": "{label}"' in text or f":name: {label}\\n" in text, f"{chapter} has no figure or table {label!r}"
+
+
+@pytest.mark.parametrize("null, told", [
+    ("not below half of: formula in 5 of 30 cases; not below half of: displaced partners in 173 of 180 cases", "formula: 5 of 30; displaced partners: 173 of 180"),
+    ("independent pairs 0.1; not below half of: displaced partners in 6 of 12 cases; control in 1 of 6 cases", "displaced partners: 6 of 12; control: 1 of 6"),
+    ("below half of each, everywhere; not below half of the independent pair", "not below half of the independent pair"),
+    ("partners displaced at random: holds in 24 of 24", "partners displaced at random: holds in 24 of 24"), (verdicts.NOTHING, "")])
+def test_the_ledger_says_shortly_which_nulls_do_as_well(null, told):
+    verdict = judge_claim(CLAIM["cosine"], record(lambda k: rows("cos_ratio", 0.05, ALL_NULLS, 0.9, alpha=0.5)))
+    assert ledger._nulls(replace(verdict, null=null)).replace("\u00a0", " ") == told
+
+
+def test_the_ledger_names_the_layer_farthest_from_0():
+    verdict = judge_claim(CLAIM["cosine"], record(lambda k: rows("cos_ratio", 0.05, alpha=0.5) + rows("cos_ratio", 0.2 + 0.01 * k, sites=("logits",), alpha=0.5)))
+    assert verdict.short == "ratio up to 0.210\u00a0±\u00a00.010 (logits)" and (verdict.holds, verdict.cases) == (9, 12)
 
 
 def test_a_record_of_an_older_recipe_is_not_judged(monkeypatch, tmp_path):

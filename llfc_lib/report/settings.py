@@ -3,11 +3,13 @@
 Source: this book.
 """
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from llfc_lib.experiments.pairs import plan_of
 from llfc_lib.report.tables import MyST, table
-from llfc_lib.training.recipes import PAIRS, PROFILES, RECIPES, SCALE, SPAWN_AT, Recipe, reductions
+from llfc_lib.training.recipes import PAIRS, PROFILES, RECIPES, SCALE, SPAWN_AT, WIDTHS, Recipe, reductions
 
 ROWS = {
     "network": ("model", "model_args"), "data set": ("data",), "initialisation": ("init",), "input": ("normalise",),
@@ -15,7 +17,8 @@ ROWS = {
     "schedule": ("schedule", "drops", "warmup"), "weight decay": ("weight_decay",), "batch": ("batch",),
     "epochs": ("epochs",), "spawned after epoch": ("spawn_epoch",),
 }
-LABELS = {"model_args": "network", "init": "initialisation", "normalise": "input", "augment": "augmentation", "lr": "learning rate", "data": "data set"}
+LABELS = {"model_args": "network", "init": "initialisation", "normalise": "input", "augment": "augmentation", "lr": "learning rate", "data": "data set",
+          "matching_args": "matching", "warmup": "warm-up", "spawn_epoch": "spawned after epoch"}
 
 
 def _value(r: Recipe, names: tuple[str, ...]) -> str:
@@ -41,38 +44,64 @@ def _value(r: Recipe, names: tuple[str, ...]) -> str:
 
 
 def table_of(section: str) -> MyST:
-    """The settings of ``section`` ("B.1.1" or "B.1.2"), a column a setting; † marks what the appendix leaves out."""
-    chosen = [r for r in RECIPES.values() if r.section == section and r.name not in SPAWN_AT]
-    frame = pd.DataFrame({"setting": list(ROWS), **{r.title: [_value(r, names) for names in ROWS.values()] for r in chosen}})
-    return table(frame, f"Settings of {section}. † our choice: the appendix does not say.",
+    """The settings of ``section`` ("B.1.1" or "B.1.2"), a column a setting; † marks what the appendix leaves out. What is derived from
+    them (other epochs of spawning, other widths, a method of matching) has no column of its own."""
+    chosen = [r for r in RECIPES.values() if r.section == section and r.name not in (*SPAWN_AT, *WIDTHS) and not r.base]
+    frame = pd.DataFrame({"setting": list(ROWS), **{r.title.removesuffix(", spawning").removesuffix(", permutation"): [
+        _value(r, names) for names in ROWS.values()] for r in chosen}})
+    how = {"B.1.1": "networks that are spawned", "B.1.2": "networks that are trained independently, then permuted"}[section]
+    return table(frame, f"The settings of {section}: {how}. † our choice, the appendix does not say.",
                  f"tbl-settings-{section.replace('.', '').lower()}")
 
 
 def choices() -> MyST:
     """Every value that the appendix leaves out, and where ours comes from."""
     settings: dict[tuple[str, str], list[str]] = {}
-    for r in (r for r in RECIPES.values() if r.name not in SPAWN_AT):
+    for r in RECIPES.values():
+        derived_from = RECIPES[_ORIGIN[r.name]].choices if r.name in _ORIGIN else {}
         for name, why in r.choices.items():
-            why = why.removeprefix("our choice: ").removeprefix("our variant: ")
-            settings.setdefault((LABELS.get(name, name.replace("_", " ")), why), []).append(r.title)
-    rows = [(name, "; ".join(titles), why) for (name, why), titles in settings.items()]
-    return table(pd.DataFrame(rows, columns=["value", "settings", "where ours comes from"]),
-                 "Choices that the appendix leaves to the reader.", "tbl-choices")
+            if derived_from.get(name) != why:  # said once, of the setting that it is derived from
+                why = why.removeprefix("our choice: ").removeprefix("our variant: ")
+                titles = settings.setdefault((LABELS.get(name, name.replace("_", " ")), why), [])
+                titles += [title for title in [_who(r.name, RECIPES)] if title not in titles]
+    together: dict[tuple[str, str], list[str]] = {}
+    for (name, why), titles in settings.items():
+        together.setdefault(("; ".join(titles), why), []).append(name)
+    rows = [(", ".join(names), titles, why) for (titles, why), names in together.items()]
+    return table(pd.DataFrame(rows, columns=["values", "settings", "where ours comes from"]),
+                 "What the appendix leaves to the reader, and where our choice comes from. What is derived from a setting shares its choices.",
+                 "tbl-choices")
+
+
+_ORIGIN = {**{name: r.base for name, r in RECIPES.items() if r.base}, **{name: "mlp_mnist_perm" for name in WIDTHS},
+           **{name: "resnet20_cifar10_spawn" for name in SPAWN_AT}}
+
+
+def _who(name: str, among: Iterable[str]) -> str:
+    """The title of a recipe, or of the group that it belongs to ``among`` others."""
+    if name in SPAWN_AT:
+        return "ResNet-20, CIFAR-10, spawned after other epochs"
+    if name in WIDTHS:
+        widths = [WIDTHS[other] for other in among if other in WIDTHS]
+        return f"MLPs of widths {min(widths)} to {max(widths)}, MNIST"
+    return RECIPES[name].title
+
+
+def _grouped(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Rows of (profile, title, ...) that differ in nothing but the title, as one row."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for profile, title, *rest in rows:
+        titles = found.setdefault((profile, *rest), [])
+        titles += [title] * (title not in titles)
+    return [(profile, "; ".join(titles), *rest) for (profile, *rest), titles in found.items()]
 
 
 def reductions_table() -> MyST:
     """What each profile changes in each recipe, and how many pairs it has."""
-    rows = []
-    for profile in PROFILES:
-        rows += [(profile, RECIPES[name].title, PAIRS[profile].get(name, 0), reductions(name, profile) or "nothing")
-                 for name in SCALE[profile] if name not in SPAWN_AT]
-        spawned = [name for name in SCALE[profile] if name in SPAWN_AT]
-        if spawned:
-            epochs = ", ".join(str(SPAWN_AT[name]) for name in spawned)
-            rows.append((profile, f"ResNet-20, CIFAR-10, spawning after epochs {epochs}", f"{PAIRS[profile][spawned[0]]} each",
-                         reductions(spawned[0], profile)))
-    return table(pd.DataFrame(rows, columns=["profile", "setting", "pairs", "what it changes"]),
-                 "What the profiles scale down.", "tbl-profiles")
+    rows = [(profile, _who(name, PAIRS[profile]), PAIRS[profile][name],
+             (reductions(name, profile) or "nothing").replace(" -> ", " → ")) for profile in PROFILES for name in PAIRS[profile]]
+    return table(pd.DataFrame(_grouped(rows), columns=["profile", "setting", "pairs of each, planned", "what it changes"]),
+                 "What each profile scales down, and how many pairs of each setting it is to have.", "tbl-profiles")
 
 
 def measuring_table() -> MyST:
@@ -82,8 +111,9 @@ def measuring_table() -> MyST:
         for name in (n for n in PAIRS[profile] if n not in SPAWN_AT):
             plan = plan_of(name, profile)
             first = [f"first {count:,}" if count else "all" for count in (plan.pair_first, plan.first)]
-            rows.append((profile, RECIPES[name].title, first[0], plan.draws, first[1],
+            rows.append((profile, _who(name, PAIRS[profile]), first[0], plan.draws, first[1],
                          f"{plan.calibration:,}" if plan.calibration else "has none"))
     columns = ["profile", "setting", "test images for the pair and its controls", "displaced partners of each kind",
                "test images for these", "training images that running statistics are recomputed on"]
-    return table(pd.DataFrame(rows, columns=columns), "How pairs are measured.", "tbl-measuring")
+    return table(pd.DataFrame(_grouped(rows), columns=columns), "How pairs are measured: on how many images, with how many displaced "
+                 "partners.", "tbl-measuring")

@@ -15,8 +15,6 @@ from llfc_lib.report.select import at, numbers, of, own, pair_word, recipe_of, s
 from llfc_lib.report.verdicts import DISPLACED, NOTHING, Verdict, alike, spread
 from llfc_lib.training.recipes import MATCHED_SPAWNED, PROFILES, RECIPES
 
-SPAWNED_AFTER = RECIPES["resnet20_cifar10_spawn"].spawn_epoch
-
 
 class MyST:
     """Text that a notebook shows as MyST markdown (and nbval compares as plain text)."""
@@ -28,13 +26,14 @@ class MyST:
         return {"text/markdown": self.text, "text/plain": self.text}
 
 
-def table(frame: pd.DataFrame, caption: str, name: str) -> MyST:
-    """``frame`` as a numbered table with a caption; ``name`` is its label. Cells are MyST text."""
+def table(frame: pd.DataFrame, caption: str, name: str, style: str = "") -> MyST:
+    """``frame`` as a numbered table with a caption; ``name`` is its label. Cells are MyST text, paragraphs apart by an empty line;
+    ``style`` is a class of book.css."""
     # names of layers stay on one line; sentences may break
     whole = " first-whole" if len(frame) and frame.iloc[:, 0].astype(str).str.len().max() <= 24 else ""
-    lines = [f":::{{list-table}} {caption}", f":name: {name}", ":header-rows: 1", f":class: table-scroll{whole}", ""]
+    lines = [f":::{{list-table}} {caption}", f":name: {name}", ":header-rows: 1", f":class: table-scroll{whole}{style and ' '}{style}", ""]
     for line in [list(frame.columns), *frame.itertuples(index=False)]:
-        cells = [str(cell) for cell in line]
+        cells = [str(cell).replace("\n\n", "\n\n    ") for cell in line]
         lines += [("* - " if k == 0 else "  - ") + cell for k, cell in enumerate(cells)]
     return MyST("\n".join([*lines, ":::"]))
 
@@ -84,7 +83,8 @@ def distances(frame: pd.DataFrame) -> MyST:
     columns = ["recipe", "pairs", "weight distance", "disagreement (%)", "test error of the ends (%)",
                "error barrier above the chord (points)", "loss barrier above the chord (nats)"]
     return table(pd.DataFrame(rows, columns=columns),
-                 f"How far the two networks of a pair are apart: mean ± standard deviation over pairs. {made_by(frame)}",
+                 f"How far the two networks of a pair are apart, and the barrier between them, beside independent pairs where there are any: "
+                 f"mean ± standard deviation over pairs. {made_by(frame)}",
                  _label(frame, f"tbl-distances-{frame.attrs['profile']}"))
 
 
@@ -109,7 +109,8 @@ def matching(frame: pd.DataFrame) -> MyST:
     again = "; losses with recomputed running statistics" * (set(recipes) <= set(MATCHED_SPAWNED))
     columns = ["setting", "pairs", r"$\langle A,\pi(B)\rangle$, random order", "before matching", "matched", "training loss half-way, random order",
                "before matching (nats)", "matched (nats)", "training loss of what was tried, and work"]
-    return table(pd.DataFrame(rows, columns=columns), f"What matching finds: mean ± standard deviation over pairs{again}. {made_by(frame)}",
+    return table(pd.DataFrame(rows, columns=columns), f"What matching finds: the inner product that weight matching raises, and the training loss "
+                 f"half-way, for a random order, before matching and after: mean ± standard deviation over pairs{again}. {made_by(frame)}",
                  _label(frame, "tbl-matching"))
 
 
@@ -337,16 +338,6 @@ def comparison_table(judged: Sequence[Verdict]) -> MyST:
                  f"Verdicts on the claims of {first.section} that this page is about.", f"tbl-verdicts-{first.chapter.replace('_', '-').lower()}")
 
 
-def ledger(judged: Sequence[Verdict]) -> MyST:
-    """All claims, with links to their chapters."""
-    rows = [(v.claim.statement + (" *(our extension)*" if v.claim.extension else ""), badge(v.agreement),
-             badge(v.evidence), v.claim.paper, _ours(v), v.null,
-             f"{v.claim.source}; {{doc}}`{v.claim.chapter}`") for v in judged]
-    return table(pd.DataFrame(rows, columns=["claim", "agreement", "evidence", "the paper", "ours, ± over pairs",
-                                             "nulls and control", "where"]),
-                 "Every claim that has been measured so far.", "tbl-ledger")
-
-
 def provenance() -> MyST:
     """Every committed record: profile, pairs, commit, machine and time."""
     rows = []
@@ -363,53 +354,3 @@ def provenance() -> MyST:
                "training sped up by", "finished"]
     return table(pd.DataFrame(rows, columns=columns), "Committed records. Experiments of one profile share their networks "
                  "and their passes, so their times are not to be added.", "tbl-provenance")
-
-
-def _printed_excess() -> str:
-    """Where the printed tables themselves fail the rule."""
-    words = []
-    for name, printed in TABLES.items():
-        mean = (printed["A"] + printed["B"]) / 2
-        over = [site for site, value in printed.items() if (value - mean) / mean > verdicts.RESEMBLES]
-        if over:
-            words.append(f"Table {name[-1]} at {', '.join(over)}")
-    return f"The printed numbers themselves exceed this in {' and in '.join(words)}."
-
-
-def rules() -> MyST:
-    """The rules in words, with the constants that the code uses."""
-    lines = [
-        f"- *Connected*: in every pair the error barrier above the chord is at most {verdicts.CONNECTED_SE:g} binomial standard "
-        "errors of the endpoint error.",
-        f"- *Negligible*, *close to 0 compared with*: at most {verdicts.NEGLIGIBLE:g} of what it is compared with, in every pair and "
-        f"site. *Close to 1*: within {verdicts.CLOSE_TO_ONE:g}.",
-        f"- *Resembles* (stitching): above the mean endpoint error by at most {verdicts.RESEMBLES:g} of it in every pair, site and "
-        "direction, and falling with depth where the printed table does. " + _printed_excess(),
-        f"- A printed number agrees if it lies within {verdicts.INTERVAL_SD:g} standard deviations of our independent pairs; beside a single "
-        f"pair, within {verdicts.CONNECTED_SE:g} standard errors of the difference of two errors on so many images.",
-        "- *Rises and falls as printed*: the rank correlation over layers with the printed table is at least "
-        f"{verdicts.ALIKE:g} in every pair and direction; it exceeds a null if it is less than {verdicts.SUPPORTED:g} as far from 1.",
-        f"- *Spawning*: children are connected from epoch {SPAWNED_AFTER} on at the latest, and not when spawned at the initialisation; the "
-        "barriers from that epoch on are held against partners rotated as far away.",
-        f"- *Of low rank*: half of the singular values are below {verdicts.NEGLIGIBLE:g} of the largest; the stable rank over n is held against "
-        "a matrix without structure and the network before training. *Low rank makes matchable*: the rank correlation of stable rank / n "
-        f"and the training loss barrier after weight matching is at least {verdicts.ALIKE:g} over all widths and epochs, at fixed width and at "
-        "fixed epoch; it exceeds its null if untrained networks, cut to the trained rank, match twice as well as whole ones.",
-        "- *Co-occurs*: a pair is connected exactly if the ratio of 1-cos to its baseline, mean over layers at α = 0.5, is "
-        f"at most {verdicts.NEGLIGIBLE:g}; over all pairs of the book and their controls.",
-        f"- *{verdicts.REPRODUCED}*: the rule holds in every case; *{verdicts.PARTLY}*: in some; *{verdicts.NOT}*: in none. A reduced profile never "
-        f"earns the last, only *{verdicts.NOT_HERE}*.",
-        f"- *{verdicts.EXCEEDS}*: in every pair and site below {verdicts.SUPPORTED:g} of each null and better than the control; otherwise "
-        f"*{verdicts.EXCEEDS_NOT}*, and the table says which and in how many cases.",
-        "- Displaced partners are held against the pair on quantities that do not change with the size of the "
-        "difference: the ratio of 1-cos to its baseline; Dist_com divided by the product of Dist_W and Dist_H. Weak "
-        "additivity has none, so only partners at the same distance count there.",
-        "- *Changed after the first runs*, each time to be stricter. No verdict changed by the first four: a displaced partner that is "
-        "stitched without loss counts as having no excess; a null that lacks some pairs is called incomplete; the spread "
-        "shown is that over pairs, not over α as well; a displaced partner's excess is over A's error on the same images. By the "
-        "last one, the profile of Table 3 lost the only *exceeds every null* that there was, and *reproduced* became *partly*: the "
-        "rank correlation is judged in each direction, "
-        "with the margin that every other null has, and against independent pairs as well. *Changed to be less strict*: a printed number, "
-        "which could not agree with a single pair at all, now may within the error of so many images.",
-    ]
-    return MyST("\n".join(lines))

@@ -10,6 +10,7 @@ Source: this book.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -37,11 +38,13 @@ NOT_COMPARABLE = "another data set"
 EXCEEDS, EXCEEDS_NOT, NO_NULL = "exceeds every null", "no more than a null", "no null applies"
 INCOMPLETE = "nulls incomplete"  # none failed so far, but not all are measured in every pair and site
 NOTHING = "–"
+NOT_BELOW = "not below half of: "
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``agreement`` and ``evidence`` with the numbers behind them, as text for a table."""
+    """``agreement`` and ``evidence`` with the numbers behind them, as text for a table: ``ours`` in full, ``short`` for the ledger.
+    The rule of the claim holds in ``holds`` of ``cases``."""
 
     claim: Claim
     profile: str
@@ -50,6 +53,19 @@ class Verdict:
     ours: str
     null: str
     pairs: int
+    short: str
+    holds: int
+    cases: int
+
+
+class Finding(NamedTuple):
+    """What a rule finds: whether it ``holds``, case by case, and the texts of :class:`Verdict`."""
+
+    holds: pd.Series
+    evidence: str
+    ours: str
+    null: str
+    short: str
 
 
 def judge(part: str | None = None) -> list[Verdict]:
@@ -72,13 +88,15 @@ def judge_claim(claim: Claim, record: records.Record) -> Verdict:
     """The verdict that ``claim``'s rule gives on a record; a reduced profile never earns "not reproduced"."""
     frame = record.frame()
     own = frame[recipe_of(frame) == claim.recipe] if claim.recipe else frame
-    agreement, evidence, ours, null = RULES[claim.rule](claim, own, frame)
+    finding = RULES[claim.rule](claim, own, frame)
+    agreement = agreement_of(finding.holds)
     made_by = record.profile_of(own["pair"].unique())
     if agreement == NOT and made_by != "paper":
         agreement = NOT_HERE
     if (claim.numbers or claim.rule == "profile") and set(own["data"]) != {RECIPES[claim.recipe].data}:
         agreement = NOT_COMPARABLE  # the paper's figures say nothing about digits
-    return Verdict(claim, made_by, agreement, evidence, ours, null, own["pair"].nunique())
+    return Verdict(claim, made_by, agreement, finding.evidence, finding.ours, finding.null, own["pair"].nunique(), finding.short,
+                   int(finding.holds.sum()), len(finding.holds))
 
 
 # -- selecting and comparing ------------------------------------------------------------------------------------------
@@ -125,7 +143,7 @@ def evidence_of(value: pd.Series, nulls: Mapping[str, pd.Series], controls: Mapp
         both = pd.concat([value.abs(), control.abs()], axis=1, keys=["value", "null"]).dropna()
         counts[label] = [int((both["value"] >= both["null"]).sum()), len(both)]
     if failed := [f"{kind} in {bad} of {of} cases" for kind, (bad, of) in counts.items() if bad]:
-        return EXCEEDS_NOT, "not below half of: " + "; ".join(failed)
+        return EXCEEDS_NOT, NOT_BELOW + "; ".join(failed)
     if absent:
         return INCOMPLETE, "not measured everywhere: " + ", ".join(absent)
     return (EXCEEDS, "below half of each, everywhere") if seen else (NO_NULL, NOTHING)
@@ -139,6 +157,13 @@ def by_site(values: pd.Series, scale: float = 1.0, unit: str = "") -> str:
         low, high = (pick(found, key=lambda site: found[site].mean()) for pick in (min, max))
         return f"from {spread(found[low])}{unit} ({low}) to {spread(found[high])}{unit} ({high})"
     return ", ".join(f"{site} {spread(group)}{unit}".strip() for site, group in found.items())
+
+
+def highest(values: pd.Series, unit: str = "") -> str:
+    """"0.067 ± 0.014 (logits)": the layer of :func:`by_site` whose mean is farthest from 0."""
+    groups = values.groupby(["pair", "site", "direction"]).mean().groupby("site")
+    site = groups.mean().abs().idxmax()
+    return f"{spread(groups.get_group(site))}{unit}" + f" ({site})" * bool(site)
 
 
 def spread(values: pd.Series) -> str:
@@ -155,9 +180,9 @@ def spread(values: pd.Series) -> str:
     return f"({text})e{power}" if power else text
 
 
-# -- rules: each returns agreement, evidence, our numbers, the nulls' word --------------------------------------------
+# -- rules -------------------------------------------
 
-def connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """The barrier over the chord is within what two errors at the ends may differ by, in every pair."""
     barrier = measured(own, "error_barrier_chord").groupby("pair").mean()
     allowed = allowed_barrier(own)
@@ -170,26 +195,28 @@ def connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
            f"control {100 * control.mean():.1f}"
     before = numbers(own, "error_barrier_chord", "control", "unmatched")
     ours += f"; before matching {100 * before.mean():.1f}" if len(before) else ""
-    return agreement_of(barrier <= allowed), evidence, ours, word
+    short = f"barrier {spread(100 * barrier)} points, largest {100 * barrier.max():.2f}, allowed {100 * allowed.min():.2f}"
+    short += f"; control {spread(100 * control)}" if len(control) else ""
+    return Finding(barrier <= allowed, evidence, ours, word, short)
 
 
-def cosine(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def cosine(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """1 - cosine is at most a tenth of its baseline, at every site and alpha of every pair."""
     ratio = measured(own, "cos_ratio")
     nulls = {kind: numbers(own, "cos_ratio", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
     evidence, word = evidence_of(ratio, nulls, controls_of(own, "cos_ratio"))
-    return agreement_of(ratio <= NEGLIGIBLE), evidence, "mean over α: " + by_site(ratio), word
+    return Finding(ratio <= NEGLIGIBLE, evidence, "mean over α: " + by_site(ratio), word, f"ratio up to {highest(ratio)}")
 
 
-def coefficient(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def coefficient(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """The mean coefficient is within a tenth of 1, at every site and alpha of every pair."""
     off = measured(own, "1-coef_alpha")
     nulls = {kind: numbers(own, "1-coef_alpha", "null", kind) for kind in ["nearest endpoint", *DISPLACED]}
     evidence, word = evidence_of(off, nulls, controls_of(own, "1-coef_alpha"))
-    return agreement_of(off.abs() <= CLOSE_TO_ONE), evidence, "1 - coef, mean over α: " + by_site(off), word
+    return Finding(off.abs() <= CLOSE_TO_ONE, evidence, "1 - coef, mean over α: " + by_site(off), word, f"1 - coef farthest from 0: {highest(off)}")
 
 
-def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """Dist_com is at most a tenth of the smaller of Dist_W and Dist_H, at every map of every pair."""
     com, w, h = (measured(own, q) for q in ("dist_com", "dist_W", "dist_H"))
     worst = com / pd.concat([w, h], axis=1).min(axis=1)
@@ -203,17 +230,18 @@ def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str
                               controls_of(own, "dist_com"))
     second, more = evidence_of(com / (w * h), {kind: per_product("null", kind) for kind in DISPLACED})
     evidence = next((e for e in (EXCEEDS_NOT, INCOMPLETE) if e in (first, second)), first)
-    return (agreement_of(worst <= NEGLIGIBLE), evidence, "Dist_com / smaller of Dist_W, Dist_H: " + by_site(worst),
-            "; ".join(dict.fromkeys(w for w in (word, more) if w != NOTHING)))
+    return Finding(worst <= NEGLIGIBLE, evidence, "Dist_com / smaller of Dist_W, Dist_H: " + by_site(worst),
+                   "; ".join(dict.fromkeys(w for w in (word, more) if w != NOTHING)),
+                   f"Dist_com up to {highest(worst)} of the smaller of both")
 
 
-def additivity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def additivity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """The distance of both sides of weak additivity is at most a tenth, at every ReLU of every pair."""
     dist = measured(own, "dist_add")
     # only displaced partners at the same distance: this quantity grows with the distance of the pair
     nulls = {kind: numbers(own, "dist_add", "null", kind) for kind in ["shuffled images", *MATCHED]}
     evidence, word = evidence_of(dist, nulls, controls_of(own, "dist_add"))
-    return agreement_of(dist <= NEGLIGIBLE), evidence, by_site(dist), word
+    return Finding(dist <= NEGLIGIBLE, evidence, by_site(dist), word, f"dist up to {highest(dist)}")
 
 
 def _ends(own: pd.DataFrame) -> pd.Series:
@@ -221,11 +249,11 @@ def _ends(own: pd.DataFrame) -> pd.Series:
     return error[error.index.get_level_values("alpha").isin([0.0, 1.0])]
 
 
-def endpoints(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def endpoints(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """The printed errors of A and B lie within the spread of our pairs."""
     ends = 100 * _ends(own)
     inside = pd.Series([_inside(value, ends, _images(own, "error")) for value in claim.numbers])
-    return agreement_of(inside), NO_NULL, f"{spread(ends)} % over {len(ends)} networks", NOTHING
+    return Finding(inside, NO_NULL, f"{spread(ends)} % over {len(ends)} networks", NOTHING, f"{spread(ends)} %")
 
 
 def _inside(value: float, ours: pd.Series, n: float) -> bool:
@@ -242,19 +270,20 @@ def _images(own: pd.DataFrame, quantity: str) -> float:
     return own.loc[(own["quantity"] == quantity) & (own["role"] == "value"), "n"].iloc[0]
 
 
-def stitched_numbers(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def stitched_numbers(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """The printed stitched errors lie within the spread of our pairs, layer by layer."""
     stitched = 100 * measured(own, "stitched_error")
     printed, n = TABLES[claim.experiment], _images(own, "stitched_error")
     inside = pd.Series([_inside(value, at(stitched, site=site), n) for site, value in printed.items() if site not in "AB"])
-    return agreement_of(inside), NO_NULL, by_site(_printed_sites(stitched, printed), unit=" %"), NOTHING
+    ours = by_site(_printed_sites(stitched, printed), unit=" %")
+    return Finding(inside, NO_NULL, ours, NOTHING, ours)
 
 
 def _printed_sites(stitched: pd.Series, printed: Mapping[str, float]) -> pd.Series:
     return stitched[stitched.index.get_level_values("site").isin(set(printed))]
 
 
-def profile(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def profile(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """Does the stitched error rise and fall over the layers as in the printed table?"""
     measured(own, "stitched_error")
     printed = pd.Series({site: value for site, value in TABLES[claim.experiment].items() if site not in "AB"})
@@ -267,7 +296,8 @@ def profile(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str,
     evidence, word = evidence_of(off, nulls, {"control": 1 - control} if len(control) else {})
     told = {"displaced partners": 1 - pd.concat(nulls.values()) if nulls else control[:0], "independent pairs": control}
     word = "; ".join([f"{label} {spread(values)}" for label, values in told.items() if len(values)] + [word])
-    return agreement_of(found[""] >= ALIKE), evidence, f"rank correlation with the printed profile: {text}", word
+    return Finding(found[""] >= ALIKE, evidence, f"rank correlation with the printed profile: {text}", word,
+                   f"rank correlation with the printed profile {spread(found[''])}")
 
 
 def alike(own: pd.DataFrame, printed: pd.Series, suffix: str = "", role: str = "value", kind: str = "") -> pd.Series:
@@ -299,7 +329,7 @@ def displaced_excess(own: pd.DataFrame, kind: str) -> pd.Series:
     return found - both.reindex(found.index.get_level_values("pair")).values
 
 
-def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """Stitched errors exceed the mean of both networks' by at most half of it; in Table 1 they also fall with depth."""
     stitched, ends = measured(own, "stitched_error"), _ends(own).groupby("pair").mean()
     excess = (stitched - ends.reindex(stitched.index.get_level_values("pair")).values)
@@ -316,10 +346,10 @@ def resembles(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, st
         evidence, word = EXCEEDS_NOT, word + "; not below half of the independent pair"
     holds = pd.concat([relative <= RESEMBLES, falls])
     ours = f"excess over the endpoints' mean, relative to it: {by_site(relative)}; independent pair {100 * control.mean():.0f} %"
-    return agreement_of(holds), evidence, ours, word
+    return Finding(holds, evidence, ours, word, f"error above that of A and B, relative to it: up to {highest(relative)}")
 
 
-def learning_rate(claim: Claim, own: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
+def learning_rate(claim: Claim, own: pd.DataFrame, frame: pd.DataFrame) -> Finding:
     """The printed learning rate gives the printed errors, and comes nearer to them than ten times as much."""
     other = frame[frame["pair"].str.startswith("mlp_mnist_spawn_lr1.2e-3/")]
     printed = sum(claim.numbers) / len(claim.numbers)
@@ -329,38 +359,41 @@ def learning_rate(claim: Claim, own: pd.DataFrame, frame: pd.DataFrame) -> tuple
     text = ", ".join(f"{rate}: {spread(ends)} %, barrier at most {barrier[rate]:.2f} points" for rate, ends in ours.items())
     nearest = min(off, key=off.get)
     holds = pd.Series([_inside(printed, ours["1.2e-4"], _images(own, "error")), nearest == "1.2e-4"])
-    return agreement_of(holds), NO_NULL, f"{text}; nearer to the printed mean of {printed:.3f} %: {nearest}", NOTHING
+    return Finding(holds, NO_NULL, f"{text}; nearer to the printed mean of {printed:.3f} %: {nearest}", NOTHING,
+                   "; ".join(f"at {rate} {spread(ends)} %" for rate, ends in ours.items()))
 
 
-def separates(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def separates(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """Figure 19: Dist_com of connected networks beside that of independent ones, and each beside its own null."""
     com, control = measured(own, "dist_com"), numbers(own, "dist_com", "control", "independent")
     formula = {role: numbers(own, "dist_com", role, kind) for role, kind in (("null", "formula"), ("control", "independent: formula"))}
     evidence, word = evidence_of(com, {kind: numbers(own, "dist_com", "null", kind) for kind in ("formula", "shuffled units")})
     ours = f"connected {by_site(com)}; independent {by_site(control)}"
     relative = f"of the formula: connected {spread(com / formula['null'])}, independent {spread(control / formula['control'])}"
-    return agreement_of(com < control.reindex(com.index)), evidence, ours, f"{relative}; {word}"
+    lowest = control.groupby("site").mean().idxmin()
+    short = f"Dist_com up to {highest(com)}; independent from {spread(at(control, site=lowest))} ({lowest})"
+    return Finding(com < control.reindex(com.index), evidence, ours, f"{relative}; {word}", short)
 
 
-def transfer(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def transfer(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """W_B H_A differs from W_B H_B by a distance of at most a tenth, at every map of every pair."""
     dist = measured(own, "dist_transfer")
     nulls = {"shuffled units": numbers(own, "dist_transfer", "null", "shuffled units"),
              **{kind: numbers(own, "dist_transfer", "null", kind) for kind in MATCHED}}
     evidence, word = evidence_of(dist, nulls, controls_of(own, "dist_transfer"))
-    return agreement_of(dist <= NEGLIGIBLE), evidence, by_site(dist), word
+    return Finding(dist <= NEGLIGIBLE, evidence, by_site(dist), word, f"dist up to {highest(dist)}")
 
 
-def same_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def same_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """W_A H_A differs from W_B H_A by a distance of at most a tenth, at every map of every pair."""
     dist = measured(own, "dist_weights")
     nulls = {"shuffled units": numbers(own, "dist_weights", "null", "shuffled units"),
              **{kind: numbers(own, "dist_weights", "null", kind) for kind in MATCHED}}
     evidence, word = evidence_of(dist, nulls, controls_of(own, "dist_weights"))
-    return agreement_of(dist <= NEGLIGIBLE), evidence, by_site(dist), word
+    return Finding(dist <= NEGLIGIBLE, evidence, by_site(dist), word, f"dist up to {highest(dist)}")
 
 
-def _low_rank(own: pd.DataFrame, matrix: str, nulls: Sequence[str]) -> tuple[str, str, str, str]:
+def _low_rank(own: pd.DataFrame, matrix: str, nulls: Sequence[str]) -> Finding:
     """At least half of the singular values are below a tenth of the largest; the stable rank over n against references.
 
     A matrix in whose reference fewer than half of them are left (ten rows of 512) says nothing, and does not count for the
@@ -370,12 +403,12 @@ def _low_rank(own: pd.DataFrame, matrix: str, nulls: Sequence[str]) -> tuple[str
     shape = numbers(own, f"sigma_{matrix}/0.5", "null", nulls[0])
     free = shape[shape > 0].index.get_level_values("site").unique()
     middle = middle[middle.index.get_level_values("site").isin(free)]
-    rank, agreement = measured(own, f"stable_rank_share_{matrix}"), agreement_of(middle <= NEGLIGIBLE)
+    rank = measured(own, f"stable_rank_share_{matrix}")
     found = {kind: numbers(own, f"stable_rank_share_{matrix}", "null", kind) for kind in nulls}
     evidence, word = evidence_of(rank, found)
     word += "; stable rank / n: " + ", ".join(f"{kind} {_range(values)}" for kind, values in found.items())
-    return (agreement, evidence,
-            f"middle singular value over the largest: {by_site(middle)}; stable rank / n: {by_site(rank)}", word)
+    return Finding(middle <= NEGLIGIBLE, evidence, f"middle singular value over the largest: {by_site(middle)}; stable rank / n: {by_site(rank)}",
+                   word, f"middle singular value over the largest: up to {highest(middle)}")
 
 
 def _range(values: pd.Series) -> str:
@@ -384,37 +417,38 @@ def _range(values: pd.Series) -> str:
     return f"{mean.min():.2g} ({mean.idxmin()}) to {mean.max():.2g} ({mean.idxmax()})"
 
 
-def low_rank_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def low_rank_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """At least half of the singular values of trained weights are below a tenth of the largest, at every map of every pair."""
     return _low_rank(own, "W", ("gaussian matrix", "before training"))
 
 
-def low_rank_features(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def low_rank_features(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """Like :func:`low_rank_weights`, of centred features: uncentred, the mean response alone is the largest singular value."""
     return _low_rank(own, "Hc", ("images shuffled unit by unit", "before training"))
 
 
-def low_rank_living_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def low_rank_living_weights(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """Like :func:`low_rank_weights`, of weights between units that respond to some image."""
     return _low_rank(own, "W_living", ("gaussian matrix", "before training"))
 
 
-def low_rank_living_features(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def low_rank_living_features(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """Like :func:`low_rank_features`, of units that respond to some image."""
     return _low_rank(own, "Hc_living", ("images shuffled unit by unit", "before training"))
 
 
-def not_connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def not_connected(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """The claim is that the barrier stays: it holds where it is above what is allowed, with either kind of statistics."""
     barrier = measured(own, "error_barrier_chord").groupby("pair").mean()
     again = numbers(own, "error_barrier_chord", statistics="recomputed").groupby("pair").mean()
     lower = pd.concat([barrier, again], axis=1).min(axis=1) if len(again) else barrier
     before = numbers(own, "error_barrier_chord", "control", "unmatched")
     ours = f"barrier {spread(100 * barrier)} points, with recomputed statistics {spread(100 * again)}; before matching {spread(100 * before)}"
-    return agreement_of(lower > allowed_barrier(own)), NO_NULL, ours, NOTHING
+    return Finding(lower > allowed_barrier(own), NO_NULL, ours, NOTHING,
+                   f"barrier {spread(100 * barrier)} points, {spread(100 * again)} with recomputed statistics")
 
 
-def joint(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, str, str]:
+def joint(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     """Activation and weight matching leave a residual within a tenth of the lowest that any local search found."""
     least = measured(own, "residual", "local search")
     found = pd.concat({kind: measured(own, "residual", kind) for kind in ("activation", "weight")})
@@ -424,7 +458,7 @@ def joint(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> tuple[str, str, s
     evidence, word = evidence_of(found, nulls)
     ours = ", ".join(f"{kind} {spread(over[kind])}" for kind in ("activation", "weight"))
     word += ": " + ", ".join(f"{kind} {spread(values['weight'] / least)}" for kind, values in nulls.items())
-    return agreement_of(over - 1 <= NEGLIGIBLE), evidence, f"residual over the lowest found: {ours}", word
+    return Finding(over - 1 <= NEGLIGIBLE, evidence, f"residual over the lowest found: {ours}", word, f"residual over the lowest found: {ours}")
 
 
 def width_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -450,7 +484,7 @@ def width_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["pair", "width", "epoch", "kind", "rank", "barrier", "gain"])
 
 
-def widths(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
+def widths(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> Finding:
     """Low rank predicts a low barrier: over all, at fixed width over epochs, at fixed epoch over widths (rank correlation at
     least :data:`ALIKE` each). Evidence: cut to that rank, untrained networks match twice as well as whole ones, as they should."""
     if not (frame["quantity"] == "loss_barrier_chord_on_training").any():
@@ -468,11 +502,12 @@ def widths(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str
     cut = table[table["kind"] != ""].set_index("pair")["gain"]
     evidence = EXCEEDS if (cut < SUPPORTED * whole.reindex(cut.index)).all() else EXCEEDS_NOT
     ours = "rank correlation of stable rank / n and training loss barrier: " + ", ".join(f"{label} {value:.2f}" for label, value in found.items())
-    return (agreement_of(pd.Series(found) >= ALIKE), evidence, ours,
-            f"matching leaves of W(H_A - PH_B): untrained {spread(whole)}, cut to the trained rank {spread(cut)}")
+    return Finding(pd.Series(found) >= ALIKE, evidence, ours,
+                   f"matching leaves of W(H_A - PH_B): untrained {spread(whole)}, cut to the trained rank {spread(cut)}",
+                   "rank correlation " + ", ".join(f"{value:.2f} {label}" for label, value in found.items()))
 
 
-def spawn_epoch(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
+def spawn_epoch(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> Finding:
     """Children are to be connected from the paper's epoch on, and not when spawned at the initialisation."""
     measured(frame, "error_barrier_chord")
     found = {}
@@ -486,8 +521,8 @@ def spawn_epoch(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str
     evidence, word = evidence_of(numbers(late, "error_barrier_chord"),
                                  {kind: numbers(late, "error_barrier_chord", "null", kind) for kind in MATCHED})
     text = ", ".join(f"{k}: {spread(barrier)}" for k, (barrier, _) in sorted(found.items()))
-    return agreement_of(holds), evidence, (f"barrier (points) by epoch of spawning: {text}; connected from epoch {first} on"
-                                           if first is not None else f"barrier (points): {text}; none connected"), word
+    since = "none connected" if first is None else f"connected from epoch {first} on"
+    return Finding(holds, evidence, f"barrier (points){' by epoch of spawning' * (first is not None)}: {text}; {since}", word, since)
 
 
 def allowed_barrier(own: pd.DataFrame, role: str = "value", kind: str = "") -> pd.Series:
@@ -521,7 +556,7 @@ def cooccurrence(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(lines).reset_index()
 
 
-def cooccurs(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
+def cooccurs(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> Finding:
     """LLFC (ratio at most a tenth) exactly where the two are connected, over all pairs and controls."""
     measured(frame, "cos_ratio")
     table = cooccurrence(frame)
@@ -532,10 +567,10 @@ def cooccurs(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, s
     evidence = NO_NULL if exceeds.empty else EXCEEDS if (exceeds < SUPPORTED).all() else EXCEEDS_NOT
     ours = f"agree in {int(holds.sum())} of {len(table)} pairs and controls; rank correlation of ratio and barrier {rank}"
     word = f"connected pairs: ratio over that of rotated partners {spread(exceeds)}" if len(exceeds) else NOTHING
-    return agreement_of(holds), evidence, ours, word
+    return Finding(holds, evidence, ours, word, f"rank correlation of ratio and barrier {rank}")
 
 
-def lemma_bound(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str, str, str, str]:
+def lemma_bound(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> Finding:
     """No network between errs more often than 2 epsilon, in every pair that the paper calls linearly connected. Evidence: partners
     displaced at random break that."""
     connected = {name for name, r in RECIPES.items() if not r.is_variant and name not in MATCHED_SPAWNED}
@@ -549,8 +584,9 @@ def lemma_bound(claim: Claim, _: pd.DataFrame, frame: pd.DataFrame) -> tuple[str
     measured(frame, "error_between")
     (share, holds), (_, displaced) = within("value", ""), within("null", "rotation matched")
     evidence = NO_NULL if displaced.empty else EXCEEDS_NOT if displaced.all() else EXCEEDS
-    return (agreement_of(holds), evidence, f"holds in {int(holds.sum())} of {len(holds)} pairs; highest error between over $2\\epsilon$: {spread(share)}",
-            f"partners displaced at random: holds in {int(displaced.sum())} of {len(displaced)}" if len(displaced) else NOTHING)
+    return Finding(holds, evidence, f"holds in {int(holds.sum())} of {len(holds)} pairs; highest error between over $2\\epsilon$: {spread(share)}",
+                   f"partners displaced at random: holds in {int(displaced.sum())} of {len(displaced)}" if len(displaced) else NOTHING,
+                   f"highest error between over $2\\epsilon$: {spread(share)}")
 
 
 RULES = {rule.__name__: rule for rule in (connected, cosine, coefficient, commutativity, additivity, endpoints,
