@@ -13,6 +13,9 @@ from sphinx.application import Sphinx
 
 #: sphinx-tippy gives the script of a page a random name at every build.
 RANDOM_NAME = re.compile(r"(.+)\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.js")
+#: Sphinx sets the parameters of a long signature as a list of descriptions without a term, which is none.
+PARAMETERS = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
+LINE = re.compile(r"<dd>(.*?)</dd>", re.DOTALL)
 #: Wrong or missing roles and labels in the theme's own frame of a page.
 FRAME = (
     (' aria-label="Search" data-bs-placement', " data-bs-placement"),  # hides the words that the button shows
@@ -40,6 +43,7 @@ def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str,
     body = body.replace(' role="doc-biblioentry"', "")  # no longer a role of its own
     body = body.replace(' aria-label="Toggle hidden content"', "")  # hides the words that the button shows
     body = re.sub(r'<table (?![^>]*tabindex)(class="[^"]*\btable\b)', r'<table tabindex="0" \1', body)  # wide ones scroll, by keys as well
+    body = PARAMETERS.sub(lambda found: '<span class="sig-lines">' + LINE.sub(r"<span>\1</span>", found[1]) + "</span>", body)
     number = count(1)
     body = re.sub(r'(<section class="[^"]*-content") id="proof-content"', r"\1", body)  # every proof has the same id
     body = re.sub(r'(<div class="proof [^"]*admonition") id="proof"', lambda found: f'{found[1]} id="proof-{next(number)}"', body)
