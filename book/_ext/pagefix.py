@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.domains.std import StandardDomain
+from sphinx.environment import BuildEnvironment
 
 #: sphinx-tippy gives the script of a page a random name at every build.
 RANDOM_NAME = re.compile(r"(.+)\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.js")
@@ -87,7 +89,37 @@ def finish(app: Sphinx, failed: Exception | None) -> None:
             page.write_text(mended)
 
 
+class ReadOnce:
+    """The environment as :class:`QuickNumbers` sees it: a page's tree is unpickled once, not once a reference to it."""
+
+    def __init__(self, env: BuildEnvironment, trees: dict[str, Any]) -> None:
+        self._env, self._trees = env, trees
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def get_doctree(self, docname: str) -> Any:
+        if docname not in self._trees:
+            self._trees[docname] = self._env.get_doctree(docname)
+        return self._trees[docname]
+
+
+class QuickNumbers(StandardDomain):
+    """Sphinx reads the whole tree of a page for every reference to a number in it, which was a third of the build; here
+    trees stay, for a number is only looked up in them.
+    """
+
+    def _resolve_numref_xref(self, env: BuildEnvironment, *arguments: Any) -> Any:
+        return super()._resolve_numref_xref(ReadOnce(env, TREES), *arguments)
+
+
+#: Trees of finished pages, of this build alone.
+TREES: dict[str, Any] = {}
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_domain(QuickNumbers, override=True)
+    app.connect("env-updated", lambda app, env: TREES.clear())
     app.connect("html-page-context", clean_page, priority=900)
     app.connect("build-finished", finish, priority=990)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
