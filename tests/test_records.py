@@ -109,8 +109,12 @@ def test_compare_finds_the_largest_difference(tmp_path):
     live.loc[live["role"] == "null", "mean"] += 0.004
     compared = records.compare(live, record, 1e-6).set_index("quantity")
     assert compared.loc["1-cos_alpha", "difference"] == pytest.approx(0.004) and compared.loc["1-cos_alpha", "compared"] == 2
-    assert compared.loc["stitched_error", "difference"] == 0 and "test_error" not in compared.index
-    with pytest.raises(RecordError, match="3 of 3 numbers measured now are not in the record"):
+    assert compared.loc["stitched_error", "difference"] == compared.loc["test_error", "difference"] == 0
+    assert (compared[["spread", "count"]] == 0).all(axis=None)
+    changed = records.compare(record.assign(std=0.125, n=record["n"] + 1), record, 1e-6).set_index("quantity")
+    assert (changed["difference"] == 0).all() and (changed["spread"] == float("inf")).all()
+    assert (changed["count"] > 0).to_dict() == {"1-cos_alpha": True, "stitched_error": True, "test_error": False}  # which has none
+    with pytest.raises(RecordError, match="4 of 4 numbers measured now are not in the record"):
         records.compare(live.assign(pair="another/0"), record, 1e-6)
 
 
@@ -121,7 +125,7 @@ def test_what_is_measured_now_cannot_slip_past_the_record(tmp_path):
     live.loc[live["role"] == "null", "mean"] = float("nan")  # the value row of this quantity still agrees
     assert records.compare(live, record, 1e-6).set_index("quantity").loc["1-cos_alpha", "difference"] == float("inf")
     renamed = record.assign(site=record["site"].where(record["role"] != "null", "FC two"))
-    with pytest.raises(RecordError, match="1 of 3 numbers measured now are not in the record .'1-cos_alpha'."):
+    with pytest.raises(RecordError, match="1 of 4 numbers measured now are not in the record .'1-cos_alpha'."):
         records.compare(renamed, record, 1e-6)
     assert len(records.compare(record.iloc[:1], record, 1e-6)) == 1  # the record may hold more
 

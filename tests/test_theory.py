@@ -199,7 +199,6 @@ def test_the_metric_is_the_split_of_the_whole_set():
         for name, part in s.parts.items():
             assert s.shares()[name] == pytest.approx(find(rows, f"share_{name}", site=site).mean, rel=1e-9)
             assert find(rows, f"share_{name}", site=site).mean == pytest.approx(float((part * e).sum() / e.square().sum()), rel=1e-9)
-            assert find(rows, f"size_{name}", site=site).mean == pytest.approx(float(part.square().sum() / e.square().sum()), rel=1e-9)
         m, f = s.mean, s.mean + e
         c = float((f * m).sum() / f.square().sum())
         left = c * f - m  # what no factor mends

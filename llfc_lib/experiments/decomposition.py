@@ -28,10 +28,10 @@ def metrics(alphas: tuple[float, ...] = HALF_WAY) -> list[Metric]:
     return [Decomposition(alphas), Margins(alphas)]
 
 
-def rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset) -> list[Row]:
+def rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset, alone: bool = False) -> list[Row]:
     """The pair; half-way, the same before matching, an independent one, and partners displaced at random as far as B is.
 
-    Networks with running statistics are measured with interpolated and with recomputed ones.
+    Networks with running statistics are measured with interpolated and with recomputed ones. ``alone``: only the pair.
     """
     plan, dtype, convolutional = pairs.plan_of(name, profile), pairs.DTYPE[profile], recipe(name, profile).model != "mlp"
     first = min(plan.first or IMAGES, IMAGES) if convolutional else None
@@ -40,6 +40,8 @@ def rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: D
     found = measure(nets["A"], nets["B"], loader, metrics(HALF_WAY if convolutional else pairs.ALPHAS), dtype)
     if images is not None:
         found += measure(nets["A"], nets["B"], loader, metrics(), dtype, images)
+    if alone:
+        return found
     for partner in ("unmatched", "independent"):
         if partner in nets:
             found += pairs.as_control(measure(nets["A"], nets[partner], loader, metrics(), dtype), partner)

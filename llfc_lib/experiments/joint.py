@@ -19,6 +19,7 @@ from llfc_lib.matching.joint import Enumeration, Residual, enumerate_minimum, lo
 from llfc_lib.metrics import Row
 from llfc_lib.metrics.measure import Loader
 from llfc_lib.streams import seed_of
+from llfc_lib.training.recipes import recipe
 
 TINY = ((4,), (6,), (8,), (4, 4), (5, 5))  # hidden layers of the networks whose permutations are all looked at
 TINY_STEPS = 100  # of Adam: most err on less than 5 % of their images then
@@ -50,6 +51,17 @@ def rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: D
             role, value = "null" if kind in NULLS else "value", of(p)
             found += [Row(quantity, value, role=role, kind=kind), Row(f"{quantity}_share", value / before, role=role, kind=kind)]
     return found
+
+
+def rows_with_tiny(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset, candidates: dict[str, Permutations],
+                   sizes: Sequence[tuple[int, ...]] = TINY) -> list[Row]:
+    """:func:`rows`, and on MNIST those of :func:`tiny` networks of these ``sizes``, untrained and trained: all that is on record of a pair.
+
+    Source: this book; the objective is that of A.3.
+    """
+    found, draws = rows(profile, name, pair, nets, data, candidates), 10 if profile == "smoke" else 100
+    steps = (0, TINY_STEPS) if recipe(name, profile).base == "mlp_mnist_perm" else ()
+    return found + [row for k in steps for row in tiny(data, sizes, draws, k, pair)]
 
 
 def tiny(data: Dataset, sizes: Sequence[tuple[int, ...]] = TINY, draws: int = 100, steps: int = 0, seed: int = 0) -> list[Row]:

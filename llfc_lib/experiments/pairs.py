@@ -192,15 +192,15 @@ def as_control(rows: Sequence[Row], kind: str) -> list[Row]:
 
 
 def measure_pair(profile: str, name: str, nets: dict[str, nn.Module], data: Dataset,
-                 metrics: MakeMetrics | None = None, controls: Sequence[str] = ("unmatched", "independent", "itself")
-                 ) -> list[Row]:
+                 metrics: MakeMetrics | None = None, controls: Sequence[str] = ("unmatched", "independent", "itself"),
+                 batch: int | None = None) -> list[Row]:
     """The pair with its nulls and its ``controls``: two matched networks before matching, an independent pair, A with itself.
 
     Networks with running statistics are measured twice: those between the two with interpolated statistics, and all
-    with recomputed ones (only what depends on the networks between).
+    with recomputed ones (only what depends on the networks between). ``batch`` images at a time, if not as many as planned.
     """
     plan, dtype = plan_of(name, profile), DTYPE[profile]
-    metrics, loader = metrics or metrics_of(name, profile), data.loader("test", plan.batch, dtype, plan.pair_first)
+    metrics, loader = metrics or metrics_of(name, profile), data.loader("test", batch or plan.batch, dtype, plan.pair_first)
     grid = COARSE_GRID if name in SPAWN_AT else FULL_GRID
     images = calibration(data, recipe(name, profile), plan.calibration)
 

@@ -26,8 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from llfc_lib import ROOT, __version__
 from llfc_lib.data import Dataset, load
-from llfc_lib.experiments import decomposition, joint, matched, pairs, widths
-from llfc_lib.metrics import feature_spectra, living_units, weight_spectra
+from llfc_lib.experiments import decomposition, joint, matched, pairs, spectra, widths
 from llfc_lib.metrics.rows import Row
 from llfc_lib.places import atomic_write, cache_dir, writable
 from llfc_lib.training.loop import new_network, run_path, train
@@ -161,16 +160,10 @@ class Unit:
                 permutations, rows = matched.find(self.profile, self.name, self.index, nets, data)
                 extra["permutations"] = matched.as_text(permutations)
             elif self.part == "spectra":
-                start = new_network(self.recipe(), data, pairs.members(self.name, self.index)["A"][0])
-                test = data.loader("test")
-                rows = weight_spectra(nets["A"], start, f"{self.name}/{self.index}", living_units(nets["A"], test))
-                rows += feature_spectra(nets["A"], test, start)
+                rows = spectra.rows(self.profile, self.name, self.index, nets, data)
             elif self.part == "joint":
                 candidates = {MATCHED[u.name][1]: u.permutations() for u in self.needs() if u.part == "match"}
-                rows = joint.rows(self.profile, self.name, self.index, nets, data, candidates)
-                if self.recipe().base == "mlp_mnist_perm":
-                    draws = 10 if self.profile == "smoke" else 100
-                    rows += [row for steps in (0, joint.TINY_STEPS) for row in joint.tiny(data, draws=draws, steps=steps, seed=self.index)]
+                rows = joint.rows_with_tiny(self.profile, self.name, self.index, nets, data, candidates)
             elif self.part == "decomposition":
                 if self.recipe().matching:
                     permutations = matched.of_pair(self.profile, self.name, self.index, nets, data)

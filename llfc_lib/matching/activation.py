@@ -1,14 +1,14 @@
 """Activation matching (Ainsworth et al., 2023, section 3.1): units of B are put where A's respond most alike."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from llfc_lib.matching.symmetry import Permutation, Symmetry
+from llfc_lib.matching.symmetry import Permutation, Permutations, Symmetry
 from llfc_lib.metrics.measure import NO_IMAGES, Loader, Network, exact_float32
 from llfc_lib.models.view import View
 from llfc_lib.models.weights import check_finite, check_same_shapes
@@ -17,7 +17,8 @@ from llfc_lib.models.weights import check_finite, check_same_shapes
 @dataclass
 class ActivationMatching:
     """``objective`` is the sum over permutations of <H_A, P H_B>, or of correlations; ``images`` how many it was taken
-    over; ``dead`` names permutations with units that never respond, with their number in A and in B.
+    over; ``dead`` names permutations with units that never respond, with their number in A and in B. ``similarity`` has its terms,
+    A's units by B's.
 
     Source: Ainsworth et al. (2023), section 3.1; B.1.2.
     """
@@ -26,6 +27,11 @@ class ActivationMatching:
     objective: float
     images: int
     dead: dict[str, tuple[int, int]]
+    similarity: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def objective_of(self, permutations: Permutations) -> float:
+        """The objective under another order, which may be as high: units that never respond stand anywhere."""
+        return sum(float(similarity[np.arange(len(similarity)), permutations[name].numpy()].sum()) for name, similarity in self.similarity.items())
 
 
 class _Products:
@@ -97,9 +103,9 @@ def activation_matching(sym: Symmetry, a: Network, b: Network, loader: Loader, c
         images += len(x)
     if not images:
         raise ValueError(NO_IMAGES)
-    found, total, dead = {}, 0.0, {}
+    found, total, dead, similarities = {}, 0.0, {}, {}
     for name, sums in products.items():
-        similarity = sums.similarity(correlation)
+        similarities[name] = similarity = sums.similarity(correlation)
         if not np.isfinite(similarity).all():
             raise ValueError(f"the features of {name!r} hold NaN or infinite values on some image")
         rows, order = linear_sum_assignment(similarity, maximize=True)
@@ -110,4 +116,4 @@ def activation_matching(sym: Symmetry, a: Network, b: Network, loader: Loader, c
     if dead:
         warnings.warn("units that respond to no image: " + ", ".join(f"{a} of A, {b} of B in {name!r}" for name, (a, b) in dead.items()),
                       stacklevel=4)  # two decorators stand between
-    return ActivationMatching(found, total, images, dead)
+    return ActivationMatching(found, total, images, dead, similarities)

@@ -12,7 +12,7 @@ from llfc_lib.streams import numpy_generator
 class Commutativity:
     """dist(W_A H_A + W_B H_B, W_A H_B + W_B H_A) over the whole set, for every map but the first; biases left out.
 
-    dist(x, y) = |x - y|^2 / (|x| |y|); ``cosine`` adds the variant 1 - cos(x, y). With P = (W_A + W_B)(H_A + H_B) and
+    dist(x, y) = |x - y|^2 / (|x| |y|). With P = (W_A + W_B)(H_A + H_B) and
     Q = (W_A - W_B)(H_A - H_B), the two sides are (P + Q)/2 and (P - Q)/2: two products instead of four, and the
     difference is never a difference of large numbers.
 
@@ -23,8 +23,8 @@ class Commutativity:
     Source: Definition 4 (A.2); B.3, Figures 16 to 19; the nulls are this book's.
     """
 
-    def __init__(self, cosine: bool = False, seed: int = 0, nulls: bool = True) -> None:
-        self.cosine, self.seed, self.nulls = cosine, seed, nulls
+    def __init__(self, seed: int = 0, nulls: bool = True) -> None:
+        self.seed, self.nulls = seed, nulls
 
     def start(self, pair: Pair) -> None:
         self.maps = [m for m in pair.a.maps if not m.first]
@@ -60,14 +60,6 @@ class Commutativity:
             if self.nulls:
                 rows += [Row("dist_com", 4 * r / (1 + r), **null, kind="formula"),
                          Row("dist_com", _two_sides(s["pp"], s["ss"], s["ps"]), **null, kind="shuffled units")]
-            if self.cosine:
-                sides = _sides(s["pp"], s["qq"], s["pq"])
-                rows += [
-                    Row("dist_com_cosine", 1 - ratio(0.25 * (s["pp"] - s["qq"]), sides), site=m.name),
-                    Row("dist_W_cosine", 1 - ratio(0.5 * (w_aa + w_bb - w_dd), (w_aa * w_bb) ** 0.5), site=m.name),
-                    Row("dist_H_cosine", 1 - ratio(0.5 * (s["aa"] + s["bb"] - s["dd"]), (s["aa"] * s["bb"]) ** 0.5),
-                        site=m.name),
-                ]
         return rows
 
 
@@ -80,20 +72,14 @@ def unit_order(m: LinearMap, h: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(drawn).to(h.device)
 
 
-def _sides(pp: float, qq: float, pq: float) -> float:
-    """|S1| |S2| for S1 = (P + Q)/2, S2 = (P - Q)/2; where one of them vanishes, rounding must not make it negative."""
-    return 0.25 * (max(pp + 2 * pq + qq, 0.0) * max(pp - 2 * pq + qq, 0.0)) ** 0.5
-
-
 def _two_sides(pp: float, qq: float, pq: float) -> float:
-    """|S1 - S2|^2 / (|S1| |S2|); S1 - S2 = Q."""
-    return ratio(qq, _sides(pp, qq, pq))
+    """|S1 - S2|^2 / (|S1| |S2|) for S1 = (P + Q)/2, S2 = (P - Q)/2; where one of them vanishes, rounding must not make it negative."""
+    return ratio(qq, 0.25 * (max(pp + 2 * pq + qq, 0.0) * max(pp - 2 * pq + qq, 0.0)) ** 0.5)
 
 
-def commutativity(a: Network, b: Network, loader: Loader, cosine: bool = False, seed: int = 0,
-                  dtype: torch.dtype | None = None) -> list[Row]:
+def commutativity(a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None) -> list[Row]:
     """:class:`Commutativity` of two networks over a loader.
 
     Source: Definition 4 (A.2); B.3.
     """
-    return measure(a, b, loader, [Commutativity(cosine, seed)], dtype)
+    return measure(a, b, loader, [Commutativity(seed)], dtype)

@@ -226,20 +226,21 @@ def compare(live: pd.DataFrame, record: pd.DataFrame, tolerance: float) -> pd.Da
     """The largest difference of means per quantity, over the live rows; the record may hold more.
 
     Differences are absolute, relative to the record where that exceeds 1; infinite where only one is NaN. Columns:
-    quantity, compared (how many numbers), difference, tolerance. RecordError if a live row is not in the record.
+    quantity, compared (how many numbers), difference, tolerance; and "spread" and "count", the largest difference of standard
+    deviations and of the numbers of what a mean was taken over. RecordError if a live row is not in the record.
     """
     def index(frame: pd.DataFrame) -> pd.DataFrame:
-        frame = frame[frame["epoch"].isna()]
-        return frame.assign(alpha=frame["alpha"].fillna(-1.0))
+        return frame.assign(alpha=frame["alpha"].fillna(-1.0), epoch=frame["epoch"].fillna(-1.0))
 
-    keys = [key for key in KEYS if key != "epoch"]
-    both = index(live).merge(index(record), on=keys, how="left", suffixes=("", "_record"), indicator=True)
+    both = index(live).merge(index(record), on=KEYS, how="left", suffixes=("", "_record"), indicator=True)
     absent = both[both["_merge"] == "left_only"]
     if len(absent) or both.empty:
         which = sorted(absent["quantity"].unique())
         raise RecordError(f"{len(absent)} of {len(both)} numbers measured now are not in the record {which}")
-    scale = both["mean_record"].abs().clip(lower=1.0)
-    apart = ((both["mean"] - both["mean_record"]).abs() / scale).astype(float)
-    both["difference"] = apart.fillna(float("inf")).mask(both["mean"].isna() & both["mean_record"].isna(), 0.0)
-    grouped = both.groupby("quantity", sort=False)["difference"]
-    return pd.DataFrame({"compared": grouped.size(), "difference": grouped.max(), "tolerance": tolerance}).reset_index()
+    for column in ("mean", "std", "n"):
+        now, then = both[column], both[f"{column}_record"]
+        apart = ((now - then).abs() / then.abs().clip(lower=1.0)).astype(float)
+        both[f"of {column}"] = apart.fillna(float("inf")).mask(now.isna() & then.isna(), 0.0)
+    grouped = both.groupby("quantity", sort=False)
+    return pd.DataFrame({"compared": grouped.size(), "difference": grouped["of mean"].max(), "tolerance": tolerance,
+                         "spread": grouped["of std"].max(), "count": grouped["of n"].max()}).reset_index()

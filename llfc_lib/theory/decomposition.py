@@ -237,7 +237,7 @@ class Decomposition:
     """:func:`decompose` over a whole set, for :func:`llfc_lib.metrics.measure`.
 
     Per site and alpha: "e_over_m" = |e|^2 / |m|^2, "e_over_d" = |e|^2 / |f_A - f_B|^2, for every part "share_<part>" =
-    <part, e> / |e|^2 (signed; they add up to 1), "size_<part>" = |part|^2 / |e|^2 and "origin_<source>" = <origin, e> / |e|^2;
+    <part, e> / |e|^2 (signed; they add up to 1) and "origin_<source>" = <origin, e> / |e|^2;
     "identity_error" = |sum of parts - e| / |m|. Definition 2 allows a factor: "c" is the best one of the set, <f_alpha, m> / |f_alpha|^2,
     "turned_over_d" = |c f_alpha - m|^2 / |f_A - f_B|^2, and "turned_<part>" = <part, c f_alpha - m> / |c f_alpha - m|^2 (they add up to 1).
     For a chain of linear maps and ReLUs "bound" = the bound on |e| over |e|.
@@ -327,7 +327,7 @@ class Decomposition:
         found += [Row("c", c, **at), Row("turned_over_d", ratio(turned, s["dd"]), **at)]
         for part in PARTS:
             if f"e {part}" in known:
-                found += [Row(f"share_{part}", ratio(s[f"e {part}"], s["ee"]), **at), Row(f"size_{part}", ratio(s[f"size {part}"], s["ee"]), **at),
+                found += [Row(f"share_{part}", ratio(s[f"e {part}"], s["ee"]), **at),
                           Row(f"turned_{part}", ratio(c * s[f"e {part}"] + (c - 1) * s[f"m {part}"], turned), **at)]
         return found + [Row(f"origin_{name}", ratio(s[f"origin {name}"], s["ee"]), **at) for name in SOURCES if f"origin {name}" in known]
 
