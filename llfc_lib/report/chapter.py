@@ -182,8 +182,10 @@ class Chapter:
                  "yes" if (of["difference"] <= of["tolerance"]).all() else "no") for quantity, of in curves]
         columns = ["quantity", "numbers compared", "largest difference", "tolerance", "all within"]
         told, label = (f"{experiment(name).title}, {what}", f"{name} {what}") if what else (experiment(name).title, name)
-        return table(pd.DataFrame(rows, columns=columns), f"{told}: live against the committed record of profile {profile}.",
+        held = table(pd.DataFrame(rows, columns=columns), f"{told}: live against the committed record of profile {profile}.",
                      f"tbl-check-{label.replace('_', '-').replace(' ', '-')}")
+        verdict = "all agree" if within.all() else "NOT ALL AGREE"
+        return MyST(f"::::{{dropdown}} {compared['compared'].sum():,} numbers held against the record: {verdict}\n{held.text}\n::::")
 
     def tolerance(self, quantity: str, recipe_name: str) -> float:
         """The bound that a network trained now must keep."""

@@ -108,17 +108,18 @@ def totals() -> tuple[float, float, float]:
 
 
 def by_recipe() -> MyST:
-    """Every recipe and profile: networks, hours, operations and the rate that they were done at."""
+    """Every recipe and profile but smoke: networks, hours, operations and the rate that they were done at."""
     rows = []
-    for (profile, name), s in sorted(spent().items(), key=lambda item: (-PROFILES.index(item[0][0]), -item[1].sums()[0])):
+    shown = [item for item in spent().items() if item[0][0] != "smoke"]  # those take seconds
+    for (profile, name), s in sorted(shown, key=lambda item: (-PROFILES.index(item[0][0]), -item[1].sums()[0])):
         seconds, work, steps = s.sums()
         rows.append((f"`{name}`", profile, len(s.networks) or NOTHING, _hours(seconds), _hours(_merged(s.measured)),
                      prose.number(work / 1e15) if work else NOTHING, prose.number(work / seconds / 1e9) if seconds else NOTHING,
                      _hours(on_gpu(work, steps)) if work else NOTHING))
     columns = ["recipe", "profile", "networks", "training (h)", "measuring (h)", "operations of training (10¹⁵)", "GFLOP/s of one thread",
                "training expected on one GPU (h)"]
-    return table(pd.DataFrame(rows, columns=columns), "What the records cost, in hours of one thread; what several of them share counts once. "
-                 "Look at the rate: small batches of small images keep every device from its peak.", "tbl-cost")
+    return table(pd.DataFrame(rows, columns=columns), "What the records cost, in hours of one thread; what several of them share counts once; networks of the sweep "
+                 "over widths were trained while measuring. Look at the rate: small batches of small images keep every device from its peak.", "tbl-cost")
 
 
 def at_full_scale() -> MyST:
