@@ -171,8 +171,11 @@ def figure(alt: str | None) -> nbformat.NotebookNode:
     return nbformat.v4.new_output("display_data", {"image/png": PIXEL, "text/plain": "<figure>"}, metadata=metadata)
 
 
+RUN = {"profile": "smoke", "commit": "abc123", "cpu": "a processor", "threads": 1, "seconds": 1.0, "python": "3.11.7", "torch": "2.13.0"}
+
+
 def page(title: str, *outputs: nbformat.NotebookNode, text: str = "Words.", count: int | None = 1, tags: tuple = (),
-         run: dict | None = None) -> str:
+         run: dict | None = RUN) -> str:
     """A notebook: title, text, and one executed code cell with ``outputs``."""
     cell = nbformat.v4.new_code_cell("1 + 1", execution_count=count, outputs=list(outputs), metadata={"tags": list(tags)})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {title}\n\n{text}"), cell])
@@ -216,6 +219,7 @@ FAULTS = {
     "shown.ipynb": (page("H", nbformat.v4.new_output("display_data", {"text/markdown": BROKEN})),
                     "cell 1: displayed markdown with a backtick inside the title"),
     "heading.ipynb": (page("I", text="## See {ref}`x`"), "cell 0: a role in a heading"),
+    "unsaid.ipynb": (page("L", run={"profile": "smoke"}), "no provenance (commit, cpu, seconds)"),
     "plain.md": (f"# J\n\n{BROKEN}\n", "a backtick inside the title of a backtick fence"),
     "picture.md": ("# K\n\n![](pixel.png)\n", "a figure without alternative text"),
 }

@@ -109,8 +109,10 @@ def read_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
                 image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
                 image["alt"] = alt_of(output)
         kept.append(cell)
-    run = notebook["metadata"].get("run")
-    if run and "commit" in run and kept and kept[0]["cell_type"] == "markdown":
+    run = notebook["metadata"].get("run") or {}
+    if missing := [key for key in ("profile", "commit", "cpu", "seconds") if key not in run]:
+        log.warning("no provenance (%s): execute it again", ", ".join(missing), location=docname, type="bookfix")
+    elif kept and kept[0]["cell_type"] == "markdown":
         title, _, rest = text_of(kept[0]).partition("\n")
         kept[0] = {**kept[0], "source": f"{title}\n\n{provenance(run)}\n{rest}"}
     notebook["cells"] = kept
