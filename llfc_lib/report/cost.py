@@ -24,9 +24,10 @@ from llfc_lib.training.loop import new_network
 from llfc_lib.training.recipes import PROFILES, RECIPES, Recipe, recipe
 
 #: What a GPU is taken to sustain in training, operations a second: a tenth of the 67 TFLOP/s in float32 of an H100 SXM
-#: (its data sheet), since batches of 60 to 128 small images keep it from more.
+#: (its data sheet), since batches of small images keep it from more.
 GPU_RATE = 6.7e12
-#: What a training step takes at least, seconds: a few hundred kernels have to be started for it.
+#: What a training step takes at least, seconds: its kernels, dozens for a perceptron and hundreds for a ResNet, have to be
+#: started one by one. An upper guess for the small networks.
 GPU_STEP = 2e-3
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "digits": (1, 8, 8)}
 #: Training images of the official sets, which B.1 uses whole.
@@ -86,6 +87,37 @@ def spent() -> dict[tuple[str, str], Spent]:
     return dict(found)
 
 
+def rates(profile: str, name: str) -> pd.Series:
+    """Operations a second of training, by pair of a recipe: what processors and their arithmetic make of the same work.
+
+    Where records of a pair were trained on different machines, each counts.
+    """
+    found = {}
+    r = recipe(name, profile)
+    for path in sorted((RECORDS / profile).glob("*.json")):
+        for pair, p in records.provenances(path.stem, profile).items():
+            if p["recipe"] == name:
+                work = sum(training(r, p["data"]["train"], "B" if who == "B" else "A")[0] for who in p["endpoints"])
+                found[pair, p["train_seconds"]] = work / p["train_seconds"]
+    return pd.Series(found)
+
+
+def floor_share() -> float:
+    """How much of the expected hours on a GPU is the least time of a step (:data:`GPU_STEP`)."""
+    by_floor = sum(steps * GPU_STEP for s in spent().values() for _, work, steps in [s.sums()] if steps * GPU_STEP > work / GPU_RATE)
+    return by_floor / 3600 / totals()[2]
+
+
+def full_scale(name: str) -> tuple[float | None, float]:
+    """Hours that a pair of B.1's setting ``name`` and its independent network take, here at the rate of the highest profile
+    there is (None without one) and expected on one GPU.
+    """
+    r, done = RECIPES[name], spent()
+    work, steps = (sum(values) for values in zip(*(training(r, OFFICIAL[r.data], branch) for branch in ("A", "B", "A"))))
+    sums = next((s.sums() for profile in ("paper", "lite") if (s := done.get((profile, name))) and s.networks), None)
+    return sums and work / (sums[1] / sums[0]) / 3600, on_gpu(work, steps) / 3600
+
+
 def _merged(part: dict[tuple, float]) -> float:
     """Seconds of measuring: of records that share passes, the one with the most parts of each pair counts."""
     total, by_pair = 0.0, defaultdict(list)
@@ -119,25 +151,21 @@ def by_recipe() -> MyST:
     columns = ["recipe", "profile", "networks", "training (h)", "measuring (h)", "operations of training (10¹⁵)", "GFLOP/s of one thread",
                "training expected on one GPU (h)"]
     return table(pd.DataFrame(rows, columns=columns), "What the records cost, in hours of one thread; what several of them share counts once; networks of the sweep "
-                 "over widths were trained while measuring. Look at the rate: small batches of small images keep every device from its peak.", "tbl-cost")
+                 "over widths were trained while measuring. Look at the rate, which "
+                 "depends on the processor as much as on the network.", "tbl-cost")
 
 
 def at_full_scale() -> MyST:
     """The settings of B.1 as printed: what a pair and its control take, here and on one GPU."""
     done, rows = spent(), []
     for name in SETTINGS:
-        r = RECIPES[name]
-        each = [training(r, OFFICIAL[r.data], branch) for branch in ("A", "B", "A")]
-        work, steps = (sum(values) for values in zip(*each))
-        reached = {profile: done[profile, name].sums() for profile in PROFILES if (profile, name) in done and profile != "smoke"}
-        best = next((sums for profile in reversed(PROFILES) if (sums := reached.get(profile)) and sums[0]), None)
-        here = work / (best[1] / best[0]) if best else None
-        shown = [profile for profile in reversed(PROFILES) if (profile, name) in done]
-        rows.append((r.title, r.section, r.epochs, prose.number(work / 1e15), _hours(here) if here else NOTHING, _hours(on_gpu(work, steps)),
-                     ", ".join(f"{profile}: {len(done[profile, name].networks)}" for profile in shown)))
+        r, (here, gpu) = RECIPES[name], full_scale(name)
+        work = sum(training(r, OFFICIAL[r.data], branch)[0] for branch in ("A", "B", "A"))
+        shown = [f"{profile}: {len(done[profile, name].networks)}" for profile in reversed(PROFILES) if (profile, name) in done]
+        rows.append((r.title, r.section, r.epochs, prose.number(work / 1e15), prose.number(here) if here else NOTHING, prose.number(gpu), ", ".join(shown)))
     columns = ["setting", "section", "epochs", "operations (10¹⁵)", "here, one thread (h)", "one GPU, expected (h)", "networks in the records"]
-    return table(pd.DataFrame(rows, columns=columns), "B.1 as printed: training two networks and an independent one. Here: at the rate that networks "
-                 "of this recipe reached in the highest profile there is. VGG-16 and ResNet-20 are where a GPU would change what this book can show.",
+    return table(pd.DataFrame(rows, columns=columns), "B.1 as printed, on all images of the official sets: training two networks and an "
+                 "independent one. Here: at the rate of the recipe in the highest profile there is; VGG-16's is that of a network a quarter as wide.",
                  "tbl-full-scale")
 
 
@@ -146,11 +174,16 @@ def _hours(seconds: float) -> str:
 
 
 def bench() -> dict:
-    """What the last `make bench` found. FileNotFoundError, saying what to do, if none is there."""
+    """What the last `make bench` found. FileNotFoundError, saying what to do, if none is there;
+    ValueError for one that was too short or of uncommitted code.
+    """
     path = RECORDS / "bench.json"
     if not path.exists():
         raise FileNotFoundError(f"there is no {path.name} in {path.parent.name}/; `make bench` makes one")
-    return json.loads(path.read_text())
+    found = json.loads(path.read_text())
+    if found["rounds"] < 3 or found["commit"].endswith("-dirty"):
+        raise ValueError("a benchmark of fewer than three rounds, or of uncommitted code, says nothing: run `make bench` again")
+    return found
 
 
 def speed() -> MyST:
@@ -161,7 +194,9 @@ def speed() -> MyST:
         for label, (low, middle, high) in network["ratio_to_plain"].items():
             fast = ", ".join(network["speedups"].get(label, ())) or NOTHING
             rows.append((f"`{name}`, two networks at once: {label} / plain", f"{middle:.2g} ({low:.2g} to {high:.2g})", fast))
-    return table(pd.DataFrame(rows, columns=["what", "times as fast", "sped up by"]),
+    for images, run in found["metric_pass"].items():
+        rows.append((f"all metrics of a pair of perceptrons over {images}, one thread", f"{run['seconds']:.2g} s", NOTHING))
+    return table(pd.DataFrame(rows, columns=["what", "times as fast, or seconds", "sped up by"]),
                  f"Training beside the loop that a reader would write first, `make bench`: medians of {found['rounds']} interleaved rounds. {machine()}", "tbl-speed")
 
 

@@ -162,6 +162,8 @@ def by_site(values: pd.Series, scale: float = 1.0, unit: str = "") -> str:
 def highest(values: pd.Series, unit: str = "") -> str:
     """"0.067 ± 0.014 (logits)": the layer of :func:`by_site` whose mean is farthest from 0."""
     groups = values.groupby(["pair", "site", "direction"]).mean().groupby("site")
+    if values.empty:  # the rule that asks says so
+        return NOTHING
     site = groups.mean().abs().idxmax()
     return f"{spread(groups.get_group(site))}{unit}" + f" ({site})" * bool(site)
 
