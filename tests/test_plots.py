@@ -104,7 +104,7 @@ def test_one_pair_without_displaced_partners_can_be_drawn(name, experiment):
     one = frame[(frame["pair"] == min(p for p in frame["pair"] if p.startswith(f"{first}/"))) & ~frame["kind"].str.contains("t=1| matched")]
     one.attrs = frame.attrs
     shown = getattr(plots, name)(one)
-    assert "1 pair)" in shown.alt and "nan" not in shown.alt
+    assert "1 pair)" in shown.alt and "nan" not in shown.alt and shown.png
 
 
 @pytest.mark.parametrize("name, experiment", ALL)

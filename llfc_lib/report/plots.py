@@ -7,6 +7,7 @@ import base64
 import io
 import textwrap
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -37,10 +38,14 @@ class Shown:
 
     def __init__(self, figure: Figure, alt: str) -> None:
         self.figure, self.alt = figure, alt
-        buffer = io.BytesIO()
         FigureCanvasAgg(figure)
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})  # the same bytes each time
-        self.png = buffer.getvalue()
+
+    @cached_property
+    def png(self) -> bytes:
+        """The figure drawn, when somebody asks for it."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})  # the same bytes each time
+        return buffer.getvalue()
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
         data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": f"<figure: {self.alt}>"}
