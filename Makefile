@@ -3,6 +3,7 @@ PROFILE ?= smoke
 CHAPTERS ?=
 PYTHON ?= python3
 PIP_FLAGS ?=
+DEVICE ?= cpu
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
@@ -40,8 +41,8 @@ test: $(STAMP) ## everything: unit and property tests, nbval, a strict build (an
 refresh: $(STAMP) ## execute the tracked pairs notebooks/NAME.ipynb again (profile smoke)
 	$(PY) book/_tools/execute.py $(CHAPTERS) --refresh
 
-runs: $(STAMP) ## train and measure everything still missing, resumable (PROFILE=... for one profile)
-	nice -n 19 $(PY) -m llfc_lib.experiments.queue run $(RUNS_PROFILE)
+runs: $(STAMP) ## train and measure everything still missing, resumable (PROFILE=... for one profile, DEVICE=cuda)
+	nice -n 19 $(PY) -m llfc_lib.experiments.queue run $(RUNS_PROFILE) --device $(DEVICE)
 
 runs-status: $(STAMP) ## what is done, running and missing, and how long it will take here
 	@$(PY) -m llfc_lib.experiments.queue status $(RUNS_PROFILE)

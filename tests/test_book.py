@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jupytext
 import nbformat
 import pytest
 
@@ -261,6 +263,54 @@ def test_a_good_chapter_is_rendered_with_its_words_and_provenance(tmp_path):
     for path in (path for path in built.rglob("*.html") if "_static" not in path.parts):
         assert not re.search(r'(src|href)="https?://|unpkg|jsdelivr', path.read_text()), path
     assert "mathjax/tex-svg-full.js" in (built / "book/index.html").read_text()
+
+
+def extension(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("change, expected", [
+    (lambda notebook: None, ""),
+    (lambda notebook: notebook["cells"].pop(), "belong to another source than page.md"),
+    (lambda notebook: notebook["cells"][1].update(source="1 + 2"), "belong to another source than page.md"),
+    (lambda notebook: notebook["metadata"].update(papermill={"exception": True}), "papermill recorded an exception"),
+])
+def test_a_chapter_of_another_source_or_a_failed_run_is_refused(tmp_path, caplog, change, expected):
+    notebook = json.loads(page("Page"))
+    (tmp_path / "page.md").write_text(jupytext.writes(nbformat.reads(page("Page"), as_version=4), fmt="md:myst"))
+    change(notebook)
+    app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda docname: tmp_path / "page.ipynb"))
+    extension("bookfix").read_chapter(app, "page", [json.dumps(notebook)])
+    assert (expected in caplog.text) if expected else not caplog.text
+
+
+def test_tips_are_in_order_and_long_tables_are_cut():
+    row = "<tr><td>1</td></tr>"
+    tips = {"b": "<p id=\"x\">B</p>", "a": "<table><caption>Words</caption><tbody>" + 30 * row + "</tbody></table>"}
+    head, _, rest = extension("pagefix").tip_script(f"selector_to_html = {json.dumps(tips)}\nonShow(instance)").partition("\n")
+    found = json.loads(head.removeprefix("selector_to_html = "))
+    assert list(found) == ["a", "b"] and rest == "onMount(instance)" and found["b"] == "<p>B</p>"
+    assert found["a"].count("<tr>") == 10 and "Words" in found["a"] and "20 more rows" in found["a"] and found["a"].count("</table>") == 1
+
+
+def test_a_run_from_uncommitted_sources_says_so(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    spec = importlib.util.spec_from_file_location("book_execute", TOOLS / "execute.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/a.md").write_text("one")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *command], check=True)
+    assert re.fullmatch("[0-9a-f]{12}", tool.commit(tmp_path))
+    (tmp_path / "notebooks/a.ipynb").write_text("outputs do not count")
+    assert not tool.commit(tmp_path).endswith("-dirty")
+    (tmp_path / "notebooks/a.md").write_text("two")
+    assert tool.commit(tmp_path).endswith("-dirty")
 
 
 EVERYTHING = """

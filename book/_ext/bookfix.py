@@ -1,14 +1,16 @@
 """What Jupyter Book 1.x does not check by itself: chapters that failed, were never run, or hold figures without words.
 
-Each finding is a Sphinx warning, so that ``-W`` stops the build. Besides, the description that a figure was displayed
+So is a chapter whose source has changed since. Each finding is a Sphinx warning, so that ``-W`` stops the build. Besides, the description that a figure was displayed
 with becomes its alternative text, the cell that papermill injects is dropped, and the run's provenance is put under the
 title.
 """
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import jupytext
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -59,6 +61,12 @@ def findings(cell: dict[str, Any]) -> list[str]:
     return found
 
 
+def is_stale(notebook: dict[str, Any], written: Path) -> bool:
+    """Whether the notebook has other cells than the source beside it, leaving aside the one that papermill injects."""
+    cells = [(cell["cell_type"], text_of(cell)) for cell in notebook["cells"] if "injected-parameters" not in tags_of(cell)]
+    return cells != [(cell.cell_type, cell.source) for cell in jupytext.read(written).cells]
+
+
 def alt_of(output: dict[str, Any]) -> str:
     return output.get("metadata", {}).get("image/png", {}).get("alt", "")
 
@@ -97,6 +105,9 @@ def read_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
             log.warning("a backtick inside the title of a backtick fence: %s", match[0].strip(), location=docname)
         return
     notebook, kept = json.loads(source[0]), []
+    written = Path(app.env.doc2path(docname)).with_suffix(".md")
+    if written.exists() and is_stale(notebook, written):
+        log.warning("its outputs belong to another source than %s: execute it again", written.name, location=docname, type="bookfix")
     if (notebook["metadata"].get("papermill") or {}).get("exception"):
         log.warning("papermill recorded an exception", location=docname)
     for number, cell in enumerate(notebook["cells"]):

@@ -15,6 +15,8 @@ from sphinx.environment import BuildEnvironment
 
 #: sphinx-tippy gives the script of a page a random name at every build.
 RANDOM_NAME = re.compile(r"(.+)\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.js")
+#: Of a table that a tip quotes, its head included.
+TIP_ROWS = 10
 #: Sphinx sets the parameters of a long signature as a list of descriptions without a term, which is none.
 PARAMETERS = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
 LINE = re.compile(r"<dd>(.*?)</dd>", re.DOTALL)
@@ -54,6 +56,14 @@ def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str,
         context["body"] = body
 
 
+def shortened(tip: str) -> str:
+    """A tip of a long table has its caption and first rows: more would not fit a window."""
+    rows = tip.split("</tr>")
+    if not tip.startswith("<table") or len(rows) <= TIP_ROWS + 1:
+        return tip
+    return "</tr>".join(rows[:TIP_ROWS]) + f"</tr></tbody></table><p>… {len(rows) - 1 - TIP_ROWS} more rows</p>"
+
+
 def tip_script(text: str) -> str:
     """The script of a page's tips, the same at every build, with mathematics typeset once a tip is in the page."""
     text = text.replace("onShow(instance)", "onMount(instance)")  # before, MathJax measures nothing
@@ -62,7 +72,7 @@ def tip_script(text: str) -> str:
     head, _, tail = text.partition("\n")  # the tips come in a random order
     if head.startswith("selector_to_html = "):
         tips = json.loads(head.removeprefix("selector_to_html = ").rstrip().rstrip(";"))
-        text = f"selector_to_html = {json.dumps(dict(sorted(tips.items())))}\n{tail}"
+        text = f"selector_to_html = {json.dumps({target: shortened(tip) for target, tip in sorted(tips.items())})}\n{tail}"
     return text
 
 

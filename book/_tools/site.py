@@ -39,6 +39,7 @@ def stage(root: Path, profile: str | None) -> Path:
         if profile and not executed:
             print(f"{tracked.stem} as it stands was not executed in profile {profile}: its tracked pair is shown")
         shutil.copy(product if executed else tracked, target / "notebooks")
+        shutil.copy(tracked.with_suffix(".md"), target / "notebooks")  # for the build to see whether they belong together
     return target
 
 

@@ -100,7 +100,7 @@ def _printed_excess() -> str:
         mean = (printed["A"] + printed["B"]) / 2
         over = [site for site, value in printed.items() if (value - mean) / mean > verdicts.RESEMBLES]
         if over:
-            words.append(f"Table {name[-1]} at {', '.join(over)}")
+            words.append(f"the paper's Table {name[-1]} at {', '.join(over)}")
     return f"The printed numbers themselves exceed this in {' and in '.join(words)}."
 
 
@@ -145,7 +145,7 @@ def rules() -> MyST:
         "called incomplete; the spread shown is that over pairs, not over α as well; a displaced partner's excess is over A's error on the "
         "same images. No verdict changed by these.",
         "- *To be stricter.* The rank correlation with a printed table is judged in each direction, with the margin that every other null has, "
-        "and against independent pairs as well. By this the profile of Table 3 lost the only *exceeds every null* that there was then, and "
+        "and against independent pairs as well. By this the profile of the paper's Table 3 lost the only *exceeds every null* that there was then, and "
         "*reproduced* became *partly*.",
         "- *To be less strict.* A printed number, which could not agree with a single pair at all, now may within the error of so many images.",
     ]
