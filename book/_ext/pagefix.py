@@ -3,12 +3,14 @@
 Hover tips come from sphinx-tippy, with its two scripts out of ``book/_static/tippy`` instead of from a CDN.
 """
 
+import gc
 import json
 import re
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import sphinx_tippy
 from sphinx.application import Sphinx
 from sphinx.domains.std import StandardDomain
 from sphinx.environment import BuildEnvironment
@@ -99,6 +101,12 @@ def finish(app: Sphinx, failed: Exception | None) -> None:
             page.write_text(mended)
 
 
+def collect_tips(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """sphinx-tippy's own, but for the library reference: it reads every page's HTML again, and those pages are long."""
+    if not pagename.startswith("book/api/"):
+        sphinx_tippy.collect_tips(app, pagename, templatename, context, doctree)
+
+
 class ReadOnce:
     """The environment as :class:`QuickNumbers` sees it: a page's tree is unpickled once, not once a reference to it."""
 
@@ -128,8 +136,12 @@ TREES: dict[str, Any] = {}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    gc.set_threshold(200_000, 50, 100)  # trees of pages are hundreds of thousands of objects that stay: looking through them costs
     app.add_domain(QuickNumbers, override=True)
     app.connect("env-updated", lambda app, env: TREES.clear())
+    for listener in [one for one in app.events.listeners["html-page-context"] if one.handler is sphinx_tippy.collect_tips]:
+        app.disconnect(listener.id)
+    app.connect("html-page-context", collect_tips, priority=450)  # sphinx-tippy's place: before MathJax
     app.connect("html-page-context", clean_page, priority=900)
     app.connect("build-finished", finish, priority=990)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
