@@ -136,7 +136,7 @@ TREES: dict[str, Any] = {}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    gc.set_threshold(200_000, 50, 100)  # trees of pages are hundreds of thousands of objects that stay: looking through them costs
+    gc.disable()  # trees of pages are hundreds of thousands of objects that stay: looking through them was a third of the time
     app.add_domain(QuickNumbers, override=True)
     app.connect("env-updated", lambda app, env: TREES.clear())
     for listener in [one for one in app.events.listeners["html-page-context"] if one.handler is sphinx_tippy.collect_tips]:
