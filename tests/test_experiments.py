@@ -148,14 +148,14 @@ def test_a_part_that_only_its_own_experiments_read_is_published_alone(finished, 
     cache = shutil.copytree(finished, empty_tree / "cache")
     monkeypatch.setenv("LLFC_CACHE", str(cache))
     publish.publish("smoke")
-    before = {path.name: path.read_bytes() for path in records.RECORDS.rglob("*.json")}
+    before = {path.name: path.read_bytes() for path in records.RECORDS.glob("*/*.json")}
     assert {"lemma.json", "decomposition.json"}.isdisjoint(before)
     for path in (cache / "units").iterdir():  # on another machine, later, where the rest is not at hand
         path.unlink()
     unit = Unit("smoke", NAME, 0, "decomposition")
     unit.run()
     assert "smoke mlp_mnist_spawn/0: decomposition" in publish.publish("smoke")
-    after = {path.name: path.read_bytes() for path in records.RECORDS.rglob("*.json")}
+    after = {path.name: path.read_bytes() for path in records.RECORDS.glob("*/*.json")}
     assert {name: after[name] for name in before} == before and set(after) == {*before, "lemma.json", "decomposition.json"}
     record = records.load("decomposition", "smoke")
     assert record.pairs[f"{NAME}/0"]["parts"] == ["decomposition"] and publish.is_published(unit) and publish.is_published(Unit("smoke", NAME, 0, "pair"))
@@ -192,7 +192,7 @@ def test_small_networks_are_shipped_with_every_pair_and_large_ones_with_the_firs
 
 def test_the_shipped_networks_are_those_that_the_records_were_measured_on():
     quoted = {(path.parent.name, pair, found["seeds"][who], found["endpoints"][who], found["data"]["sha256"])
-              for path in records.RECORDS.rglob("*.json")
+              for path in records.RECORDS.glob("*/*.json")
               for pair, found in records.load(path.stem, path.parent.name).pairs.items() for who in found["seeds"]}
     # the control of this pair was another training of the same seed, in bf16; only the later one is left
     quoted = {q for q in quoted if q[:3] != ("lite", "resnet20_cifar10_spawn/1", "2A")}
