@@ -152,7 +152,7 @@ def by_recipe() -> MyST:
                "training expected on one GPU (h)"]
     return table(pd.DataFrame(rows, columns=columns), "What the records cost, in hours of one thread; what several of them share counts once; networks of the sweep "
                  "over widths were trained while measuring. Look at the rate, which "
-                 "depends on the processor as much as on the network.", "tbl-cost")
+                 "depends on the processor, and on what else it did, as much as on the network.", "tbl-cost")
 
 
 def at_full_scale() -> MyST:
