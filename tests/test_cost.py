@@ -21,7 +21,7 @@ def written(tmp_path, monkeypatch):
     """Two records of two pairs that share passes and networks, and one of another part."""
     both = {f"{NAME}/0": provenance(["pair", "rotation t=1"], 100.0), f"{NAME}/1": provenance(["pair", "rotation t=1"], 200.0, 7200.0, 1)}
     found = {"fig10": both, "tab3": both, "lemma": {f"{NAME}/0": provenance(["decomposition"], 50.0)},
-             "train_resnet20": {f"{NAME}/0": provenance(["pair"], 60.0)}}  # fewer parts of a pass that counts already
+             "train_resnet20": {f"{NAME}/0": provenance(["pair"], 60.0, 9000.0)}}  # a pass and networks that count already
     (tmp_path / "lite").mkdir()
     for experiment, pairs in found.items():
         (tmp_path / "lite" / f"{experiment}.json").write_text(
@@ -55,7 +55,7 @@ def test_a_gpu_is_held_up_by_work_or_by_steps():
 
 def test_rates_and_full_scale(written):
     rates = cost.rates("lite", NAME)
-    assert len(rates) == 2 and rates.iloc[0] == pytest.approx(2 * rates.iloc[1])
+    assert rates.to_list() == pytest.approx([rates.iloc[0] * share for share in (1, 0.5, 0.4)])  # a pair trained twice counts twice
     here, gpu = cost.full_scale(NAME)
     (spent,) = cost.spent().values()
     seconds, work, _ = spent.sums()

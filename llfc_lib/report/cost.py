@@ -126,8 +126,7 @@ def _merged(part: dict[tuple, float]) -> float:
     for groups in by_pair.values():
         seen: set[str] = set()
         for parts, seconds in sorted(groups, key=lambda group: -len(group[0])):
-            if not parts <= seen:
-                total += seconds * len(parts - seen) / len(parts)
+            total += seconds * len(parts - seen) / len(parts)
             seen |= parts
     return total
 
