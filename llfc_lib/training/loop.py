@@ -12,8 +12,9 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -59,6 +60,14 @@ def latest_path(path: Path) -> Path:
     Source: this book.
     """
     return path.with_suffix(".latest.safetensors")
+
+
+def kept_path(path: Path, epoch: int) -> Path:
+    """Where the run that ends at ``path`` keeps its weights after ``epoch``, one of its recipe's ``kept``.
+
+    Source: this book.
+    """
+    return path.with_suffix(f".epoch{epoch}.safetensors")
 
 
 def unfinished_path(path: Path) -> Path:
@@ -211,7 +220,7 @@ def prepare(model: nn.Module, recipe: Recipe, data: Dataset, fast: Sequence[str]
 
 
 def fit(start: Checkpoint, recipe: Recipe, data: Dataset, stream: tuple[object, ...], until: int,
-        device: torch.device | str = "cpu", save=lambda checkpoint: None, title: str = "") -> Checkpoint:
+        device: torch.device | str = "cpu", save: Callable[[Checkpoint], None] = lambda checkpoint: None, title: str = "") -> Checkpoint:
     """Train from ``start`` to epoch ``until`` on draws of ``stream``; ``save`` is called after every epoch.
 
     ``start`` is not changed. Continuing a checkpoint on the stream it was trained on gives the bits of a run that
@@ -290,9 +299,16 @@ def train(recipe: Recipe, seed: int, branch: str, data: Dataset, device: torch.d
             found = Checkpoint({k: v.clone() for k, v in new_network(recipe, data, seed).state_dict().items()})
         else:
             found = train(recipe, seed, "trunk", data, device, cache)
+
+    def save(checkpoint: Checkpoint) -> None:
+        if checkpoint.epoch in recipe.kept:  # first: a run stopped in between comes by here again
+            checkpoints.write(kept_path(path, checkpoint.epoch), replace(checkpoint, optimiser={}), key)
+        checkpoints.write(latest, checkpoint, key)
+
     if found.epoch < until:
-        found = fit(found, recipe, data, (seed, branch), until, device, title=f"{recipe.name}, seed {seed}, {branch}",
-                    save=lambda checkpoint: checkpoints.write(latest, checkpoint, key))
+        if found.epoch == 0:
+            save(found)
+        found = fit(found, recipe, data, (seed, branch), until, device, save, f"{recipe.name}, seed {seed}, {branch}")
     if not path.exists():
         if branch != "trunk":
             found.optimiser = {}

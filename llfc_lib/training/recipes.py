@@ -25,7 +25,8 @@ class Recipe:
     are independent). ``matching`` is the method that brings the two networks of a pair together ("activation", "weight",
     "ste"; none where they were spawned) with its settings in ``matching_args``; networks are trained as the recipe
     ``trained_as``. ``speedups`` are the ways to compute it faster that a measurement found to pay (see
-    :func:`llfc_lib.training.loop.speedups`); they are no part of its identity. ``choices`` maps a field that the appendix leaves out to the reason for our value.
+    :func:`llfc_lib.training.loop.speedups`); they are no part of its identity. ``kept`` are the epochs after which the
+    network is kept as it is then, beside the last. ``choices`` maps a field that the appendix leaves out to the reason for our value.
 
     Source: B.1.
     """
@@ -53,11 +54,12 @@ class Recipe:
     matching_args: tuple[tuple[str, Any], ...] = ()
     base: str = ""
     speedups: tuple[str, ...] = ()
+    kept: tuple[int, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
 
     def identity(self) -> dict[str, Any]:
         """The fields that change what is learned, defaults left out: a field added later renames no old run."""
-        told = {"name", "section", "title", "choices", "speedups", "base"}
+        told = {"name", "section", "title", "choices", "speedups", "base", "kept"}
         return {f.name: getattr(self, f.name) for f in fields(self)
                 if f.name not in told and getattr(self, f.name) != f.default}
 
@@ -95,6 +97,7 @@ _VGG_CHOICES = {**_CONV_CHOICES, "model_args": "our choice: batch normalisation 
 _RESNET_CHOICES = {**_CONV_CHOICES, "model_args": "our choice: shortcuts that pad with zeros (option A), as in the authors' code; "
                    "Frankle et al. project (option B)"}
 _FAST = ("channels last", "bf16 autocast")
+KEPT = (0, 1, 2, 5, 12, 24)  # epochs after which networks with layer norm are matched and their rank is taken (B.5)
 
 RECIPES = {r.name: r for r in (
     Recipe("mlp_mnist_spawn", "B.1.1", "MLP, MNIST, spawning", "mlp", "mnist", epochs=30, batch=60,
@@ -127,7 +130,7 @@ RECIPES = {r.name: r for r in (
     Recipe("resnet20x32_cifar10_perm", "B.1.2", "ResNet-20 (32x, LayerNorm), CIFAR-10, permutation", "resnet20_ln",
            "cifar10", epochs=250, batch=100, optimiser="sgd", lr=0.1, model_args=(("width", 512),), momentum=0.9,
            weight_decay=5e-4, schedule="cosine", warmup=1, augment=("resized crop", "flip", "rotate"),
-           normalise="ImageNet mean and std", init="lecun normal",
+           normalise="ImageNet mean and std", init="lecun normal", speedups=(*_FAST, "compiled"), kept=KEPT,
            choices={name: AINSWORTH for name in ("epochs", "batch", "normalise", "init")}),
 )}
 
@@ -136,6 +139,20 @@ SPAWN_AT = {f"resnet20_cifar10_spawn_at{k}": k for k in (0, 1, 2, 3, 5, 10)}
 RECIPES |= {name: replace(
     RECIPES["resnet20_cifar10_spawn"], name=name, spawn_epoch=k, title=f"ResNet-20, CIFAR-10, spawning after epoch {k}",
     choices={**_RESNET_CHOICES, "spawn_epoch": "our variant: the appendix gives 5"}) for name, k in SPAWN_AT.items()}
+
+#: The layer-norm ResNet-20 of other widths, in units of He's 16 channels; the appendix has 32. Name to that factor.
+LAYER_NORM = {f"resnet20x{m:g}_cifar10_perm": m for m in (0.25, 0.5, 1, 2, 4)}
+RECIPES |= {name: replace(
+    RECIPES["resnet20x32_cifar10_perm"], name=name, title=f"ResNet-20 ({m:g}x, LayerNorm), CIFAR-10, permutation",
+    model_args=(("width", int(16 * m)),), choices={**RECIPES["resnet20x32_cifar10_perm"].choices, "model_args": f"our variant: {m:g}x; 32x in the appendix"})
+    for name, m in LAYER_NORM.items()}
+#: The appendix' warm-up of one epoch and weight decay of 5e-4 are those of the paper of Ainsworth et al.; their code has others.
+LAYER_NORM_BY_CODE = "resnet20x0.5_cifar10_perm_code"
+RECIPES[LAYER_NORM_BY_CODE] = replace(
+    RECIPES["resnet20x0.5_cifar10_perm"], name=LAYER_NORM_BY_CODE, warmup=5, weight_decay=1e-4,
+    title="ResNet-20 (0.5x, LayerNorm), CIFAR-10, permutation, warm-up and weight decay of the code",
+    choices={**RECIPES["resnet20x0.5_cifar10_perm"].choices, **{key: "our variant: as the code of Ainsworth et al. (samuela/git-re-basin); "
+             "the appendix gives 1 epoch and 5e-4" for key in ("warmup", "weight_decay")}})
 
 #: How B.1.2 brings independent networks together; every method is a setting of its own. Name to (recipe, method).
 MATCHED = {f"{base}_{method}": (base, method) for base in ("mlp_mnist_perm", "mlp_cifar10_perm")
@@ -203,8 +220,11 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
         **{name: _SPAWN_AT_SCALE for name in SPAWN_AT},
         "mlp_mnist_perm": {"epochs": 10},
         "mlp_cifar10_perm": {"epochs": 10},
+        # the cosine falls to 0 within the 24 epochs; the warm-up stays as long as it is
+        **{name: {"epochs": KEPT[-1]} for name in (*LAYER_NORM, LAYER_NORM_BY_CODE)},
     },
     "paper": {
+        "resnet20x32_cifar10_perm": {},
         "mlp_mnist_perm": {},
         **{name: {} for name in WIDTHS},
         "mlp_cifar10_perm": {},
