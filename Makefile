@@ -4,11 +4,13 @@ CHAPTERS ?=
 PYTHON ?= python3
 PIP_FLAGS ?=
 DEVICE ?= cpu
+RECIPES ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 # `make runs` without a profile works through all of them
 RUNS_PROFILE := $(if $(filter command line environment,$(origin PROFILE)),--profile $(PROFILE),)
+RUNS_RECIPES := $(if $(strip $(RECIPES)),--recipes $(RECIPES),)
 .DEFAULT_GOAL := help
 .PHONY: help setup book site pdf test refresh runs runs-status publish bench clean
 
@@ -41,11 +43,11 @@ test: $(STAMP) ## everything: unit and property tests, nbval, a strict build (an
 refresh: $(STAMP) ## execute the tracked pairs notebooks/NAME.ipynb again (profile smoke)
 	$(PY) book/_tools/execute.py $(CHAPTERS) --refresh
 
-runs: $(STAMP) ## train and measure everything still missing, resumable (PROFILE=... for one profile, DEVICE=cuda)
-	nice -n 19 $(PY) -m llfc_lib.experiments.queue run $(RUNS_PROFILE) --device $(DEVICE)
+runs: $(STAMP) ## train and measure everything still missing, resumable (PROFILE=..., RECIPES="a b", DEVICE=cuda)
+	nice -n 19 $(PY) -m llfc_lib.experiments.queue run $(RUNS_PROFILE) $(RUNS_RECIPES) --device $(DEVICE)
 
-runs-status: $(STAMP) ## what is done, running and missing, and how long it will take here
-	@$(PY) -m llfc_lib.experiments.queue status $(RUNS_PROFILE)
+runs-status: $(STAMP) ## what is done, running and missing, and how long it will take here (RECIPES="a b")
+	@$(PY) -m llfc_lib.experiments.queue status $(RUNS_PROFILE) $(RUNS_RECIPES)
 
 publish: $(STAMP) ## take finished records and networks into book/
 	$(PY) -m llfc_lib.experiments.queue publish $(RUNS_PROFILE)

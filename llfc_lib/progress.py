@@ -1,14 +1,18 @@
-"""Long work says where it is: a bar on a terminal, lines in the file that ``$LLFC_PROGRESS`` names.
+"""Long work says where it is: a bar on a terminal, lines in the file that ``$LLFC_PROGRESS`` names, and to whoever
+listens in the process.
 
 Source: this book.
 """
 
 import os
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
 MINIMUM_SECONDS = 5.0  # between two lines
+#: Called with every line. Empty in a notebook and wherever else nobody asked for lines.
+listeners: list[Callable[[str], None]] = []
 
 
 class Progress:
@@ -26,11 +30,15 @@ class Progress:
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update()
         path, now = os.environ.get("LLFC_PROGRESS"), time.monotonic()
-        if path and (now - self.last >= MINIMUM_SECONDS or self.done == self.total):
+        if (path or listeners) and (now - self.last >= MINIMUM_SECONDS or self.done == self.total):
             self.last = now
             left = (now - self.start) / (self.done - self.first) * (self.total - self.done)
-            with open(path, "a") as file:
-                file.write(f"{self.title}: {self.done} of {self.total}, {text}, {left:.0f} s left\n")
+            line = f"{self.title}: {self.done} of {self.total}, {text}, {left:.0f} s left"
+            if path:
+                with open(path, "a") as file:
+                    file.write(line + "\n")
+            for listen in listeners:
+                listen(line)
 
     def __enter__(self) -> "Progress":
         return self

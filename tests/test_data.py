@@ -1,10 +1,18 @@
 """Data sets: what is loaded, how it is normalised, and what happens when it is not there."""
 
+import io
+import re
+import urllib.error
+import urllib.request
+import zipfile
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from llfc_lib import data
+from llfc_lib.data.tiny_imagenet import ROOT, URL, read_tiny_imagenet
 
 
 def write_archive(path, labels_from=0, n=30, **change):
@@ -84,7 +92,21 @@ def test_truncated_archive_is_named(tmp_path):
         data.load("mnist", tmp_path)
 
 
-def test_neither_archive_nor_network_says_what_to_do(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", sorted(set(data.SETS) - {"digits"}))
+def test_neither_archive_nor_network_says_what_to_do(name, tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(request, *_args, **_kwargs):  # the one door through which torchvision goes to the network
+        asked.append(request.full_url)
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(FileNotFoundError, match=rf"(?s){name}\.npz.*could not be downloaded.*LLFC_DATA.*smoke"):
+        data.load(name, tmp_path)
+    assert asked
+
+
+def test_what_the_network_said_is_in_the_message(tmp_path, monkeypatch):
     from llfc_lib.data.torchvision import torchvision
 
     def refuse(*_args, **_kwargs):
@@ -109,3 +131,96 @@ def test_download_through_torchvision(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision().datasets, "MNIST", Fake)
     mnist = data.load("mnist", tmp_path)
     assert len(mnist.y_train) == 5 and mnist.y_test.tolist() == [1, 2, 3] and "torchvision" in mnist.source
+
+
+# -- Tiny-ImageNet -----------------------------------------------------------------------------------------------------
+
+
+def jpeg(number, grey=False):
+    """A JPEG of one colour, by number, which compression leaves as it is to a unit or two; or a grey one."""
+    colour = 10 * number if grey else (10 * number, 255 - 10 * number, 5 * number)
+    file = io.BytesIO()
+    Image.new("L" if grey else "RGB", (64, 64), colour).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def write_zip(path, wnids=("n20", "n03", "n10")):
+    """The official zip's layout: classes in no order, each with images 2, 0 and 10 (grey); four for validation."""
+    with zipfile.ZipFile(path, "w") as files:
+        files.writestr(f"{ROOT}/wnids.txt", "".join(f"{wnid}\n" for wnid in wnids))
+        for c, wnid in enumerate(wnids):
+            files.writestr(f"{ROOT}/train/{wnid}/{wnid}_boxes.txt", f"{wnid}_0.JPEG\t0\t62\t0\t62\n")
+            for i, number in enumerate((2, 0, 10)):
+                image = jpeg(3 * c + i, grey=number == 10)
+                files.writestr(f"{ROOT}/train/{wnid}/images/{wnid}_{number}.JPEG", image)
+        lines = []
+        for i, number in enumerate((11, 10, 9, 0)):
+            files.writestr(f"{ROOT}/val/images/val_{number}.JPEG", jpeg(number))
+            lines.append(f"val_{number}.JPEG\t{wnids[i % len(wnids)]}\t0\t32\t44\t62\n")
+        files.writestr(f"{ROOT}/val/val_annotations.txt", "".join(lines))
+        files.writestr(f"{ROOT}/test/images/test_0.JPEG", jpeg(0))
+
+
+def test_tiny_imagenet_is_read_by_class_and_number(tmp_path):
+    write_zip(tmp_path / "tiny.zip")
+    arrays = read_tiny_imagenet(tmp_path / "tiny.zip", classes=2)  # n03 and n10, second and third in the zip
+    assert {key: value.dtype for key, value in arrays.items()} == dict.fromkeys(data.KEYS, np.dtype("uint8"))
+    assert arrays["x_train"].shape == (6, 64, 64, 3) and arrays["x_test"].shape == (2, 64, 64, 3)
+    assert arrays["y_train"].tolist() == [0, 0, 0, 1, 1, 1]
+    red = arrays["x_train"][:, 32, 32, 0].astype(int)  # images 0, 2 and 10 of either class
+    assert np.abs(red - 10 * np.array([4, 3, 5, 7, 6, 8])).max() <= 2
+    grey, coloured = arrays["x_train"][[2, 5]], arrays["x_train"][[0, 1, 3, 4]]
+    assert (grey == grey[..., :1]).all() and not (coloured[..., 0] == coloured[..., 1]).any()
+    # validation images 9 (n10) and 10 (n03); 0 and 11 show n20
+    assert arrays["y_test"].tolist() == [1, 0]
+    assert np.abs(arrays["x_test"][:, 0, 0, 0].astype(int) - [90, 100]).max() <= 2
+    with pytest.raises(ValueError, match="lists 3 classes, fewer than 4"):
+        read_tiny_imagenet(tmp_path / "tiny.zip", classes=4)
+
+
+def test_tiny_imagenet_is_downloaded_once_and_loaded(tmp_path, monkeypatch):
+    from llfc_lib.data.torchvision import torchvision
+
+    def download(url, root, filename=None, md5=None):
+        assert url == URL and re.fullmatch("[0-9a-f]{32}", md5)
+        write_zip(tmp_path / "tiny-imagenet-200.zip", [f"n{i:02d}" for i in range(60)])
+
+    monkeypatch.setattr(torchvision().datasets.utils, "download_url", download)
+    tiny = data.load("tiny_imagenet_50", tmp_path)
+    assert tiny.x_train.shape == (150, 3, 64, 64) and tiny.classes == 50 and tiny.y_train.max() == 49
+    assert "150 train / 4 test images" in tiny.source and "first 50 of its 200 classes" in tiny.source
+
+
+def test_a_zip_of_another_layout_is_told(tmp_path, monkeypatch):
+    from llfc_lib.data.torchvision import torchvision
+
+    with zipfile.ZipFile(tmp_path / "tiny-imagenet-200.zip", "w") as files:
+        files.writestr("words.txt", "none")
+    monkeypatch.setattr(torchvision().datasets.utils, "download_url", lambda *_args, **_kwargs: None)
+    with pytest.raises(FileNotFoundError, match="(?s)wnids.txt.*LLFC_DATA"):
+        data.load("tiny_imagenet_50", tmp_path)
+
+
+def test_tiny_imagenet_comes_from_its_archive(tmp_path):
+    colour = np.random.default_rng(1).integers(0, 256, (50, 64, 64, 3), np.uint8)
+    labels = np.arange(50, dtype=np.uint8)
+    write_archive(tmp_path / "tiny_imagenet_50.npz", x_train=colour, x_test=colour, y_train=labels, y_test=labels)
+    tiny = data.load("tiny_imagenet_50", tmp_path)
+    assert tiny.source == "a toy set" and tiny.image_shape == (3, 64, 64) and tiny.classes == 50
+    assert tiny.mean == data.SETS["tiny_imagenet_50"].mean and len(tiny.mean) == len(tiny.std) == 3
+    shifted = labels + np.uint8(1)
+    write_archive(tmp_path / "tiny_imagenet_50.npz", x_train=colour, x_test=colour, y_train=shifted, y_test=labels)
+    with pytest.raises(ValueError, match="train labels run from 1 to 50, outside 0..49"):
+        data.load("tiny_imagenet_50", tmp_path)
+
+
+def test_an_entry_is_all_that_a_new_set_needs(tmp_path, monkeypatch):
+    images, labels = np.full((4, 5, 5), 51, np.uint8), np.array([0, 1, 2, 0], np.uint8)
+    arrays = dict(zip(data.KEYS, (images, labels, images, labels), strict=True))
+    entry = data.Entry(3, (0.2,), (0.5,), lambda folder: (arrays, f"made in {folder.name}"))
+    monkeypatch.setitem(data.SETS, "toy", entry)
+    toy = data.load("toy", tmp_path)
+    assert toy.source == f"made in {tmp_path.name}" and toy.classes == 3 and toy.image_shape == (1, 5, 5)
+    assert toy.normalise(toy.x_train).abs().max() < 1e-6
+    raw = toy.normalised("pixels in [0, 1]")
+    assert (raw.mean, raw.std) == ((0.0,), (1.0,)) and raw.normalised(data.NORMALISATIONS[0]).mean == (0.2,)

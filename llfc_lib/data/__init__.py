@@ -1,21 +1,24 @@
 """Data sets, whole in memory: images as uint8 on the device, a batch is an index draw.
 
 ``load(name)`` looks for ``<data folder>/<name>.npz`` first, then asks torchvision to download.
-``digits`` comes with scikit-learn and needs neither.
+``digits`` comes with scikit-learn and needs neither. To add a data set is one entry in :data:`SETS`.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from llfc_lib.data.tiny_imagenet import download_tiny_imagenet
 from llfc_lib.places import data_dir
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+Arrays = dict[str, np.ndarray]  # by these keys
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Dataset:
         channels = self.x_train.shape[1]
         if how == "ImageNet mean and std" and channels != 3:
             raise ValueError(f"{how} needs three channels, {self.name} has {channels}")
-        mean, std = {NORMALISATIONS[0]: NORMALISATION.get(self.name, (self.mean, self.std)),
+        own = SETS.get(self.name, self)
+        mean, std = {NORMALISATIONS[0]: (own.mean, own.std),
                      NORMALISATIONS[1]: ((0.0,) * channels, (1.0,) * channels),
                      NORMALISATIONS[2]: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}[how]
         return replace(self, mean=mean, std=std, normalisation=how)
@@ -102,14 +106,7 @@ class Loader:
             yield self.data.normalise(x[rows], self.dtype), y[rows]
 
 
-# Normalisation constants of the authors' loaders (zzp1012/LLFC, src/data); for digits our own, measured on its training split.
-NORMALISATION = {
-    "digits": ((0.3054,), (0.3759,)),
-    "mnist": ((0.1307,), (0.3081,)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-}
 NORMALISATIONS = ("per-channel mean and std", "pixels in [0, 1]", "ImageNet mean and std")
-CLASSES = {"digits": 10, "mnist": 10, "cifar10": 10}
 
 
 def load(name: str, folder: Path | None = None, normalise: str = NORMALISATIONS[0]) -> Dataset:
@@ -118,13 +115,14 @@ def load(name: str, folder: Path | None = None, normalise: str = NORMALISATIONS[
     Raises ValueError for an unknown name, an empty set, labels out of range or an archive of another
     form, FileNotFoundError (saying what to do) where there is neither an archive nor a network.
 
-    Source: B.1; MNIST is by LeCun et al. (1998), CIFAR-10 by Krizhevsky (2009), the digits are scikit-learn's.
+    Source: B.1; MNIST is by LeCun et al. (1998), CIFAR-10 by Krizhevsky (2009), Tiny-ImageNet by Li, Karpathy and
+    Johnson, the digits are scikit-learn's.
     """
-    if name not in NORMALISATION:
-        raise ValueError(f"unknown data set {name!r}; choose one of {sorted(NORMALISATION)}")
+    if name not in SETS:
+        raise ValueError(f"unknown data set {name!r}; choose one of {sorted(SETS)}")
     archive = (folder or data_dir()) / f"{name}.npz"
-    if name == "digits":
-        arrays, source = _digits()
+    if SETS[name].embedded:
+        arrays, source = SETS[name].fetch(archive.parent)
     elif archive.exists():
         arrays, source = _read_archive(archive)
     else:
@@ -132,7 +130,8 @@ def load(name: str, folder: Path | None = None, normalise: str = NORMALISATIONS[
     return _dataset(name, arrays, source).normalised(normalise)
 
 
-def _dataset(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
+def _dataset(name: str, arrays: Arrays, source: str) -> Dataset:
+    entry = SETS[name]
     digest = hashlib.sha256()
     for key in KEYS:
         digest.update(np.ascontiguousarray(arrays[key]).tobytes())
@@ -141,20 +140,16 @@ def _dataset(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
         x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
         if len(x) == 0 or len(x) != len(y):
             raise ValueError(f"{name}: the {split} split has {len(x)} images and {len(y)} labels")
-        if y.min() < 0 or y.max() >= CLASSES[name]:
-            raise ValueError(
-                f"{name}: {split} labels run from {y.min()} to {y.max()}, outside 0..{CLASSES[name] - 1}"
-            )
+        if y.min() < 0 or y.max() >= entry.classes:
+            raise ValueError(f"{name}: {split} labels run from {y.min()} to {y.max()}, outside 0..{entry.classes - 1}")
         x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
         tensors[f"x_{split}"] = torch.from_numpy(np.ascontiguousarray(x))
         tensors[f"y_{split}"] = torch.from_numpy(y.astype(np.int64))
-    mean, std = NORMALISATION[name]
-    scale = 16.0 if name == "digits" else 255.0
-    return Dataset(name, **tensors, classes=CLASSES[name], source=source, sha256=digest.hexdigest(),
-                   mean=mean, std=std, scale=scale)
+    return Dataset(name, **tensors, classes=entry.classes, source=source, sha256=digest.hexdigest(),
+                   mean=entry.mean, std=entry.std, scale=entry.scale)
 
 
-def _digits() -> tuple[dict[str, np.ndarray], str]:
+def _digits(_folder: Path) -> tuple[Arrays, str]:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -165,7 +160,7 @@ def _digits() -> tuple[dict[str, np.ndarray], str]:
     return arrays, "scikit-learn's digits (8 x 8 pixels), mixed once and split into 1,297 train / 500 test images"
 
 
-def _read_archive(path: Path) -> tuple[dict[str, np.ndarray], str]:
+def _read_archive(path: Path) -> tuple[Arrays, str]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in KEYS}, str(archive["source"])
@@ -175,19 +170,53 @@ def _read_archive(path: Path) -> tuple[dict[str, np.ndarray], str]:
         ) from error
 
 
-def _download(name: str, archive: Path) -> tuple[dict[str, np.ndarray], str]:
-    from llfc_lib.data.torchvision import torchvision
-
-    sets = torchvision().datasets
-    kind: Callable = {"mnist": sets.MNIST, "cifar10": sets.CIFAR10}[name]
+def _download(name: str, archive: Path) -> tuple[Arrays, str]:
     try:
-        train, test = (kind(str(archive.parent), train=t, download=True) for t in (True, False))
+        return SETS[name].fetch(archive.parent)
     except Exception as error:  # torchvision raises what the network gave it: URLError, RuntimeError, OSError ...
         raise FileNotFoundError(
             f"{name} is not at {archive} and could not be downloaded ({error}). Either connect to the network, or put "
             f"an archive there with the arrays {', '.join(KEYS)} (uint8) and a sentence `source`, or set LLFC_DATA to "
             f"the folder that has it; profile 'smoke' needs no data at all"
         ) from error
+
+
+def _from_torchvision(kind: str, folder: Path) -> tuple[Arrays, str]:
+    """Both splits of torchvision's data set ``kind``, the name of its class."""
+    from llfc_lib.data.torchvision import torchvision
+
+    official = getattr(torchvision().datasets, kind)
+    train, test = (official(str(folder), train=t, download=True) for t in (True, False))
     arrays = {f"{part}_{split}": np.asarray(value).astype(np.uint8)
               for split, s in (("train", train), ("test", test)) for part, value in (("x", s.data), ("y", s.targets))}
-    return arrays, f"{name}, official {len(train):,} train / {len(test):,} test images, downloaded through torchvision"
+    return arrays, (f"{kind.lower()}, official {len(train):,} train / {len(test):,} test images, "
+                    f"downloaded through torchvision")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What there is to know of a data set before it is loaded.
+
+    ``fetch`` takes the data folder and gives the four arrays (uint8, images N x H x W or N x H x W x C) and a sentence
+    on their source; it may raise anything where there is no network. ``embedded``: an installed package has the set,
+    so that neither an archive nor a network is asked. The other fields are those of :class:`Dataset`.
+
+    Source: this book.
+    """
+
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fetch: Callable[[Path], tuple[Arrays, str]]
+    scale: float = 255.0
+    embedded: bool = False
+
+
+# Means and standard deviations of the authors' loaders (zzp1012/LLFC, src/data), which have neither digits nor
+# Tiny-ImageNet: for those our own, measured over all pixels of a channel in the training split (of our 50 classes).
+SETS: dict[str, Entry] = {
+    "digits": Entry(10, (0.3054,), (0.3759,), _digits, scale=16.0, embedded=True),
+    "mnist": Entry(10, (0.1307,), (0.3081,), partial(_from_torchvision, "MNIST")),
+    "cifar10": Entry(10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), partial(_from_torchvision, "CIFAR10")),
+    "tiny_imagenet_50": Entry(50, (0.4698, 0.4507, 0.3799), (0.2625, 0.2491, 0.2612), download_tiny_imagenet),
+}

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llfc_lib.experiments.joint import QUANTILES
+from llfc_lib.experiments.pairs import IN_ONE_PASS
 from llfc_lib.metrics.rows import Row
 from llfc_lib.metrics.spectra import SHARES
 from llfc_lib.theory.decomposition import PARTS, SOURCES
-from llfc_lib.training.recipes import MATCHED, MATCHED_SPAWNED, SPAWN_AT, WIDTHS
+from llfc_lib.training.recipes import MATCHED, MATCHED_LAYER_NORM, MATCHED_SPAWNED, SPAWN_AT, WIDTHS
 
 LLFC = {"1-cos_alpha", "1-cos_AB", "1-coef_alpha", "cos_ratio", "set_1-cos_alpha", "set_c", "zero_features"}
 STITCHED = {"stitched_error", "error", "dist_transfer"}
@@ -25,6 +26,9 @@ _OVER = {f"{prefix}{quantity}" for prefix in ("", "factor ") for quantity in ("o
 _FACTORS = ("residual", "factor_weights", "factor_features", "factor_weights_after_first")
 JOINT = {*_FACTORS, *(f"{f}_share" for f in _FACTORS), "swaps_tried", "swaps", "converged", "loss_half_way", "tiny_error"} | _OVER
 
+CLOSE = {"rho", "distance", "rho_standard_error", "t", "no_partner", "partner_error", "middle_error"}
+RANKS = {"loss_barrier_chord_on_training", "error_barrier_chord_on_training", "loss_barrier_chord", "error_barrier_chord", "dist_transfer",
+         "cos_ratio", "stable_rank_W", "stable_rank_share_W", "error", "matched_cosine"}
 
 DECOMPOSED = {"e_over_m", "e_over_d", "turned_over_d", "c", "identity_error", "bound", "flips", "active", "flipped", "passed", "moved", "fresh", "aligned",
               *(f"{what}_{part}" for what in ("share", "turned") for part in PARTS), *(f"origin_{source}" for source in SOURCES)}
@@ -38,7 +42,7 @@ def _spectrum(*what: str) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Experiment:
-    """``quantities`` are the rows it keeps; ``recipes`` those whose pairs enter it."""
+    """``quantities`` are the rows it keeps; ``recipes`` those whose pairs enter it; ``edition`` of the book that shows it first."""
 
     name: str
     section: str
@@ -47,6 +51,7 @@ class Experiment:
     quantities: frozenset[str]
     half_way: bool = False  # of what depends on alpha, only 0.5 and the ends
     parts: tuple[str, ...] = ()  # of a pair's measurement that its rows come from, where not from all
+    edition: int = 1
 
     def reads(self, parts: Iterable[str]) -> set[str]:
         """Those of a pair's ``parts`` that its rows come from."""
@@ -65,6 +70,9 @@ _VGG, _RESNET = ("vgg16_cifar10_spawn",), ("resnet20_cifar10_spawn",)
 _MNIST, _CIFAR = ([f"{base}_{method}" for method in ("activation", "weight", "ste")] for base in ("mlp_mnist_perm", "mlp_cifar10_perm"))
 
 _PAIRS = (*_SPAWNED_MLP, *_VGG, *_RESNET, *SPAWN_AT, *MATCHED, *MATCHED_SPAWNED)  # all whose two networks are kept
+
+_LAYER_NORM, _RESNET50 = tuple(MATCHED_LAYER_NORM), ("resnet50_tinyimagenet_spawn",)
+_EVERY = (*_PAIRS, *_LAYER_NORM, *_RESNET50)
 
 EXPERIMENTS = {e.name: e for e in (
     Experiment("lemma", "A.1", "Lemma 1 on trained pairs", _PAIRS, frozenset(LEMMA), parts=("decomposition",)),
@@ -106,13 +114,41 @@ EXPERIMENTS = {e.name: e for e in (
                frozenset({"dist_transfer", "dist_weights", "dist_com"})),
     Experiment("widths", "B.5", "When do permutations fail? Width, epoch and rank", tuple(WIDTHS),
                frozenset({"loss_barrier_chord_on_training", "error_barrier_chord_on_training", "loss_barrier_chord", "error_barrier_chord",
-                          "dist_transfer", "cos_ratio", "stable_rank_share_W", "error", "matched_cosine"})),
+                          "dist_transfer", "cos_ratio", "stable_rank_share_W", "error", "matched_cosine"}), parts=("sweep",)),
     Experiment("fig20", "B.5", "Singular values of weights (Figure 20, MLPs)", (_CIFAR[1], _MNIST[1]), _spectrum("W", "W_living"),
                parts=("spectra",)),
     Experiment("fig21", "B.5", "Singular values of post-activations (Figure 21)", (_CIFAR[1], _MNIST[1]), _spectrum("H", "Hc", "Hc_living") | {"living_units"},
                parts=("spectra",)),
     Experiment("joint", "B.5", "Matching against the joint minimum of commutativity", (_MNIST[1], _CIFAR[1]), frozenset(JOINT), parts=("joint",)),
     Experiment("tab3", "B.4", "Stitched ResNet-20 (Table 3)", _RESNET, frozenset(STITCHED)),
+    # what a number is held against, of all pairs
+    Experiment("closeness", "B.2", "The residual half-way beside partners at equal distance", _EVERY, frozenset(CLOSE), parts=("closeness",), edition=2),
+    Experiment("connected", "B.1", "Barriers and stitched excess with their intervals over images", _EVERY, IN_ONE_PASS["connected"][1],
+               parts=("connected",), edition=2),
+    Experiment("coherence", "B.3", "Coherence and alignment of the two differences that commute", _EVERY, IN_ONE_PASS["coherence"][1],
+               parts=("coherence",), edition=2),
+    Experiment("weights", "B.5", "Singular values of weights (Figure 20, convolutional nets)", (*_VGG, *_RESNET, *_LAYER_NORM, *_RESNET50),
+               _spectrum("W"), parts=("weights",), edition=2),
+    # ResNet-20 with layer norm, matched
+    Experiment("train_ln", "B.1", "Training curves of ResNet-20 with layer norm", _LAYER_NORM, frozenset(CURVES), edition=2),
+    Experiment("lmc_ln", "B.1", "Error and loss between ResNet-20 with layer norm, before and after matching", _LAYER_NORM,
+               frozenset(CONNECTED | ON_TRAINING | FOUND), edition=2),
+    Experiment("fig15", "B.2", "LLFC of ResNet-20 with layer norm, weight matching (Figure 15)", _LAYER_NORM, frozenset(LLFC), edition=2),
+    Experiment("com_ln", "B.3", "Commutativity of ResNet-20 with layer norm (Figure 19, weight matching)", _LAYER_NORM,
+               frozenset(COMMUTATIVITY | {"dist_transfer", "dist_weights"}), edition=2),
+    Experiment("stitch_ln", "B.4", "Stitched ResNet-20 with layer norm", _LAYER_NORM, frozenset({"stitched_error", "error"}), edition=2),
+    Experiment("split_ln", "A.2", "Where LLFC breaks in ResNet-20 with layer norm, and Lemma 1", _LAYER_NORM, frozenset(DECOMPOSED | LEMMA),
+               parts=("decomposition",), edition=2),
+    Experiment("fig22", "B.5", "Rank and matchability over width and epoch, ResNet-20 with layer norm (Figure 22)", _LAYER_NORM,
+               frozenset(RANKS), parts=("sweep",), edition=2),
+    # ResNet-50 on Tiny-ImageNet
+    Experiment("train_resnet50", "B.1", "Training curves of ResNet-50", _RESNET50, frozenset(CURVES), edition=2),
+    Experiment("lmc_resnet50", "B.1", "Error and loss between two ResNet-50", _RESNET50, frozenset(CONNECTED), edition=2),
+    Experiment("fig11", "B.2", "LLFC of the spawned ResNet-50 on Tiny-ImageNet (Figure 11)", _RESNET50, frozenset(LLFC), edition=2),
+    Experiment("com_resnet50", "B.3", "Commutativity of the spawned ResNet-50", _RESNET50, frozenset(COMMUTATIVITY), edition=2),
+    Experiment("stitch_resnet50", "B.4", "Stitched ResNet-50", _RESNET50, frozenset(STITCHED), edition=2),
+    Experiment("split_resnet50", "A.2", "Where LLFC breaks in ResNet-50, and Lemma 1", _RESNET50, frozenset(DECOMPOSED | LEMMA),
+               parts=("decomposition",), edition=2),
 )}
 
 

@@ -67,9 +67,10 @@ def find(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: D
     x, _ = next(iter(data.loader("test", CHECKED_ON, dtype)))
     sym = symmetry(a, x)
     check_symmetry(b, sym, x)
-    loader, settings = data.loader("train", pairs.plan_of(name, profile).batch, dtype), dict(r.matching_args)
+    plan, settings = pairs.plan_of(name, profile), dict(r.matching_args)
+    loader = data.loader("train", plan.batch, dtype, plan.train_first)
     state_a, state_b = a.state_dict(), b.state_dict()
-    images = pairs.calibration(data, recipe(name, profile), pairs.plan_of(name, profile).calibration)
+    images = pairs.calibration(data, recipe(name, profile), plan.calibration)
     images = None if images is None else [x.to(dtype) for x in images]
     rows: list[Row] = []
 

@@ -10,7 +10,7 @@ last beside the first.
 Source: this book.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,15 +21,17 @@ from torch import Tensor, nn
 
 from llfc_lib.data import Dataset, load
 from llfc_lib.data.augment import Augmenter, augmenter_for
-from llfc_lib.metrics import (LLFC, Barrier, Commutativity, Row, SameWeights, Stitching, Transfer, WeakAdditivity,
-                              displacement_null, measure)
+from llfc_lib.matching import UnsupportedOperation, symmetry
+from llfc_lib.metrics import (LLFC, Barrier, Coherence, Commutativity, Connected, Row, SameWeights, StitchedExcess, Stitching, Transfer,
+                              WeakAdditivity, closeness, displacement_null, measure)
 from llfc_lib.metrics.measure import Metric
 from llfc_lib.places import ENDPOINTS
 from llfc_lib.streams import generator
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint
-from llfc_lib.training.loop import new_network, run_key, train
-from llfc_lib.training.recipes import MATCHED, MATCHED_SPAWNED, SPAWN_AT, WIDTHS, Recipe, recipe
+from llfc_lib.training.loop import kept_path, new_network, run_key, run_path, train
+from llfc_lib.training.recipes import (BY_PERMUTATION, MATCHED, MATCHED_LAYER_NORM, MATCHED_SPAWNED, PAIRS, SPAWN_AT, WIDTHS, Recipe,
+                                       recipe)
 
 ALPHAS = (0.25, 0.5, 0.75)
 FULL_GRID = tuple(np.linspace(0, 1, 21).round(2).tolist())
@@ -37,6 +39,9 @@ COARSE_GRID = (0.0, *ALPHAS, 1.0)
 TRAINING_GRID = tuple(k / 8 for k in range(9))  # the training set is six times the test set
 DISPLACEMENTS = tuple((kind, matched) for matched in (False, True) for kind in ("rotation", "entries", "gaussian"))
 MATCHED_PAIRS = 3  # of each recipe; fewer in smoke
+CLOSENESS_IMAGES = 2000  # of the test set for perceptrons: rho is then known to half a percent
+#: Parts on what a number is held against; the last two are measured in one pass where both are due.
+REFERENCES = ("closeness", "connected", "coherence")
 DISPLACED = {f"{kind} {'matched' if matched else 't=1'}": (kind, matched) for kind, matched in DISPLACEMENTS}
 
 
@@ -48,21 +53,31 @@ class Plan:
     measured on the ``first`` test images.
     ``batch`` images at a time: all features of five networks are in memory at once (3 GB for 250 images of ResNet-20).
     ``calibration`` is the number of training images on which running statistics are recomputed (0: there are none).
+    ``train_first`` is how many training images matched networks are compared on (None: all), ``connected_grid`` the alphas
+    at which a barrier with its interval is looked for.
     """
 
-    parts: tuple[str, ...] = ("pair", *DISPLACED, "decomposition")
+    parts: tuple[str, ...] = ("pair", *DISPLACED, "decomposition", *REFERENCES)
     pair_first: int | None = None
     draws: int = 10
     first: int | None = None
     calibration: int = 0
     batch: int = 1000
     control: bool = True
+    train_first: int | None = None
+    connected_grid: tuple[float, ...] = FULL_GRID
 
     def told(self) -> dict[str, Any]:
-        """What the numbers depend on, for a record and a key: not the parts, and not how many images are in memory at once."""
-        return {key: value for key, value in asdict(self).items() if key not in ("parts", "batch")}
+        """What the numbers depend on, for a record and a key: not the parts, and not how many images are in memory at once.
+
+        What came later is left out where it is the default: units measured before keep their keys.
+        """
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+                if key not in ("parts", "batch") and (key not in LATER or value != LATER[key])}
 
 
+#: Fields that a plan tells only where they are not this.
+LATER = {"train_first": None, "connected_grid": FULL_GRID}
 #: What a record was measured with where it does not say: one of an MLP, or from before a field came.
 UNTOLD = {"pair_first": None, "draws": 10, "first": None, "calibration": 0, "control": True}
 
@@ -72,17 +87,41 @@ def plan_of(name: str, profile: str) -> Plan:
     model = recipe(name, profile).model
     if name in MATCHED:
         once = ("spectra", "joint") if MATCHED[name][1] == "weight" else ()  # what does not depend on the method
-        return Plan(("match", "pair", "rotation matched", "gaussian matched", *once, "decomposition"), draws=5)
+        return Plan(("match", "pair", "rotation matched", "gaussian matched", *once, "decomposition", *REFERENCES), draws=5)
     if name in WIDTHS:
         return Plan(("sweep",), draws=0, first=2000, control=False)
     if model == "mlp":
         return Plan()
     size = Plan(pair_first=120, draws=2, first=60, calibration=120) if profile == "smoke" else Plan(draws=4, first=1000, calibration=2000, batch=250)
+    if model == "resnet50":
+        parts = ("pair", "decomposition", *REFERENCES, "weights")
+        return replace(size, parts=parts) if profile == "smoke" else Plan(
+            parts, pair_first=400, draws=2, first=100, calibration=200, batch=50, connected_grid=TRAINING_GRID)
+    if name in MATCHED_LAYER_NORM:
+        return _layer_norm_plan(name, profile, size)
     if name in MATCHED_SPAWNED:
-        return replace(size, parts=("match", "pair", "decomposition"), control=False)
+        return replace(size, parts=("match", "pair", "decomposition", *REFERENCES), control=False)
     if name in SPAWN_AT:  # their smoke networks are too small for it to be worth the room
-        return replace(size, parts=("pair", "rotation matched", "decomposition")[:2 if profile == "smoke" else 3], control=False)
-    return size
+        parts = ("pair", "rotation matched", "decomposition", *REFERENCES)
+        return replace(size, parts=parts[:2] if profile == "smoke" else parts, control=False)
+    return replace(size, parts=(*size.parts, "weights"))
+
+
+def _layer_norm_plan(name: str, profile: str, smoke: Plan) -> Plan:
+    """Fewer images the wider they are: a pass costs four times as much at twice the width."""
+    parts = ("match", "pair", "decomposition", *REFERENCES, "weights", "sweep")
+    if profile == "smoke":
+        return replace(smoke, parts=parts, calibration=0)
+    width = dict(recipe(name, profile).model_args)["width"]
+    pair_first, first, train_first, batch = {4: (None, 1000, 10_000, 250), 8: (None, 1000, 10_000, 250), 16: (3000, 1000, 10_000, 250),
+                                             32: (1500, 500, 5000, 125)}.get(width, (750, 250, 2500, 60))
+    return Plan(parts, pair_first, draws=3, first=first, batch=batch, control=_has_three_pairs(name), train_first=train_first,
+                connected_grid=FULL_GRID if width <= 16 else TRAINING_GRID)
+
+
+def _has_three_pairs(name: str) -> bool:
+    """Of layer-norm networks: A beside the next pair's A is then a control that shares no network with its own pair."""
+    return PAIRS["lite"].get(name, 0) == MATCHED_PAIRS
 
 
 #: Small networks are measured in float64: what a chapter prints then agrees between processors.
@@ -95,9 +134,10 @@ def members(name: str, pair: int) -> dict[str, tuple[int, str]]:
     Pairs that ask when to spawn have no independent network: spawned at epoch 0, they are not connected themselves.
     Matched networks are independent, and B's order is not yet that of the matching.
     """
-    if name in MATCHED or name in MATCHED_SPAWNED:
+    if name in BY_PERMUTATION:
         two = {"A": (2 * pair, "A"), "B": (2 * pair + 1, "A")}
-        return two if name in MATCHED_SPAWNED else {**two, "independent": (2 * ((pair + 1) % MATCHED_PAIRS), "A")}
+        alone = name in MATCHED_SPAWNED or name in MATCHED_LAYER_NORM and not _has_three_pairs(name)
+        return two if alone else {**two, "independent": (2 * ((pair + 1) % MATCHED_PAIRS), "A")}
     if name in WIDTHS:  # trained where they are measured, after every epoch of interest
         return {}
     children = {"A": (pair, "A"), "B": (pair, "B")}
@@ -121,6 +161,26 @@ def endpoint(profile: str, name: str, seed: int, branch: str, data: Dataset, dev
     if shipped.exists() and not retrain:
         return checkpoints.read(shipped, run_key(r, seed, branch, data))
     return train(r, seed, branch, data, device)
+
+
+def shipped_kept_path(profile: str, name: str, seed: int, branch: str, epoch: int) -> Path:
+    """Where a network as it was after ``epoch`` lies in the tracked tree, if it is shipped."""
+    return kept_path(shipped_path(profile, name, seed, branch), epoch)
+
+
+def endpoint_after(epoch: int, profile: str, name: str, seed: int, branch: str, data: Dataset, device: str = "cpu") -> Checkpoint:
+    """The network after ``epoch``, one of its recipe's ``kept``: as shipped, else from the cache, else trained now.
+
+    CheckpointError where the cache has the finished run without it, or the file is damaged or of another recipe.
+    """
+    r = recipe(recipe(name, profile).trained_as, profile)
+    key, path = run_key(r, seed, branch, data), kept_path(run_path(r, seed, branch, data), epoch)
+    shipped = shipped_kept_path(profile, r.name, seed, branch, epoch)
+    if shipped.exists():
+        return checkpoints.read(shipped, key)
+    if not path.exists():
+        train(r, seed, branch, data, device)
+    return checkpoints.read(path, key)
 
 
 def as_network(r: Recipe, checkpoint: Checkpoint, data: Dataset) -> nn.Module:
@@ -168,10 +228,17 @@ def between_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nul
     return [LLFC(ALPHAS), Barrier(grid)]
 
 
+def layer_norm_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nulls: bool = True) -> list[Metric]:
+    """Those of a convolutional net with both stronger forms of commutativity."""
+    return [*convolutional_metrics(grid, detail, nulls), SameWeights(nulls=nulls)]
+
+
 def metrics_of(name: str, profile: str) -> MakeMetrics:
     """The metrics that pairs of recipe ``name`` are measured with."""
     if recipe(name, profile).model == "mlp":
         return matched_metrics if name in MATCHED else standard_metrics
+    if name in MATCHED_LAYER_NORM:
+        return layer_norm_metrics
     return between_metrics if name in SPAWN_AT or name in MATCHED_SPAWNED else convolutional_metrics
 
 
@@ -207,7 +274,7 @@ def measure_pair(profile: str, name: str, nets: dict[str, nn.Module], data: Data
     def rows(partner: str, grid: Sequence[float], detail: bool) -> list[Row]:
         found = measure(nets["A"], nets[partner], loader, metrics(grid, detail), dtype)
         if images is not None:
-            between = [m for m in metrics(grid, False) if isinstance(m, (LLFC, Barrier))]
+            between = [m for m in metrics(grid, False) if isinstance(m, (LLFC, Barrier, Connected))]
             found += measure(nets["A"], nets[partner], loader, between, dtype, images) if between else []
         return found
 
@@ -218,17 +285,50 @@ def measure_pair(profile: str, name: str, nets: dict[str, nn.Module], data: Data
         found += as_control(rows("independent", grid, False), "independent")
     if plan.control and "itself" in controls:
         found += as_control(rows("A", COARSE_GRID, False), "itself")
-    if "unmatched" in nets and name in MATCHED and any(isinstance(m, Barrier) for m in metrics(grid)):
+    if "unmatched" in nets and name not in MATCHED_SPAWNED and any(isinstance(m, Barrier) for m in metrics(grid)):
         # on the training set as well: networks that fit it hide their barrier from the test set's few hard images
-        found += _on_training(measure(nets["A"], nets["B"], data.loader("train", plan.batch, dtype),
-                                      [Barrier(TRAINING_GRID)], dtype))
-        found += as_control(_on_training(measure(nets["A"], nets["unmatched"], data.loader("train", plan.batch, dtype),
-                                                 [Barrier(TRAINING_GRID)], dtype)), "unmatched")
+        training = data.loader("train", plan.batch, dtype, plan.train_first)
+        found += _on_training(measure(nets["A"], nets["B"], training, [Barrier(TRAINING_GRID)], dtype))
+        found += as_control(_on_training(measure(nets["A"], nets["unmatched"], training, [Barrier(TRAINING_GRID)], dtype)), "unmatched")
     return found
 
 
 def _on_training(rows: Sequence[Row]) -> list[Row]:
     return [replace(row, quantity=f"{row.quantity}_on_training") for row in rows if row.quantity.startswith(("error", "loss"))]
+
+
+#: Parts whose metrics share one pass over the pair and its controls, and the quantities by which their rows are told apart.
+IN_ONE_PASS: dict[str, tuple[Callable[[Sequence[float]], list[Metric]], frozenset[str]]] = {
+    "connected": (lambda grid: [Connected(grid), StitchedExcess()], frozenset(
+        f"{quantity}{limit}" for quantity in ("error_barrier", "error_barrier_chord", "loss_barrier", "loss_barrier_chord", "stitched_excess")
+        for limit in ("", "_lower", "_upper"))),
+    "coherence": (lambda grid: [Coherence()], frozenset(
+        ("commutator_energy", "sign_energy", "shuffle_energy", "coherence", "energy_alignment"))),
+}
+
+
+def measure_references(profile: str, name: str, nets: dict[str, nn.Module], data: Dataset, parts: Sequence[str]) -> dict[str, list[Row]]:
+    """The rows of every one of ``parts`` of :data:`IN_ONE_PASS`, the pair's and its controls', in one pass."""
+    grid = plan_of(name, profile).connected_grid
+
+    def metrics(_: Sequence[float], detail: bool = False, nulls: bool = True) -> list[Metric]:
+        return [metric for part in parts for metric in IN_ONE_PASS[part][0](grid)]
+
+    rows = measure_pair(profile, name, nets, data, metrics, ("unmatched", "independent"))
+    return {part: [row for row in rows if row.quantity in IN_ONE_PASS[part][1]] for part in parts}
+
+
+def measure_closeness(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset) -> list[Row]:
+    """rho of the pair per site, beside partners at the same distance (:func:`llfc_lib.metrics.closeness.closeness`)."""
+    plan, dtype = plan_of(name, profile), DTYPE[profile]
+    loader = data.loader("test", plan.batch, dtype, plan.first or CLOSENESS_IMAGES)
+    try:
+        sym = symmetry(nets["A"], next(iter(loader))[0])
+    except UnsupportedOperation:  # then there are no sparse partners
+        sym = None
+    images = calibration(data, recipe(name, profile), plan.calibration)
+    draws = 10 if plan.first is None else min(plan.draws, 3)  # a draw through a convolutional net costs minutes
+    return closeness(nets["A"], nets["B"], loader, sym, draws, f"{name}/{pair}", dtype, images)
 
 
 def measure_displaced(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset, kind: str,

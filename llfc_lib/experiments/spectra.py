@@ -23,3 +23,12 @@ def rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: D
     images = data.loader("test", dtype=dtype)
     found = weight_spectra(a, start, f"{name}/{pair}", living_units(a, images))
     return found + feature_spectra(a, images, start)
+
+
+def weight_rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset) -> list[Row]:
+    """Spectra of A's weights alone, convolutions as outputs x (inputs * kernel), n the shorter side.
+
+    Source: B.5, Figure 20; the nulls are this book's.
+    """
+    start = new_network(recipe(name, profile), data, pairs.members(name, pair)["A"][0])
+    return weight_spectra(nets["A"].to(pairs.DTYPE[profile]), start, f"{name}/{pair}", shorter_side=True)

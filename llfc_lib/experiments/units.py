@@ -12,8 +12,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
@@ -36,7 +36,11 @@ from llfc_lib.training.recipes import MATCHED, PAIRS, QUEUE, Recipe, check_profi
 MEASURE_VERSION = {"pair": 2, "t=1": 1, "matched": 2}
 #: The same for parts that only matched networks have.
 MATCHED_VERSION = {"match": 1, "spectra": 3}
-OTHER_VERSION = {"joint": 1, "sweep": 2, "decomposition": 3}
+OTHER_VERSION = {"joint": 1, "sweep": 2, "decomposition": 3, "closeness": 1, "connected": 1, "coherence": 1, "weights": 1}
+
+
+#: Parts of matched pairs that do not wait for the matching: they look at one network, or match for themselves.
+ALONE_ON_NETWORKS = ("match", "spectra", "decomposition", "weights", "sweep")
 
 
 def version_key(part: str) -> str:
@@ -90,7 +94,7 @@ class Unit:
         if self.trains:
             forks = self.branch != "trunk" and bool(self.recipe().spawn_epoch)
             return [Unit(self.profile, self.name, self.index, "train trunk")] if forks else []
-        found = [] if not self.recipe().matching or self.part in ("match", "spectra", "decomposition") else [self.name]
+        found = [] if not self.recipe().matching or self.part in ALONE_ON_NETWORKS else [self.name]
         if self.part == "joint":  # sets the permutations of all methods side by side
             found = [other for other, (base, _) in MATCHED.items() if base == self.recipe().base]
         return [Unit(self.profile, self.recipe().trained_as, seed, f"train {branch}")
@@ -100,7 +104,9 @@ class Unit:
     def members(self) -> tuple[str, ...]:
         """The networks that the part looks at: a displaced partner needs no independent one."""
         every = ("A", "B", "independent")
-        return {"pair": every, "decomposition": every, "spectra": ("A",)}.get(self.part, ("A", "B"))
+        one = ("A",)
+        return {"pair": every, "decomposition": every, "connected": every, "coherence": every, "spectra": one, "weights": one
+                }.get(self.part, ("A", "B"))
 
     def path(self) -> Path:
         """Where the result lies when it is finished."""
@@ -129,8 +135,17 @@ class Unit:
             epochs = trunk if self.branch == "trunk" else r.epochs - trunk
             return flops_per_image(r) * 3 * len(data.y_train) * epochs
         how = pairs.plan_of(self.name, self.profile)
-        if self.part == "sweep":
+        if self.part == "sweep" and not r.kept:
             return flops_per_image(r) * 3 * len(data.y_train) * 2 * (r.epochs + 5)
+        if self.part == "sweep":
+            return flops_per_image(r) * 10 * len(r.kept) * ((how.train_first or 0) + widths.TEST_IMAGES)
+        if self.part == "weights":
+            return 1e12
+        if self.part == "closeness":  # some twenty looks a draw, from both ends, each at two networks
+            images = (how.first or pairs.CLOSENESS_IMAGES) + how.calibration
+            return flops_per_image(r) * 80 * (10 if how.first is None else min(how.draws, 3)) * images
+        if self.part in pairs.IN_ONE_PASS:
+            return flops_per_image(r) * 40 * len(data.y_test)
         if self.part == "joint":  # passes for its moments, and products for some 500 visits of a layer
             return flops_per_image(r) * (4 * len(data.y_train) + 500 * dict(r.model_args)["hidden"] * 5)
         if self.part == "decomposition":  # pair, controls and displaced partners, ten passes each
@@ -145,7 +160,8 @@ class Unit:
 
     def run(self, device: str = "cpu") -> None:
         """Do the work unless it is done. Raises Busy when another process is at it."""
-        with self._lock():
+        with ExitStack() as stack:
+            stack.enter_context(self._lock())
             if self.available():
                 return
             if self.trains:
@@ -153,7 +169,10 @@ class Unit:
                 return
             began = time.perf_counter()
             extra: dict[str, Any] = {}
+            together = [self]
             nets, data = pairs.networks(self.profile, self.name, self.index, device, only=self.members())
+            if self.recipe().matching and self.part not in ALONE_ON_NETWORKS:
+                nets = matched.bring_together(self.profile, self.name, nets, data, self.permutations())
             if self.part == "sweep":
                 rows = widths.sweep(self.profile, self.name, self.index, data, device)
             elif self.part == "match":
@@ -161,6 +180,8 @@ class Unit:
                 extra["permutations"] = matched.as_text(permutations)
             elif self.part == "spectra":
                 rows = spectra.rows(self.profile, self.name, self.index, nets, data)
+            elif self.part == "weights":
+                rows = spectra.weight_rows(self.profile, self.name, self.index, nets, data)
             elif self.part == "joint":
                 candidates = {MATCHED[u.name][1]: u.permutations() for u in self.needs() if u.part == "match"}
                 rows = joint.rows_with_tiny(self.profile, self.name, self.index, nets, data, candidates)
@@ -169,22 +190,45 @@ class Unit:
                     permutations = matched.of_pair(self.profile, self.name, self.index, nets, data)
                     nets = matched.bring_together(self.profile, self.name, nets, data, permutations)
                 rows = decomposition.rows(self.profile, self.name, self.index, nets, data)
+            elif self.part == "closeness":
+                rows = pairs.measure_closeness(self.profile, self.name, self.index, nets, data)
+            elif self.part in pairs.IN_ONE_PASS:
+                together = [self, *stack.enter_context(self._due_with_it())]
+                found = pairs.measure_references(self.profile, self.name, nets, data, [unit.part for unit in together])
+                for unit in together[1:]:
+                    unit._write(found[unit.part], time.perf_counter() - began, len(together), device)
+                rows = found[self.part]
+            elif self.part == "pair":
+                rows = pairs.measure_pair(self.profile, self.name, nets, data)
+                for who, (seed, branch) in pairs.members(self.name, self.index).items():
+                    if who != "independent":
+                        rows += pairs.curve_rows(who, pairs.endpoint(self.profile, self.name, seed, branch, data))
             else:
-                if self.recipe().matching:
-                    nets = matched.bring_together(self.profile, self.name, nets, data, self.permutations())
-                if self.part == "pair":
-                    rows = pairs.measure_pair(self.profile, self.name, nets, data)
-                    for who, (seed, branch) in pairs.members(self.name, self.index).items():
-                        if who != "independent":
-                            rows += pairs.curve_rows(who, pairs.endpoint(self.profile, self.name, seed, branch, data))
-                else:
-                    kind, at_distance = pairs.DISPLACED[self.part]
-                    rows = pairs.measure_displaced(self.profile, self.name, self.index, nets, data, kind, at_distance)
-            result = {"unit": str(self), "rows": [asdict(row) for row in rows],
-                      "seconds": round(time.perf_counter() - began, 2), "work": self.work(),
-                      "environment": environment(device), **extra}
-            writable(self.path().parent)
-            atomic_write(self.path(), json.dumps(result).encode())
+                kind, at_distance = pairs.DISPLACED[self.part]
+                rows = pairs.measure_displaced(self.profile, self.name, self.index, nets, data, kind, at_distance)
+            self._write(rows, time.perf_counter() - began, len(together), device, extra)
+
+    def _write(self, rows: Sequence[Row], seconds: float, shared_by: int, device: str, extra: Mapping[str, Any] | None = None) -> None:
+        """Keep the result: ``seconds`` were spent on as many parts as ``shared_by`` says."""
+        data, members = dataset(self.recipe()), pairs.members(self.name, self.index)
+        digests = {who: pairs.endpoint(self.profile, self.name, *members[who], data).digest() for who in self.members() if who in members}
+        result = {"unit": str(self), "rows": [asdict(row) for row in rows], "seconds": round(seconds / shared_by, 2), "work": self.work(),
+                  "environment": environment(device), "networks": digests, **(extra or {})}
+        writable(self.path().parent)
+        atomic_write(self.path(), json.dumps(result).encode())
+
+    @contextmanager
+    def _due_with_it(self) -> Iterator[list["Unit"]]:
+        """Other parts of the pair that the same pass measures and that nobody has measured or is at, locked."""
+        with ExitStack() as stack:
+            due = []
+            for part in pairs.IN_ONE_PASS:
+                unit = replace(self, part=part)
+                if part != self.part and part in pairs.plan_of(self.name, self.profile).parts and not unit.available():
+                    with suppress(Busy):
+                        stack.enter_context(unit._lock())
+                        due.append(unit)
+            yield due
 
     def result(self) -> dict[str, Any]:
         """The finished measurement: ``rows`` as :class:`Row` and what is known of the run."""
@@ -207,16 +251,23 @@ class Unit:
             yield
 
 
-def plan(profile: str | None = None) -> list[Unit]:
-    """Every unit in the order of :data:`QUEUE`; within a line of it, first pairs first."""
+def plan(profile: str | None = None, names: Collection[str] | None = None) -> list[Unit]:
+    """Every unit in the order of :data:`QUEUE`; within a line of it, first pairs first.
+
+    ``names`` restricts it to these recipes, also to some that no line of the queue has: too large for most machines.
+    """
     if profile is not None:
         check_profile(profile)
+    lines = QUEUE
+    if names is not None:
+        lines = (*((p, tuple(n for n in line if n in names), parts) for p, line, parts in QUEUE),
+                 *((p, (n,), None) for p, pairs_of in PAIRS.items() for n in pairs_of if n in names))
     units: dict[Unit, None] = {}  # a set that keeps its order
-    for p, names in QUEUE:
-        if profile in (None, p):
-            for index in range(max(PAIRS[p][name] for name in names)):
-                for name in (n for n in names if index < PAIRS[p][n]):
-                    measures = [Unit(p, name, index, part) for part in pairs.plan_of(name, p).parts]
+    for p, line, parts in lines:
+        if line and profile in (None, p):
+            for index in range(max(PAIRS[p][name] for name in line)):
+                for name in (n for n in line if index < PAIRS[p][n]):
+                    measures = [Unit(p, name, index, part) for part in pairs.plan_of(name, p).parts if parts is None or part in parts]
                     units |= dict.fromkeys(n for unit in measures for u in unit.needs() for n in (*u.needs(), u))
                     units |= dict.fromkeys(measures)
     return list(units)

@@ -1,6 +1,6 @@
 """B.5's argument, tested: are networks matchable because their weights are of low rank?
 
-Pairs of MNIST MLPs of several widths, matched after several epochs. And an attempted counter-example: networks that were
+Pairs of MNIST MLPs and of layer-norm ResNet-20 of several widths, matched after several epochs. And an attempted counter-example: networks that were
 never trained, their weights cut to the stable rank of the trained ones, which by the argument should match as well.
 
 Source: this book.
@@ -14,25 +14,29 @@ from torch import Tensor, nn
 from llfc_lib.data import Dataset
 from llfc_lib.experiments import pairs
 from llfc_lib.matching import check_symmetry, permuted, symmetry, weight_matching
-from llfc_lib.metrics import LLFC, Barrier, Row, Transfer, measure, stable_rank
+from llfc_lib.metrics import LLFC, Barrier, Row, Transfer, measure, stable_rank, weight_spectra
 from llfc_lib.models.view import View, copy_of
+from llfc_lib.progress import Progress
 from llfc_lib.training.checkpoints import Checkpoint
 from llfc_lib.training.loop import fit, new_network
 from llfc_lib.training.recipes import WIDTH_EPOCHS, Recipe, recipe
 
-TRAINING_IMAGES = 10_000  # that the barrier is taken over
+TEST_IMAGES, TRAINING_IMAGES = 2000, 10_000  # that the barrier is taken over; a plan may ask for fewer
 TRUNCATED = "untrained, truncated"
 
 
 def sweep(profile: str, name: str, pair: int, data: Dataset, device: str = "cpu") -> list[Row]:
-    """Networks of seeds 2 * pair and 2 * pair + 1 after every epoch of :data:`WIDTH_EPOCHS`, matched and unmatched.
+    """Networks of seeds 2 * pair and 2 * pair + 1 after every epoch of :data:`WIDTH_EPOCHS`, or after those that their recipe
+    keeps, matched and unmatched.
 
     "matched_cosine" is <A, pi(B)> / (|A| |B|); the rest as elsewhere; ``epoch`` tells after which. Kind "untrained,
-    truncated" is of the counter-example, its "unmatched" beside it.
+    truncated" is of the counter-example (perceptrons alone), its "unmatched" beside it.
 
     Source: this book, on the last paragraph of B.5.
     """
     r = recipe(name, profile)
+    if r.kept:
+        return _sweep_of_kept(profile, name, pair, data, device)
     at = {who: Checkpoint(new_network(r, data, seed).state_dict()) for who, seed in (("A", 2 * pair), ("B", 2 * pair + 1))}
     start = {who: _network(r, data, checkpoint) for who, checkpoint in at.items()}
     rows: list[Row] = []
@@ -44,6 +48,18 @@ def sweep(profile: str, name: str, pair: int, data: Dataset, device: str = "cpu"
     ranks = {m.weight: stable_rank(nets["A"].state_dict()[m.weight]) for m in View(nets["A"]).maps}
     cut = {who: truncated(start[who], ranks).to(device) for who in "AB"}
     return rows + _measured(profile, name, pair, cut["A"], cut["B"], data, 0, TRUNCATED)
+
+
+def _sweep_of_kept(profile: str, name: str, pair: int, data: Dataset, device: str) -> list[Row]:
+    r, members, rows = recipe(name, profile), pairs.members(name, pair), []
+    with Progress(f"{name}, pair {pair}, matched after each epoch kept", len(r.kept)) as bar:
+        for epoch in r.kept:
+            nets = {who: _network(r, data, pairs.endpoint_after(epoch, profile, name, *members[who], data, device)).to(device) for who in "AB"}
+            rows += _measured(profile, name, pair, nets["A"], nets["B"], data, epoch)
+            rows += [replace(row, epoch=epoch) for row in weight_spectra(nets["A"], seed=f"{name}/{pair}/{epoch}", shorter_side=True)
+                     if row.quantity.startswith("stable_rank")]
+            bar.advance(f"epoch {epoch}")
+    return rows
 
 
 def truncated(network: nn.Module, ranks: dict[str, float]) -> nn.Module:
@@ -71,15 +87,17 @@ def _network(r: Recipe, data: Dataset, checkpoint: Checkpoint) -> nn.Module:
 def _measured(profile: str, name: str, pair: int, a: nn.Module, b: nn.Module, data: Dataset, epoch: int, kind: str = "") -> list[Row]:
     dtype, plan = pairs.DTYPE[profile], pairs.plan_of(name, profile)
     a, b = a.to(dtype), b.to(dtype)
-    test, train = data.loader("test", plan.batch, dtype, plan.first), data.loader("train", plan.batch, dtype, TRAINING_IMAGES)
+    test = data.loader("test", plan.batch, dtype, plan.first if plan.train_first is None else min(plan.pair_first or TEST_IMAGES, TEST_IMAGES))
+    train = data.loader("train", plan.batch, dtype, plan.train_first or TRAINING_IMAGES)
     x, _ = next(iter(test))
     sym = symmetry(a, x)
     check_symmetry(b, sym, x[:8])
     found = weight_matching(sym, a.state_dict(), b.state_dict(), seed=f"{name}/{pair}/{epoch}/{kind}")
     norms = [sum(float(v.double().square().sum()) for v in net.state_dict().values()) ** 0.5 for net in (a, b)]
     rows = [Row("matched_cosine", found.objective / (norms[0] * norms[1]), n=1)]
-    rows += [Row("stable_rank_share_W", stable_rank(w) / w.shape[1], site=m.name) for m in View(a).maps
-             for w in (_weight(a, m.weight),)]
+    if not recipe(name, profile).kept:
+        rows += [Row("stable_rank_share_W", stable_rank(w) / w.shape[1], site=m.name) for m in View(a).maps
+                 for w in (_weight(a, m.weight),)]
     for partner, control in ((permuted(b, sym, found.permutations), False), (b, True)):
         new = measure(a, partner, test, [LLFC((0.5,)), Transfer(nulls=False), Barrier(pairs.COARSE_GRID)], dtype)
         new += [replace(row, quantity=f"{row.quantity}_on_training") for row in measure(a, partner, train, [Barrier(pairs.COARSE_GRID)], dtype)]

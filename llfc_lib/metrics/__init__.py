@@ -5,7 +5,10 @@ Features are computed in the networks' precision, sums and dot products in float
 
 from llfc_lib.metrics.additivity import WeakAdditivity, weak_additivity
 from llfc_lib.metrics.barrier import Barrier, barrier
+from llfc_lib.metrics.closeness import Linearity, closeness, linearity
+from llfc_lib.metrics.coherence import Coherence
 from llfc_lib.metrics.commutativity import Commutativity, commutativity
+from llfc_lib.metrics.connected import Connected, StitchedExcess
 from llfc_lib.metrics.displacement import displace, displacement_null, matched_scale
 from llfc_lib.metrics.llfc import LLFC, llfc
 from llfc_lib.metrics.measure import measure
@@ -14,6 +17,7 @@ from llfc_lib.metrics.spectra import feature_spectra, living_units, singular_val
 from llfc_lib.metrics.stitching import Stitching, Transfer, stitching
 from llfc_lib.metrics.strong import SameWeights, same_weights
 
-__all__ = ["LLFC", "Barrier", "Commutativity", "Row", "SameWeights", "Stitching", "Transfer", "WeakAdditivity", "barrier",
-           "commutativity", "displace", "displacement_null", "feature_spectra", "living_units", "llfc", "matched_scale", "measure", "same_weights",
+__all__ = ["LLFC", "Barrier", "Coherence", "Commutativity", "Connected", "Linearity", "Row", "SameWeights", "StitchedExcess",
+           "Stitching", "Transfer", "WeakAdditivity", "barrier", "closeness", "commutativity", "displace",
+           "displacement_null", "feature_spectra", "linearity", "living_units", "llfc", "matched_scale", "measure", "same_weights",
            "singular_values", "stable_rank", "stitching", "weak_additivity", "weight_spectra"]

@@ -69,9 +69,12 @@ def living_units(network: Network, loader: Loader) -> dict[str, Tensor]:
     return found
 
 
-def weight_spectra(network: Network, start: nn.Module | None = None, seed: object = 0, living: Mapping[str, Tensor] | None = None) -> list[Row]:
+def weight_spectra(network: Network, start: nn.Module | None = None, seed: object = 0, living: Mapping[str, Tensor] | None = None,
+                   shorter_side: bool = False) -> list[Row]:
     """"sigma_W/<index / n>" and the stable rank of every weight; nulls: a Gaussian matrix of its shape, and the weight of
     ``start``, the network before training.
+
+    n counts the units that enter (with every tap of a kernel), or with ``shorter_side`` the rank that the matrix can have.
 
     With the masks of :func:`living_units`, "sigma_W_living" is the same of the block between units that live, nulls of that
     block too: weights of dead units count for nothing, and decay. Linear maps only, fed by a hidden site or by the images.
@@ -90,9 +93,10 @@ def weight_spectra(network: Network, start: nn.Module | None = None, seed: objec
         for what, kept in blocks.items():
             w, first = (_block(weights[m.weight], *kept) if m.weight in weights else None for weights in (own, before))
             gaussian = numpy_generator("spectrum", m.name, seed).standard_normal(w.shape)
-            rows += _rows(what, w, w.shape[1], m.name) + _rows(what, torch.from_numpy(gaussian), w.shape[1], m.name, "null", "gaussian matrix")
+            n = min(w.shape) if shorter_side else w.shape[1]
+            rows += _rows(what, w, n, m.name) + _rows(what, torch.from_numpy(gaussian), n, m.name, "null", "gaussian matrix")
             if first is not None:
-                rows += _rows(what, first, w.shape[1], m.name, "null", "before training")
+                rows += _rows(what, first, n, m.name, "null", "before training")
     return rows
 
 

@@ -1,12 +1,42 @@
 """Stitching without a stitching layer (B.4): the top of one network on the features of the other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from llfc_lib.metrics.commutativity import unit_order
 from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, dot, measure, ratio
 from llfc_lib.metrics.rows import Row
+from llfc_lib.models.view import View
+
+DIRECTIONS = ("A to B", "B to A")
+
+
+def cut_nodes(view: View, names: Sequence[str] | None = None) -> dict[str, str]:
+    """Sites where networks can be stitched, by name, and their nodes: ``names``, or None for every hidden one.
+
+    "input" and "logits" may be asked for. ValueError for an unknown site, and for one that information passes beside.
+
+    Source: B.4.
+    """
+    names = names if names is not None else [s.name for s in view.sites if s.cut and s.node != view.output]
+    nodes = {name: view.input if name == "input" else view.site(name).node for name in names}
+    for name, node in nodes.items():
+        if not view.is_cut(node):
+            raise ValueError(f"networks cannot be stitched at {name!r}: information passes beside it; choose from "
+                             f"{[s.name for s in view.sites if s.cut]}")
+    return nodes
+
+
+def stitched_wrong(batch: Batch, nodes: Mapping[str, str]) -> Iterator[tuple[str, str, Tensor]]:
+    """(direction, name, which images the stitched network takes for another class: N, bool), for each of ``nodes``.
+
+    Source: B.4, Tables 1 to 3.
+    """
+    for direction, bottom, top in zip(DIRECTIONS, (batch.a, batch.b), (batch.pair.b, batch.pair.a), strict=True):
+        for name, node in nodes.items():
+            yield direction, name, top.run_from(node, bottom[node]).argmax(1) != batch.y
 
 
 class Stitching:
@@ -23,28 +53,20 @@ class Stitching:
         self.names, self.raw = sites, raw
 
     def start(self, pair: Pair) -> None:
-        view = pair.a
-        names = self.names if self.names is not None else [s.name for s in view.sites if s.cut and s.node != view.output]
-        self.nodes = {name: view.input if name == "input" else view.site(name).node for name in names}
-        for name, node in self.nodes.items():
-            if not view.is_cut(node):
-                raise ValueError(f"networks cannot be stitched at {name!r}: information passes beside it; choose from "
-                                 f"{[s.name for s in view.sites if s.cut]}")
+        self.nodes = cut_nodes(pair.a, self.names)
         if self.raw:
-            self.nodes |= {name: node for name, node in view.features((), raw=True).items() if view.is_cut(node)}
+            self.nodes |= {name: node for name, node in pair.a.features((), raw=True).items() if pair.a.is_cut(node)}
         pair.want(*self.nodes.values())
         self.sums, self.n = Sums(), 0
 
     def update(self, batch: Batch) -> None:
-        for direction, bottom, top in (("A to B", batch.a, batch.pair.b), ("B to A", batch.b, batch.pair.a)):
-            for name, node in self.nodes.items():
-                wrong = top.run_from(node, bottom[node]).argmax(1) != batch.y
-                self.sums.add(**{f"{direction}/{name}": wrong.double().sum()})
+        for direction, name, wrong in stitched_wrong(batch, self.nodes):
+            self.sums.add(**{f"{direction}/{name}": wrong.double().sum()})
         self.n += len(batch.y)
 
     def rows(self) -> list[Row]:
         return [Row("stitched_error", self.sums[f"{direction}/{name}"] / self.n, n=self.n, site=name,
-                    direction=direction) for direction in ("A to B", "B to A") for name in self.nodes]
+                    direction=direction) for direction in DIRECTIONS for name in self.nodes]
 
 
 class Transfer:

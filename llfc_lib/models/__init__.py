@@ -9,6 +9,7 @@ from torch import nn
 from llfc_lib.models.mlp import MLP
 from llfc_lib.models.resnet20 import ResNet20
 from llfc_lib.models.resnet20_ln import ResNet20LN
+from llfc_lib.models.resnet50 import ResNet50
 from llfc_lib.models.vgg16 import VGG16
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -16,6 +17,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vgg16": lambda shape, classes, **args: VGG16(shape[0], classes=classes, **args),
     "resnet20": lambda shape, classes, **args: ResNet20(shape[0], classes=classes, **args),
     "resnet20_ln": lambda shape, classes, **args: ResNet20LN(shape[0], classes=classes, **args),
+    "resnet50": lambda shape, classes, **args: ResNet50(shape[0], classes=classes, **args),
 }
 
 

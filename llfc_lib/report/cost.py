@@ -75,8 +75,10 @@ def spent() -> dict[tuple[str, str], Spent]:
     """By profile and recipe, what all records together cost; networks and passes that several records share count once."""
     found: dict[tuple[str, str], Spent] = defaultdict(Spent)
     for profile in PROFILES:
-        for path in sorted((RECORDS / profile).glob("*.json")):
-            for pair, p in records.provenances(path.stem, profile).items():
+        for name in records.experiments_shown(profile):
+            for pair, p in records.provenances(name, profile).items():
+                if records.is_held(p["recipe"], profile):
+                    continue
                 r = recipe(p["recipe"], profile)
                 trained = recipe(r.trained_as, profile)
                 for who, digest in p["endpoints"].items():
@@ -94,8 +96,8 @@ def rates(profile: str, name: str) -> pd.Series:
     """
     found = {}
     r = recipe(name, profile)
-    for path in sorted((RECORDS / profile).glob("*.json")):
-        for pair, p in records.provenances(path.stem, profile).items():
+    for experiment in records.experiments_shown(profile):
+        for pair, p in records.provenances(experiment, profile).items():
             if p["recipe"] == name:
                 work = sum(training(r, p["data"]["train"], "B" if who == "B" else "A")[0] for who in p["endpoints"])
                 found[pair, p["train_seconds"]] = work / p["train_seconds"]

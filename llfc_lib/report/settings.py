@@ -7,9 +7,11 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from llfc_lib.experiments.catalogue import EXPERIMENTS
 from llfc_lib.experiments.pairs import plan_of
 from llfc_lib.report.tables import MyST, table
-from llfc_lib.training.recipes import PAIRS, PROFILES, RECIPES, SCALE, SPAWN_AT, WIDTHS, Recipe, reductions
+from llfc_lib.training.recipes import (LAYER_NORM, LAYER_NORM_BY_CODE, MATCHED_LAYER_NORM, PAIRS, PROFILES, RECIPES, SCALE, SPAWN_AT, WIDTHS,
+                                       Recipe, reductions)
 
 ROWS = {
     "network": ("model", "model_args"), "data set": ("data",), "initialisation": ("init",), "input": ("normalise",),
@@ -17,6 +19,8 @@ ROWS = {
     "schedule": ("schedule", "drops", "warmup"), "weight decay": ("weight_decay",), "batch": ("batch",),
     "epochs": ("epochs",), "spawned after epoch": ("spawn_epoch",),
 }
+#: Recipes that the second edition brings; its pages show them.
+LATER = (*LAYER_NORM, LAYER_NORM_BY_CODE, *MATCHED_LAYER_NORM)
 LABELS = {"model_args": "network", "init": "initialisation", "normalise": "input", "augment": "augmentation", "lr": "learning rate", "data": "data set",
           "matching_args": "matching", "warmup": "warm-up", "spawn_epoch": "spawned after epoch"}
 
@@ -46,7 +50,7 @@ def _value(r: Recipe, names: tuple[str, ...]) -> str:
 def table_of(section: str) -> MyST:
     """The settings of ``section`` ("B.1.1" or "B.1.2"), a column a setting; † marks what the appendix leaves out. What is derived from
     them (other epochs of spawning, other widths, a method of matching) has no column of its own."""
-    chosen = [r for r in RECIPES.values() if r.section == section and r.name not in (*SPAWN_AT, *WIDTHS) and not r.base]
+    chosen = [r for r in RECIPES.values() if r.section == section and r.name not in (*SPAWN_AT, *WIDTHS, *LATER) and not r.base]
     frame = pd.DataFrame({"setting": list(ROWS), **{r.title.removesuffix(", spawning").removesuffix(", permutation"): [
         _value(r, names) for names in ROWS.values()] for r in chosen}})
     how = {"B.1.1": "networks that are spawned", "B.1.2": "networks that are trained independently, then permuted"}[section]
@@ -57,7 +61,7 @@ def table_of(section: str) -> MyST:
 def choices() -> MyST:
     """Every value that the appendix leaves out, and where ours comes from."""
     settings: dict[tuple[str, str], list[str]] = {}
-    for r in RECIPES.values():
+    for r in (r for name, r in RECIPES.items() if name not in LATER):
         derived_from = RECIPES[_ORIGIN[r.name]].choices if r.name in _ORIGIN else {}
         for name, why in r.choices.items():
             if derived_from.get(name) != why:  # said once, of the setting that it is derived from
@@ -96,10 +100,16 @@ def _grouped(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return [(profile, "; ".join(titles), *rest) for (profile, *rest), titles in found.items()]
 
 
+def planned(profile: str) -> dict[str, int]:
+    """Pairs of every recipe that the pages show; those of the second edition come with its pages."""
+    shown = {name for e in EXPERIMENTS.values() if e.edition == 1 for name in e.recipes}
+    return {name: count for name, count in PAIRS[profile].items() if name in shown}
+
+
 def reductions_table() -> MyST:
     """What each profile changes in each recipe, and how many pairs it has."""
-    rows = [(profile, _who(name, PAIRS[profile]), PAIRS[profile][name],
-             (reductions(name, profile) or "nothing").replace(" -> ", " → ")) for profile in PROFILES for name in PAIRS[profile]]
+    rows = [(profile, _who(name, planned(profile)), PAIRS[profile][name],
+             (reductions(name, profile) or "nothing").replace(" -> ", " → ")) for profile in PROFILES for name in planned(profile)]
     return table(pd.DataFrame(_grouped(rows), columns=["profile", "setting", "pairs of each, planned", "what it changes"]),
                  "What each profile scales down, and how many pairs of each setting it is to have.", "tbl-profiles")
 
@@ -108,10 +118,10 @@ def measuring_table() -> MyST:
     """How many images and draws the nulls of each setting rest on."""
     rows = []
     for profile in PROFILES:
-        for name in (n for n in PAIRS[profile] if n not in SPAWN_AT):
+        for name in (n for n in planned(profile) if n not in SPAWN_AT):
             plan = plan_of(name, profile)
             first = [f"first {count:,}" if count else "all" for count in (plan.pair_first, plan.first)]
-            rows.append((profile, _who(name, PAIRS[profile]), first[0], plan.draws, first[1],
+            rows.append((profile, _who(name, planned(profile)), first[0], plan.draws, first[1],
                          f"{plan.calibration:,}" if plan.calibration else "has none"))
     columns = ["profile", "setting", "test images for the pair and its controls", "displaced partners of each kind",
                "test images for these", "training images that running statistics are recomputed on"]

@@ -342,10 +342,10 @@ def provenance() -> MyST:
     """Every committed record: profile, pairs, commit, machine and time."""
     rows = []
     for profile in PROFILES:
-        for path in sorted((records.RECORDS / profile).glob("*.json")):
-            pairs = records.load(path.stem, profile).pairs.values()
+        for name in records.experiments_shown(profile):
+            pairs = [p for p in records.load(name, profile).pairs.values() if not records.is_held(p["recipe"], profile)]
             commits = sorted({commit for p in pairs for commit in p["commit"].split(", ")})
-            rows.append((f"`{path.stem}`", profile, len(pairs), ", ".join(sorted({p["data"]["name"] for p in pairs})),
+            rows.append((f"`{name}`", profile, len(pairs), ", ".join(sorted({p["data"]["name"] for p in pairs})),
                          ", ".join(f"`{c}`" for c in commits), ", ".join(sorted({p["cpu"] for p in pairs})),
                          f"{sum(p['train_seconds'] for p in pairs) / 60:.0f}", f"{sum(p['measure_seconds'] for p in pairs) / 60:.0f}",
                          "; ".join(sorted({fast for p in pairs for fast in p.get("speedups", ())})) or NOTHING,

@@ -77,10 +77,9 @@ def _best(experiment: str) -> records.Record:
     if records.has_several_networks(EXPERIMENTS[experiment].recipes):
         return records.best_of_each(experiment)
     # a record of an older recipe must not be judged as if it were of this one
-    for profile in reversed(records.PROFILES):
-        if records.path_of(experiment, profile).exists():
-            hashes = {name: recipe(name, profile).hash for name in SCALE[profile]}
-            return records.load(experiment, profile, recipe_hashes=hashes)
+    for profile in records.profiles_shown(experiment):
+        hashes = {name: recipe(name, profile).hash for name in SCALE[profile]}
+        return records.load(experiment, profile, recipe_hashes=hashes)
     return records.best(experiment)  # raises, saying what to do
 
 

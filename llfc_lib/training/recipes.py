@@ -26,7 +26,9 @@ class Recipe:
     "ste"; none where they were spawned) with its settings in ``matching_args``; networks are trained as the recipe
     ``trained_as``. ``speedups`` are the ways to compute it faster that a measurement found to pay (see
     :func:`llfc_lib.training.loop.speedups`); they are no part of its identity. ``kept`` are the epochs after which the
-    network is kept as it is then, beside the last. ``choices`` maps a field that the appendix leaves out to the reason for our value.
+    network is kept as it is then, beside the last. ``shipped`` says which networks go into the tracked tree: "small"
+    (small ones of every pair, larger ones of the first), "every" (those of every pair) or "none". ``choices`` maps a
+    field that the appendix leaves out to the reason for our value.
 
     Source: B.1.
     """
@@ -55,11 +57,12 @@ class Recipe:
     base: str = ""
     speedups: tuple[str, ...] = ()
     kept: tuple[int, ...] = ()
+    shipped: str = "small"
     choices: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
 
     def identity(self) -> dict[str, Any]:
         """The fields that change what is learned, defaults left out: a field added later renames no old run."""
-        told = {"name", "section", "title", "choices", "speedups", "base", "kept"}
+        told = {"name", "section", "title", "choices", "speedups", "base", "kept", "shipped"}
         return {f.name: getattr(self, f.name) for f in fields(self)
                 if f.name not in told and getattr(self, f.name) != f.default}
 
@@ -115,8 +118,12 @@ RECIPES = {r.name: r for r in (
            choices=_RESNET_CHOICES),
     Recipe("resnet50_tinyimagenet_spawn", "B.1.1", "ResNet-50, Tiny-ImageNet, spawning", "resnet50", "tiny_imagenet_50",
            epochs=90, batch=128, optimiser="sgd", lr=0.4, momentum=0.9, weight_decay=1e-4, schedule="steps",
-           drops=(30, 60, 80), warmup=5, augment=("crop", "flip"), init="kaiming normal", spawn_epoch=14,
+           drops=(30, 60, 80), warmup=5, augment=("crop", "flip"), init="kaiming normal", spawn_epoch=14, speedups=_FAST,
+           shipped="none",
            choices={**_CONV_CHOICES, "batch": "our choice: the appendix and the authors' code name none",
+                    "normalise": "our choice: measured on the training images; the authors' code has no loader of Tiny-ImageNet",
+                    "init": "our choice: He's normal draw (fan-in), as for ResNet-20",
+                    "augment": "our choice: crops of 64 pixels after padding by 8; the appendix says 32 pixels, the images have 64",
                     "data": "our choice: 50 of the 200 classes, as many as can be trained on"}),
     Recipe("mlp_mnist_perm", "B.1.2", "MLP, MNIST, permutation", "mlp", "mnist", epochs=100, batch=500,
            optimiser="adam", lr=1e-3, model_args=(("hidden", 512),), normalise="pixels in [0, 1]", init="lecun normal",
@@ -131,6 +138,7 @@ RECIPES = {r.name: r for r in (
            "cifar10", epochs=250, batch=100, optimiser="sgd", lr=0.1, model_args=(("width", 512),), momentum=0.9,
            weight_decay=5e-4, schedule="cosine", warmup=1, augment=("resized crop", "flip", "rotate"),
            normalise="ImageNet mean and std", init="lecun normal", speedups=(*_FAST, "compiled"), kept=KEPT,
+           shipped="none",
            choices={name: AINSWORTH for name in ("epochs", "batch", "normalise", "init")}),
 )}
 
@@ -144,7 +152,8 @@ RECIPES |= {name: replace(
 LAYER_NORM = {f"resnet20x{m:g}_cifar10_perm": m for m in (0.25, 0.5, 1, 2, 4)}
 RECIPES |= {name: replace(
     RECIPES["resnet20x32_cifar10_perm"], name=name, title=f"ResNet-20 ({m:g}x, LayerNorm), CIFAR-10, permutation",
-    model_args=(("width", int(16 * m)),), choices={**RECIPES["resnet20x32_cifar10_perm"].choices, "model_args": f"our variant: {m:g}x; 32x in the appendix"})
+    model_args=(("width", int(16 * m)),), shipped={2: "every", 4: "none"}.get(m, "small"),
+    choices={**RECIPES["resnet20x32_cifar10_perm"].choices, "model_args": f"our variant: {m:g}x; 32x in the appendix"})
     for name, m in LAYER_NORM.items()}
 #: The appendix' warm-up of one epoch and weight decay of 5e-4 are those of the paper of Ainsworth et al.; their code has others.
 LAYER_NORM_BY_CODE = "resnet20x0.5_cifar10_perm_code"
@@ -159,6 +168,10 @@ MATCHED = {f"{base}_{method}": (base, method) for base in ("mlp_mnist_perm", "ml
            for method in ("activation", "weight", "ste")}
 #: Weight matching of independent networks of the spawning chapters (B.1.2: VGG does not reach LMC by permutation).
 MATCHED_SPAWNED = {f"{base}_weight": (base, "weight") for base in ("vgg16_cifar10_spawn", "resnet20_cifar10_spawn")}
+#: Weight matching of ResNet-20 with layer norm, the only way in which B.1.2 matches it.
+MATCHED_LAYER_NORM = {f"{base}_weight": (base, "weight") for base in (*LAYER_NORM, LAYER_NORM_BY_CODE, "resnet20x32_cifar10_perm")}
+#: All of them.
+BY_PERMUTATION = {**MATCHED, **MATCHED_SPAWNED, **MATCHED_LAYER_NORM}
 _METHODS = {"activation": "activation matching", "weight": "weight matching", "ste": "straight-through estimator"}
 _MATCHING = {
     "activation": {"matching_args": (("images", "all of the training set"),)},
@@ -174,7 +187,7 @@ _MATCHING_CHOICES = {
 RECIPES |= {name: replace(
     RECIPES[base], name=name, base=base, section="B.1.2", title=f"{RECIPES[base].title.removesuffix(', permutation')}, {_METHODS[method]}",
     matching=method, **_MATCHING[method],
-    choices={**RECIPES[base].choices, **_MATCHING_CHOICES[method]}) for name, (base, method) in {**MATCHED, **MATCHED_SPAWNED}.items()}
+    choices={**RECIPES[base].choices, **_MATCHING_CHOICES[method]}) for name, (base, method) in BY_PERMUTATION.items()}
 # between networks with running statistics the interpolated ones make nearly every order look as bad
 RECIPES |= {name: replace(RECIPES[name], matching_args=(("seeds", 5), ("statistics", "recomputed")), choices={**RECIPES[name].choices, "matching_args":
             "our choice: five orders of visiting, the one with the lowest training loss half-way, statistics recomputed, is taken"})
@@ -196,6 +209,8 @@ _DIGITS = {"data": "digits", "speedups": ()}
 _SMOKE_MLP = {**_DIGITS, "model_args": (("hidden", 64),), "epochs": 20}
 _SMOKE_CONV = {**_DIGITS, "batch": 32, "epochs": 15, "spawn_epoch": 2}
 _SMOKE_RESNET = {**_SMOKE_CONV, "model_args": (("width", 4),), "drops": (8, 12), "augment": ("crop",)}
+_SMOKE_LAYER_NORM = {**_DIGITS, "batch": 32, "lr": 0.02, "epochs": 10, "kept": (0, 1, 2, 10), "augment": ("resized crop", "rotate"),
+                     "normalise": "pixels in [0, 1]"}
 # The children stop after 40 epochs, drops at the same halves and quarters; the trunk keeps its 5.
 _LITE_CONV = {"epochs": 40, "drops": (20, 30)}
 _SPAWN_AT_SCALE = {"model_args": (("width", 8),), "epochs": 12, "drops": (6, 9)}
@@ -211,6 +226,9 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
         "mlp_mnist_perm": {**_SMOKE_MLP, "batch": 60},
         **{name: {**_DIGITS, "batch": 60} for name, w in WIDTHS.items() if w <= 128},
         "mlp_cifar10_perm": {**_SMOKE_MLP, "batch": 60, "augment": ("resized crop", "rotate"), "normalise": "pixels in [0, 1]"},
+        **{f"resnet20x{m}_cifar10_perm": {**_SMOKE_LAYER_NORM, "model_args": (("width", width),)} for m, width in (("0.25", 4), ("1", 8))},
+        "resnet50_tinyimagenet_spawn": {**_SMOKE_CONV, "model_args": (("width", 8),), "batch": 100, "epochs": 16, "lr": 0.05, "warmup": 1,
+                                        "drops": (10, 13, 15), "spawn_epoch": 3, "augment": (), "shipped": "small"},
     },
     "lite": {  # real data, fewer epochs; VGG-16 a quarter as wide, classifier included
         "mlp_mnist_spawn": {"epochs": 6},
@@ -222,6 +240,8 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
         "mlp_cifar10_perm": {"epochs": 10},
         # the cosine falls to 0 within the 24 epochs; the warm-up stays as long as it is
         **{name: {"epochs": KEPT[-1]} for name in (*LAYER_NORM, LAYER_NORM_BY_CODE)},
+        # a fifth of the epochs, each of the schedule's as well
+        "resnet50_tinyimagenet_spawn": {"epochs": 18, "warmup": 1, "drops": (6, 12, 16), "spawn_epoch": 3},
     },
     "paper": {
         "resnet20x32_cifar10_perm": {},
@@ -236,33 +256,46 @@ SCALE: dict[str, dict[str, dict[str, Any]]] = {
 
 _SMOKE_STE = (("epochs", 3), ("batch", 200), ("lr", 1e-2), ("momentum", 0.9), ("held_out", 200))
 for _profile, _scale in SCALE.items():  # matched networks are scaled as they were trained
-    for _name, (_base, _method) in {**MATCHED, **MATCHED_SPAWNED}.items():
+    for _name, (_base, _method) in BY_PERMUTATION.items():
         if _base in _scale:
             _scale[_name] = {**_scale[_base], **({"matching_args": _SMOKE_STE} if (_profile, _method) == ("smoke", "ste") else {})}
+
+#: Pairs of ResNet-20 with layer norm, by its width in units of 16 channels.
+PAIRS_OF_WIDTH = {0.25: 3, 0.5: 3, 1: 3, 2: 2, 4: 1}
+_WIDE = {**{f"{name}_weight": m for name, m in LAYER_NORM.items()}, f"{LAYER_NORM_BY_CODE}_weight": 0.5}
 
 #: Independently initialised pairs of each recipe. Recipes without an entry have no results yet.
 PAIRS = {
     "smoke": {"mlp_mnist_spawn": 2, "vgg16_cifar10_spawn": 1, "resnet20_cifar10_spawn": 1, **{name: 1 for name in SPAWN_AT},
               **{name: 2 for name in MATCHED}, **{name: 1 for name in MATCHED_SPAWNED},
+              "resnet20x0.25_cifar10_perm_weight": 1, "resnet20x1_cifar10_perm_weight": 1, "resnet50_tinyimagenet_spawn": 1,
               **{name: 1 for name, w in WIDTHS.items() if w <= 128}},
     "lite": {"mlp_mnist_spawn": 3, "mlp_mnist_spawn_lr1.2e-3": 1, "resnet20_cifar10_spawn": 3, "vgg16_cifar10_spawn": 2,
+             **{name: PAIRS_OF_WIDTH[m] for name, m in _WIDE.items()}, "resnet50_tinyimagenet_spawn": 1,
              **{name: 2 for name in SPAWN_AT}, "vgg16_cifar10_spawn_weight": 1, "resnet20_cifar10_spawn_weight": 2},
-    "paper": {"mlp_mnist_spawn": 10, "mlp_mnist_spawn_lr1.2e-3": 3, "resnet20_cifar10_spawn": 1, **{name: 3 for name in (*MATCHED, *WIDTHS)}},
+    "paper": {"mlp_mnist_spawn": 10, "mlp_mnist_spawn_lr1.2e-3": 3, "resnet20_cifar10_spawn": 1, **{name: 3 for name in (*MATCHED, *WIDTHS)},
+              "resnet20x32_cifar10_perm_weight": 1},
 }
 
 
-#: What the queue does first; within a line all first pairs, then all second ones, and so on.
-QUEUE = (
-    ("smoke", ("mlp_mnist_spawn", "vgg16_cifar10_spawn", "resnet20_cifar10_spawn", *SPAWN_AT, *MATCHED, *MATCHED_SPAWNED,
-               *(name for name, w in WIDTHS.items() if w <= 128))),
-    ("paper", ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3")),
-    ("lite", ("resnet20_cifar10_spawn", "vgg16_cifar10_spawn")),
-    ("paper", tuple(MATCHED)),
-    ("paper", tuple(WIDTHS)),
-    ("lite", tuple(MATCHED_SPAWNED)),
-    ("lite", tuple(SPAWN_AT)),
-    ("paper", ("resnet20_cifar10_spawn",)),
-    ("lite", ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3")),
+_REFERENCES = ("closeness", "connected", "coherence", "weights")
+
+#: What the queue does first: a profile, recipes, and which parts of their pairs (None: all that no line before names). Within a line
+#: all first pairs, then all second ones, and so on.
+QUEUE: tuple[tuple[str, tuple[str, ...], tuple[str, ...] | None], ...] = (
+    ("smoke", tuple(PAIRS["smoke"]), None),
+    ("lite", ("resnet20x0.25_cifar10_perm_weight", "resnet20x0.5_cifar10_perm_weight", f"{LAYER_NORM_BY_CODE}_weight"), None),
+    ("paper", ("resnet20_cifar10_spawn",), None),
+    ("lite", ("resnet20x1_cifar10_perm_weight", "resnet20x2_cifar10_perm_weight"), None),
+    ("paper", ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3", *MATCHED), _REFERENCES),
+    ("lite", ("resnet20_cifar10_spawn", "vgg16_cifar10_spawn", *MATCHED_SPAWNED, *SPAWN_AT), _REFERENCES),
+    ("lite", ("resnet50_tinyimagenet_spawn",), None),
+    ("lite", ("resnet20x4_cifar10_perm_weight",), None),
+    ("paper", ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3"), None),
+    ("lite", ("resnet20_cifar10_spawn", "vgg16_cifar10_spawn"), None),
+    ("paper", (*MATCHED, *WIDTHS), None),
+    ("lite", (*MATCHED_SPAWNED, *SPAWN_AT), None),
+    ("lite", ("mlp_mnist_spawn", "mlp_mnist_spawn_lr1.2e-3"), None),
 )
 
 
@@ -293,10 +326,12 @@ def reductions(name: str, profile: str) -> str:
 
     Source: this book.
     """
-    full = RECIPES[name]
-    return "; ".join(f"{TOLD.get(key, key.replace('_', ' '))} {_plain(key, getattr(full, key))} -> {_plain(key, value)}"
-                     for key, value in SCALE[check_profile(profile)][name].items()
-                     if key != "speedups" and getattr(full, key) != value)
+    full, scale = RECIPES[name], SCALE[check_profile(profile)][name]
+    changes = [f"{TOLD.get(key, key.replace('_', ' '))} {_plain(key, getattr(full, key))} -> {_plain(key, value)}"
+               for key, value in scale.items() if key not in ("speedups", "kept", "shipped") and getattr(full, key) != value]
+    if full.kept and full.warmup and "epochs" in scale and "warmup" not in scale:
+        changes.append(f"warm-up as long as it is ({full.warmup} of {scale['epochs']} epochs)")
+    return "; ".join(changes)
 
 
 TOLD = {"model_args": "network", "spawn_epoch": "spawned after epoch", "lr": "learning rate"}

@@ -1,0 +1,278 @@
+"""Is a pair more linear than closeness alone makes it? Its residual half-way beside partners at the same feature distance.
+
+Second order in the distance between two networks, features interpolate linearly whatever the networks are. So the residual
+of LLFC says something of training only beside partners that are as far away and that training did not make. Two kinds
+bracket the answer: *spread*, a Gaussian step in every weight, and *sparse*, some units of the same network in another order.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from llfc_lib.metrics.displacement import partner_of, random_difference
+from llfc_lib.metrics.llfc import _one_minus_cos, _products
+from llfc_lib.metrics.measure import NO_IMAGES, Loader, Network, Pair, exact_float32
+from llfc_lib.metrics.rows import Row
+from llfc_lib.models.statistics import recomputed
+from llfc_lib.models.view import View
+from llfc_lib.models.weights import State, interpolate
+from llfc_lib.progress import Progress
+from llfc_lib.streams import numpy_generator
+
+if TYPE_CHECKING:  # matching is built on metrics
+    from llfc_lib.matching.symmetry import Permutation, Symmetry
+
+SCALES = tuple(2.0 ** (k / 2) for k in range(-4, 7))  # 1/4 to 8: the steps t at which a spread partner is first looked at
+TOLERANCE = 0.03  # of the pair's distance
+SPARSE_TOLERANCE = 0.1  # units are whole: of sixteen, one more in the cycle is a step of several percent
+REFINEMENTS = 8  # further looks a site; one or two do, as the distance grows nearly as a power of t
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Linearity:
+    """What lies between two networks: per site the feature ``distance`` sqrt(E[1 - cos(f_1, f_2)]), the share ``rho`` of it
+    that separates the features half-way from the mean of both, and its standard error over images.
+
+    ``errors`` are those of the first network, the second and the one half-way (fractions), ``images`` their number.
+
+    Source: cosine of B.2, as a plain distance; this book.
+    """
+
+    distance: dict[str, float]
+    rho: dict[str, float]
+    standard_error: dict[str, float]
+    errors: tuple[float, float, float]
+    images: int
+
+
+@exact_float32()
+@torch.no_grad()
+def linearity(first: View, second: View, between: View, loader: Loader, nodes: Mapping[str, str],
+              kept: "Sequence[dict[str, Tensor]] | None" = None) -> Linearity:
+    """rho at every site of ``nodes`` (site to node): sqrt(E[1 - cos(f_between, (f_1 + f_2) / 2)] / E[1 - cos(f_1, f_2)]).
+
+    An endpoint in the place of the network half-way has rho of about 1/2. Where both networks agree, rho is NaN. ``kept``:
+    the first network's values of these nodes and its logits, a batch an entry, if they are known. ValueError for an empty
+    loader.
+
+    Source: cosine of B.2; this book.
+    """
+    wanted, output = {*nodes.values(), first.output}, first.output
+    seen: dict[str, list[Tensor]] = {site: [] for site in nodes}
+    wrong, count = torch.zeros(3, dtype=torch.float64), 0
+    for batch, (x, y) in enumerate(loader):
+        f_1 = kept[batch] if kept is not None else first.run(x, wanted)
+        f_2, middle = second.run(x, wanted), between.run(x, wanted)
+        for site, node in nodes.items():
+            gram = _products(f_1[node], f_2[node], {HALF: middle[node]})
+            aa, ad, dd = gram["aa"], gram["ad"], gram["dd"]  # d = f_2 - f_1, e = f_between - m
+            ae, de, ee = (gram[key, HALF] for key in ("ae", "de", "ee"))
+            apart = _one_minus_cos(aa, ad, dd)
+            seen[site].append(torch.stack((_one_minus_cos(aa + ad + dd / 4, ae + de / 2, ee), apart)))
+        wrong += torch.stack([(f[output].argmax(1) != y).sum() for f in (f_1, f_2, middle)]).cpu()
+        count += len(y)
+    if not count:
+        raise ValueError(NO_IMAGES)
+    distance, rho, error = {}, {}, {}
+    for site, values in seen.items():
+        off, apart = torch.cat(values, 1)
+        share = float(off.mean() / apart.mean()) if apart.mean() > 0 else math.nan
+        distance[site], rho[site] = float(apart.mean().clamp_min(0).sqrt()), math.sqrt(share) if share >= 0 else math.nan
+        # of a ratio of means, to first order; then of its root
+        spread = float((off - share * apart).std() / (apart.mean() * math.sqrt(count))) if count > 1 else math.nan
+        error[site] = spread / (2 * rho[site]) if rho[site] else 0.0
+    return Linearity(distance, rho, error, tuple((wrong / count).tolist()), count)
+
+
+@dataclass
+class _Origin:
+    """A or B, from which partners are made: its features, kept batch by batch, and what lies between it and a partner."""
+
+    view: View
+    loader: Loader
+    nodes: Mapping[str, str]
+    calibration: Sequence[Tensor] | None
+    kept: list[dict[str, Tensor]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        wanted = {*self.nodes.values(), self.view.output}
+        self.kept = [self.view.run(x, wanted) for x, _ in self.loader]
+
+    def beside(self, partner: View) -> Linearity:
+        """``partner`` and the network half-way, the running statistics of the latter recomputed if there are any."""
+        between = self.view.with_state(interpolate(self.view.state(), partner.state(), HALF))
+        if self.calibration is not None:
+            between = recomputed(between, self.calibration)
+        return linearity(self.view, partner, between, self.loader, self.nodes, self.kept)
+
+
+def closeness(a: Network, b: Network, loader: Loader, sym: "Symmetry | None" = None, draws: int = 10, seed: object = 0,
+              dtype: torch.dtype | None = None, calibration: Sequence[Tensor] | None = None,
+              sites: Sequence[str] | None = None) -> list[Row]:
+    """"rho" and "distance" of A and B per site (see :func:`linearity`), beside the same of partners at that distance.
+
+    Partners have role "null", averaged over ``draws`` from A and as many from B (std over them, n how many):
+
+    - kind "spread": A + t G, G Gaussian, of the norm of B - A in every tensor. At each site of its own t ("t"), the smallest
+      between 1/4 and 8 whose distance is within 3 % of the pair's.
+    - kind "sparse": A with a cycle over some units of every group of ``sym`` that may be permuted, as many as bring the
+      group's last site to the pair's distance (within 10 %). The same function as A. None without ``sym``.
+
+    "no_partner" is the share of draws that have none at a site: their rho is left out, not guessed. "partner_error" and
+    "middle_error" are the errors (fractions) of the partner and of the network half-way. With ``calibration`` (batches of
+    training images) the running statistics of all networks are recomputed on it. ``sites`` None takes all.
+
+    ValueError for fewer than one draw, an unknown site, networks of different architecture or an empty loader.
+
+    Source: this book, on Definition 2 and B.2.
+    """
+    if draws < 1:
+        raise ValueError(f"draws = {draws}; at least one partner of each kind is needed")
+    if calibration is not None and dtype is not None:
+        calibration = [x.to(dtype) for x in calibration]
+    pair = Pair(a, b, dtype, calibration)
+    images = [(x if dtype is None else x.to(dtype), y) for x, y in loader]
+    if not images:
+        raise ValueError(NO_IMAGES)
+    pair.check_traced(images[0][0])
+    nodes = pair.a.features(sites)
+    own = linearity(pair.a, pair.b, pair.between(HALF), images, nodes)
+    rows = [row for site in nodes for row in (
+        Row("rho", own.rho[site], n=own.images, site=site), Row("distance", own.distance[site], n=own.images, site=site),
+        Row("rho_standard_error", own.standard_error[site], n=own.images, site=site))]
+    rows.append(Row("middle_error", own.errors[2], n=own.images))
+    buffers = {name for name, _ in pair.a.module.named_buffers()}
+    found: dict[tuple[str, str], list[dict[str, float] | None]] = {}  # (kind, site): a draw an entry
+    with Progress("partners at equal distance", 2 * draws) as bar:
+        for who, view in (("A", pair.a), ("B", pair.b)):
+            origin = _Origin(view, images, nodes, calibration)
+            for draw in range(draws):
+                moved = random_difference(pair.state_a, pair.state_b, "gaussian", (seed, "spread", who, draw), buffers)
+                for site, partner in _spread(origin, moved, own.distance).items():
+                    found.setdefault(("spread", site), []).append(partner)
+                if sym is not None:
+                    for site, partner in _sparse(origin, sym, own.distance, (seed, who, draw)).items():
+                        found.setdefault(("sparse", site), []).append(partner)
+                bar.advance(f"{who}, draw {draw + 1}")
+    return rows + [row for (kind, site), partners in found.items() for row in _rows(kind, site, partners)]
+
+
+def _rows(kind: str, site: str, partners: Sequence[dict[str, float] | None]) -> list[Row]:
+    where = {"site": site, "role": "null", "kind": kind}
+    there = [partner for partner in partners if partner is not None]
+    rows = [Row("no_partner", 1 - len(there) / len(partners), n=len(partners), **where)]
+    for quantity in there[0] if there else ():
+        values = torch.tensor([partner[quantity] for partner in there], dtype=torch.float64)
+        rows.append(Row(quantity, float(values.mean()), float(values.std()) if len(there) > 1 else None, len(there), **where))
+    return rows
+
+
+# -- spread -----------------------------------------------------------------------------------------------------------
+
+
+def _spread(origin: _Origin, moved: State, targets: Mapping[str, float]) -> dict[str, dict[str, float] | None]:
+    """Per site, what the partner origin + t * moved shows at the smallest t that brings it to the site's target."""
+    looks: dict[float, Linearity] = {}
+
+    def look(t: float) -> Linearity:
+        if t not in looks:
+            looks[t] = origin.beside(partner_of(origin.view, moved, t, origin.calibration))
+        return looks[t]
+
+    open_sites = {site for site, target in targets.items() if target > 0}
+    for t in SCALES:  # from near to far, until every site has a partner that is too far
+        look(t)
+        open_sites -= {site for site in open_sites if looks[t].distance[site] >= targets[site]}
+        if not open_sites:
+            break
+    return {site: _nearest(look, looks, site, target) for site, target in targets.items()}
+
+
+def _nearest(look: Callable[[float], Linearity], looks: Mapping[float, Linearity], site: str, target: float
+             ) -> dict[str, float] | None:
+    """The smallest t within tolerance of ``target``, sought between the first t that is too far and the one before it."""
+    if target <= 0:
+        return None  # the pair does not differ there
+    for _ in range(REFINEMENTS):
+        order = sorted(looks)
+        for t in order:
+            if abs(looks[t].distance[site] - target) <= TOLERANCE * target:
+                found = looks[t]
+                return {"rho": found.rho[site], "distance": found.distance[site], "t": t,
+                        "partner_error": found.errors[1], "middle_error": found.errors[2]}
+            if looks[t].distance[site] > target:
+                break
+        else:
+            return None  # even the farthest is too near (or not a number)
+        if t == order[0]:
+            return None  # even the nearest is too far
+        low, high = order[order.index(t) - 1], t
+        near, far = looks[low].distance[site], looks[high].distance[site]
+        share = math.log(target / near) / math.log(far / near) if near > 0 else HALF
+        look(low * (high / low) ** min(max(share, 0.05), 0.95))
+    return None
+
+
+# -- sparse -----------------------------------------------------------------------------------------------------------
+
+
+def _sparse(origin: _Origin, sym: "Symmetry", targets: Mapping[str, float], key: tuple[object, ...]
+            ) -> dict[str, dict[str, float] | None]:
+    """Per hidden site, what the partner shows whose groups are each in another order, as far as brings them to the pair's distance."""
+    orders = {}
+    for p in sym:
+        if p.site in targets and p.positions is not None and p.size > 1:
+            drawn = torch.from_numpy(numpy_generator(*key, "sparse", p.name).permutation(p.size))
+            orders[p.name] = _cycle(drawn, _units_to_move(origin, p, drawn, targets[p.site]))
+    partner = origin.view.with_state(sym.apply(origin.view.state(), orders))
+    found = origin.beside(partner)
+    answers: dict[str, dict[str, float] | None] = {}
+    for site, target in targets.items():
+        if origin.nodes[site] == origin.view.output:
+            continue  # the partner is the same function: there is no distance at the logits
+        reached = found.distance[site]
+        there = target > 0 and abs(reached - target) <= SPARSE_TOLERANCE * target
+        answers[site] = {"rho": found.rho[site], "distance": reached, "partner_error": found.errors[1],
+                         "middle_error": found.errors[2]} if there else None
+    return answers
+
+
+def _cycle(order: Tensor, count: int) -> Tensor:
+    """The first ``count`` units of ``order`` each in the next one's place; the others stay."""
+    moved = torch.arange(len(order))
+    moved[order[:count]] = order[:count].roll(-1)
+    return moved
+
+
+def _units_to_move(origin: _Origin, p: "Permutation", order: Tensor, target: float) -> int:
+    """How long the cycle must be for the features at the group's site to be ``target`` from where they were: by bisection."""
+    assert p.site is not None and p.positions is not None
+    node, whole = origin.nodes[p.site], p.positions.reshape(-1)
+
+    def distance(count: int) -> float:
+        moved, off = p.positions[_cycle(order, count)].reshape(-1), []
+        for kept in origin.kept:
+            h = kept[node]
+            index = torch.arange(h.shape[p.axis])
+            index[whole] = moved
+            gram = _products(h, h.index_select(p.axis, index.to(h.device)), {})
+            off.append(_one_minus_cos(gram["aa"], gram["ad"], gram["dd"]))
+        return float(torch.cat(off).mean().clamp_min(0).sqrt())
+
+    low, high = 0, p.size  # distance(low) <= target; a cycle of one moves nothing
+    far = distance(high)
+    if far <= target:
+        return high
+    near = 0.0
+    while high - low > 1:
+        middle = (low + high) // 2
+        if (value := distance(middle)) <= target:
+            low, near = middle, value
+        else:
+            high, far = middle, value
+    return low if target - near <= far - target else high

@@ -1,0 +1,301 @@
+"""Intervals of barriers and stitched networks: against Barrier and Stitching, a plain loop, and simulated test sets."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from nets import Conv, conv, find, loader, mlp, near
+from scipy.stats import binom, norm
+from torch import nn
+from torch.nn import functional as F
+
+from llfc_lib.metrics import Barrier, Connected, StitchedExcess, Stitching, connected, measure
+from llfc_lib.metrics.barrier import GRID, NEEDED
+from llfc_lib.metrics.connected import barriers, bootstrap_means
+from llfc_lib.models.weights import interpolate
+from llfc_lib.streams import numpy_generator
+
+BARRIERS = ("error_barrier", "error_barrier_chord", "loss_barrier", "loss_barrier_chord")
+
+
+@pytest.fixture(scope="module")
+def pair():
+    a = mlp(0)
+    return a, near(a, 1, 1.0)
+
+
+@pytest.fixture(scope="module")
+def images(pair):
+    """A few hundred images, of which A takes most and B some for their class."""
+    x = torch.cat([x for x, _ in loader(240)])
+    y = pair[0](x).argmax(1)
+    y[::7] = (y[::7] + 1) % 5
+    return list(zip(x.split(50), y.split(50), strict=True))
+
+
+def whole(images):
+    return torch.cat([x for x, _ in images]), torch.cat([y for _, y in images])
+
+
+@torch.no_grad()
+def by_hand(pair, images, what):
+    """What each image adds to the curve (images x alphas)."""
+    (x, y), columns = whole(images), []
+    for alpha in GRID:
+        network = mlp(0)
+        network.load_state_dict(interpolate(pair[0].state_dict(), pair[1].state_dict(), alpha))
+        logits = network(x)
+        wrong, loss = (logits.argmax(1) != y).double(), F.cross_entropy(logits, y, reduction="none")
+        columns.append(wrong if what == "error" else loss)
+    return torch.stack(columns, 1).numpy()
+
+
+def flat(rows):
+    return {(r.quantity, r.site, r.direction): r.mean for r in rows}
+
+
+def assert_close(rows, others):
+    assert flat(rows).keys() == flat(others).keys()
+    for key, value in flat(rows).items():
+        assert value == pytest.approx(flat(others)[key], rel=1e-12, abs=1e-12), key
+
+
+# -- Connected ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("grid", [GRID, NEEDED, (1, 0.25, 0.75, 0.5, 0)])
+def test_the_estimate_is_that_of_barrier(pair, images, grid):
+    rows = measure(*pair, images, [Barrier(grid), Connected(grid, 20)])
+    for quantity in BARRIERS:
+        one, other = (r for r in rows if r.quantity == quantity)
+        assert one.mean == pytest.approx(other.mean, rel=0, abs=1e-12) and one.n == other.n == 240
+        assert one.mean > 0 and one.std is None and other.std > 0
+        assert [r.n for r in rows if r.quantity in (f"{quantity}_lower", f"{quantity}_upper")] == [240, 240]
+
+
+def test_nothing_but_these_rows(pair, images):
+    rows = measure(*pair, images, [Connected(NEEDED, 20)])
+    assert [r.quantity for r in rows] == [f"{q}{end}" for q in BARRIERS for end in ("", "_lower", "_upper")]
+
+
+def test_a_network_with_itself_has_no_barrier(pair, images):
+    rows = measure(pair[0], pair[0], images, [Connected(resamples=50)])
+    assert len(rows) == 12 and all(abs(r.mean) < 1e-12 for r in rows)
+    assert all(r.std < 1e-12 for r in rows if r.quantity in BARRIERS)
+
+
+@pytest.mark.parametrize("what", ["error", "loss"])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_interval_by_a_plain_loop(pair, images, what, seed):
+    values, resamples = by_hand(pair, images, what), 300
+    rng, over = numpy_generator("bootstrap", seed), {"": [], "_chord": []}
+    for _ in range(resamples):
+        drawn = values[rng.integers(0, len(values), len(values))]
+        curve = [float(np.mean(drawn[:, k])) for k in range(len(GRID))]
+        b, a = curve[0], curve[-1]
+        over[""].append(max(curve) - (a + b) / 2)
+        chord = [alpha * a + (1 - alpha) * b for alpha in GRID]
+        over["_chord"].append(max(value - line for value, line in zip(curve, chord, strict=True)))
+    rows = measure(*pair, images, [Connected(resamples=resamples, seed=seed)])
+    for name, draws in over.items():
+        quantity = f"{what}_barrier{name}"
+        assert find(rows, quantity).std == pytest.approx(np.std(draws, ddof=1), rel=1e-9)
+        assert find(rows, f"{quantity}_lower").mean == pytest.approx(np.percentile(draws, 2.5), rel=1e-9)
+        assert find(rows, f"{quantity}_upper").mean == pytest.approx(np.percentile(draws, 97.5), rel=1e-9)
+
+
+def test_every_image_counts_equally_often():
+    """Each of n images is drawn once a resample on average, with the variance 1 - 1/n of a multinomial count."""
+    n, resamples = 40, 4000
+    counts = n * bootstrap_means(np.eye(n), resamples)
+    assert np.allclose(counts, counts.round()) and np.allclose(counts.sum(1), n)
+    assert np.abs(counts.mean(0) - 1).max() < 5 / math.sqrt(resamples)
+    assert counts.var(0).mean() == pytest.approx(1 - 1 / n, rel=0.02)
+    covariance = np.cov(counts.T)[~np.eye(n, dtype=bool)]
+    assert covariance.mean() == pytest.approx(-1 / n, rel=0.05)
+
+
+def test_a_resample_is_the_same_in_chunks_of_any_size(monkeypatch):
+    values = np.random.default_rng(0).random((31, 4))
+    plain = bootstrap_means(values, 50)
+    for size in (1, 31 * 7, 31 * 50):
+        monkeypatch.setattr(connected, "CHUNK", size)
+        np.testing.assert_allclose(bootstrap_means(values, 50), plain, rtol=1e-13)
+    assert not np.allclose(bootstrap_means(values, 50, seed=1), plain)
+
+
+def simulated(rng, n, errors, shared=0.5):
+    """A test set: n images, wrong at each alpha with the probability ``errors``; hard ones are hard at every alpha."""
+    hard, own = rng.standard_normal((n, 1)), rng.standard_normal((n, len(errors)))
+    return (math.sqrt(shared) * hard + math.sqrt(1 - shared) * own > norm.isf(errors)).astype(float)
+
+
+@pytest.mark.parametrize("which", ["barrier", "barrier_chord"])
+def test_the_interval_covers_the_truth(which):
+    """Errors of 10 and 20 % at the ends, 40 % half-way, as many as 60 sets of 400 images."""
+    errors = np.array([0.2, 0.22, 0.4, 0.15, 0.1])
+    truth = float(barriers(errors, NEEDED)[which])
+    assert truth == pytest.approx(0.25)
+    rng, sets, covered, above = np.random.default_rng(1), 60, 0, 0
+    for k in range(sets):
+        draws = barriers(bootstrap_means(simulated(rng, 400, errors), 200, k), NEEDED)[which]
+        low, high = np.percentile(draws, connected.PERCENTILES)
+        covered += low <= truth <= high
+        above += truth > high
+    low, high = binom.ppf((0.001, 0.999), sets, 0.95)
+    assert low <= covered <= high
+    assert above <= binom.ppf(0.999, sets, 0.025)
+
+
+def test_on_a_flat_curve_the_maximum_leans_upwards():
+    """What the class says of itself: the interval lies above a barrier of 0, by a few tenths of a point."""
+    rng, estimates, lows = np.random.default_rng(2), [], []
+    for k in range(12):
+        values = simulated(rng, 10_000, np.full(21, 0.02))
+        estimates.append(barriers(values.mean(0), GRID)["barrier"])
+        lows.append(np.percentile(barriers(bootstrap_means(values, 60, k), GRID)["barrier"], 2.5))
+    assert 0.001 < np.mean(estimates) < 0.003 and min(lows) > 0
+
+
+def test_pairing_images_between_alphas_narrows_the_interval():
+    rng = np.random.default_rng(3)
+    values = simulated(rng, 2000, np.array([0.2, 0.22, 0.4, 0.22, 0.2]), shared=0.95)
+    apart = values.copy()
+    apart[:, 2] = rng.permutation(apart[:, 2])
+    np.testing.assert_allclose(apart.mean(0), values.mean(0))
+    paired, unpaired = (barriers(bootstrap_means(v, 400), NEEDED)["barrier"].std() for v in (values, apart))
+    assert unpaired > 1.3 * paired
+    # and both are what the variance of one image's difference says
+    for v, found in ((values, paired), (apart, unpaired)):
+        assert found == pytest.approx((v[:, 2] - (v[:, 0] + v[:, 4]) / 2).std() / math.sqrt(2000), rel=0.12)
+
+
+def test_the_maximum_moves_between_alphas_within_the_bootstrap():
+    """Two alphas, equally bad on images of their own: whichever is worse in a resample counts, so that the middle of
+    the interval lies above the estimate."""
+    values = np.zeros((400, 5))
+    values[:60, 1], values[60:120, 3] = 1, 1
+    means = bootstrap_means(values, 500)
+    draws = barriers(means, NEEDED)["barrier"]
+    assert np.array_equal(draws, means.max(1))
+    assert draws.mean() > barriers(values.mean(0), NEEDED)["barrier"] + 0.3 * means[:, 1].std()
+
+
+def test_the_order_and_size_of_batches_do_not_matter(pair, images):
+    x, y = whole(images)
+    order = torch.randperm(240, generator=torch.Generator().manual_seed(0))
+    metrics = [lambda: Connected(resamples=30), lambda: StitchedExcess(resamples=30)]
+    plain = measure(*pair, images, [m() for m in metrics])
+    assert_close(plain, measure(*pair, list(zip(x.split(17), y.split(17), strict=True)), [m() for m in metrics]))
+    mixed = measure(*pair, [(x[order], y[order])], [m() for m in metrics])
+    limits = ("_lower", "_upper")  # of other draws of images
+    assert_close(*([r for r in rows if not r.quantity.endswith(limits)] for rows in (plain, mixed)))
+
+
+def test_the_seed_draws_other_images(pair, images):
+    one, again, other = (measure(*pair, images, [Connected(NEEDED, 30, seed), StitchedExcess(None, 30, seed)])
+                         for seed in (0, 0, 1))
+    assert one == again
+    changed = {r.quantity for r, s in zip(one, other, strict=True) if r.mean != s.mean}
+    assert changed and all(q.endswith(("_lower", "_upper")) for q in changed)
+
+
+def test_one_resample_has_no_spread(pair, images):
+    rows = measure(*pair, images, [Connected(NEEDED, 1), StitchedExcess(resamples=1)])
+    assert all(r.std is None for r in rows)
+    assert find(rows, "error_barrier_lower").mean == find(rows, "error_barrier_upper").mean
+
+
+def test_losses_are_in_float64(pair, images):
+    single = [(x.float(), y) for x, y in images]
+    metric = Connected(NEEDED, 10)
+    measure(*(n.float() for n in (mlp(0), near(mlp(0), 1, 1.0))), single, [metric])
+    assert {t.dtype for t in metric.kept["loss"]} == {torch.float64}
+    assert {t.dtype for t in metric.kept["error"]} == {torch.bool}
+
+
+# -- StitchedExcess ----------------------------------------------------------------------------------------------------
+
+def test_a_network_on_its_own_features_has_no_excess(pair, images):
+    rows = measure(pair[0], pair[0], images, [StitchedExcess(resamples=20)])
+    assert len(rows) == 2 * 3 * 3 and all(r.mean == 0 for r in rows)
+
+
+@pytest.mark.parametrize("sites", [None, ["FC 2"], ["input", "FC 1", "logits"]])
+def test_the_excess_is_the_stitched_error_over_the_mean_of_the_ends(pair, images, sites):
+    rows = measure(*pair, images, [Stitching(sites), StitchedExcess(sites, 20), Barrier(NEEDED)])
+    ends = sum(find(rows, "error", alpha=alpha).mean for alpha in (0.0, 1.0)) / 2
+    stitched = [r for r in rows if r.quantity == "stitched_error"]
+    assert {r.site for r in stitched} == set(sites or ("FC 1", "FC 2", "FC 3"))
+    for r in stitched:
+        found = find(rows, "stitched_excess", site=r.site, direction=r.direction)
+        assert found.mean == pytest.approx(r.mean - ends, rel=0, abs=1e-12) and found.n == 240
+    assert len([r for r in rows if r.quantity.startswith("stitched_excess")]) == 3 * len(stitched)
+
+
+@torch.no_grad()
+def test_its_spread_is_the_standard_error_of_paired_images(pair, images):
+    rows, (x, y) = measure(*pair, images, [StitchedExcess()]), whole(images)
+    for direction, bottom, top in (("A to B", *pair), ("B to A", *pair[::-1])):
+        h = bottom.fc2(bottom.fc1(x.flatten(1)).relu()).relu()
+        wrong, *ends = (logits.argmax(1) != y for logits in (top.fc4(top.fc3(h).relu()), pair[0](x), pair[1](x)))
+        values = wrong.double() - (ends[0].double() + ends[1].double()) / 2
+        found = find(rows, "stitched_excess", site="FC 2", direction=direction)
+        assert found.mean == pytest.approx(values.mean().item(), abs=1e-12) and found.mean != 0
+        se = values.std(correction=0).item() / math.sqrt(240)
+        assert found.std == pytest.approx(se, rel=0.08)  # 2,000 resamples: five times their own 1.6 %
+        for end, z in (("lower", -1.96), ("upper", 1.96)):
+            limit = find(rows, f"stitched_excess_{end}", site="FC 2", direction=direction).mean
+            assert limit == pytest.approx(found.mean + z * se, abs=0.3 * se)
+
+
+def test_convolutions_are_stitched_where_all_information_passes():
+    rows = measure(conv(0), conv(1), loader(shape=(2, 5, 5)), [StitchedExcess(resamples=10), Stitching()])
+    assert ({(r.site, r.direction) for r in rows if r.quantity == "stitched_excess"}
+            == {(r.site, r.direction) for r in rows if r.quantity == "stitched_error"} != set())
+
+
+def test_a_network_without_a_hidden_site_has_no_row():
+    a, b = (nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).double() for _ in range(2))
+    assert measure(a, b, loader(), [StitchedExcess()]) == []
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
+
+class Beside(Conv):
+    def forward(self, x):
+        h = self.relu1(self.conv1(x))
+        g = self.relu2(self.conv2(h))
+        return self.fc((g + h).mean((2, 3)))
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: Connected(resamples=0), "resamples = 0; the bootstrap needs at least 1"),
+    (lambda: StitchedExcess(resamples=-2), "resamples = -2; the bootstrap needs at least 1"),
+    (lambda: Connected((0, 0.5, 1)), "the grid of alpha has 3 points; it must be odd and hold"),
+    (lambda: Connected((0, 0.25, 0.5, 0.6, 0.75, 1)), "has 6 points; it must be odd"),
+    (lambda: Connected((0, 0.25, 0.5, 0.75, 1.2)), r"alpha = 1.2 lies outside \[0, 1\]"),
+    (lambda: measure(mlp(0), mlp(1), loader(), [StitchedExcess(["FC 9"])]), "unknown site 'FC 9'"),
+    (lambda: measure(Beside().double(), Beside().double(), loader(shape=(2, 5, 5)), [StitchedExcess(["relu2"])]),
+     "cannot be stitched at 'relu2': information passes beside it"),
+    (lambda: measure(mlp(0), mlp(1), [(x, y + 3) for x, y in loader()], [Connected()]),
+     "labels run from 3 to 7, outside 0..4"),
+])
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_nothing_waits_for_the_device():
+    a, b = mlp(0).to("meta"), mlp(1).to("meta")
+    metrics = [Connected(), StitchedExcess()]
+    ran = []
+
+    class Last:  # reached only when every update before it went through
+        def start(self, pair): ...
+        def update(self, batch): ran.append(len(batch.y))
+        def rows(self): return []
+
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):  # only here, where numbers are read
+        measure(a, b, [(x.to("meta"), y.to("meta")) for x, y in loader()], [*metrics, Last()])
+    assert ran == [25, 25, 10]

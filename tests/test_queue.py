@@ -1,0 +1,539 @@
+"""The queue's log, choice of recipes, priority and end; what publishing ships; and that no record mixes two networks."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from llfc_lib import ROOT, progress
+from llfc_lib.data import load
+from llfc_lib.experiments import matched, pairs, publish, queue, units
+from llfc_lib.experiments.catalogue import EXPERIMENTS
+from llfc_lib.experiments.units import Busy, Unit
+from llfc_lib.metrics.rows import Row
+from llfc_lib.report import records
+from llfc_lib.training import checkpoints, loop
+from llfc_lib.training.checkpoints import Checkpoint
+from llfc_lib.training.recipes import PAIRS, PROFILES, QUEUE, RECIPES, recipe
+
+NAME, MATCHED = "mlp_mnist_spawn", "mlp_mnist_perm_weight"
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Iterator[Path]:
+    """An empty tracked tree and one pair of one recipe to publish."""
+    monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path / "endpoints")
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(loop.places, "UNFINISHED", tmp_path / "unfinished")
+    monkeypatch.setitem(PAIRS, "smoke", {NAME: 1})
+    publish._provenances.cache_clear()
+    yield tmp_path
+    publish._provenances.cache_clear()
+
+
+def logged() -> list[str]:
+    return (queue.cache_dir() / "queue.log").read_text().splitlines()
+
+
+def untimed(lines: list[str]) -> list[str]:
+    assert all(re.match(TIME, line) for line in lines)
+    return [re.sub(TIME, "", line) for line in lines]
+
+
+# ------------------------------------------------------------------------------------------------------ what it tells
+
+def sleeper(seconds: float, code: int = 0) -> list[str]:
+    return ["sh", "-c", f"sleep {seconds}; exit {code}"]
+
+
+def test_the_queue_logs_what_starts_how_far_it_is_and_how_it_ends(monkeypatch, capsys):
+    a, b = Unit("smoke", NAME, 0, "train A"), Unit("smoke", NAME, 0, "train B")
+    monkeypatch.setattr(queue, "missing", lambda _: [a, b])
+    monkeypatch.setattr(queue, "SECONDS_BETWEEN_NEWS", 0.0)
+
+    def start(unit: Unit, device: str, lines: Path) -> subprocess.Popen:
+        lines.write_text(f"{unit.branch}: 1 of 2\n{unit.branch}: 2 of 2\n")
+        return subprocess.Popen(sleeper(1, code=int(unit.branch == "B")))
+
+    monkeypatch.setattr(queue, "_start", start)
+    assert queue.run("smoke", jobs=1, device="cpu") == 1
+    lines = untimed(logged())
+    expected = ["2 units to do, 1 at once, one thread each", f"started: {a}", "A: 2 of 2", f"[1/2] done: {a} (1 s)",
+                f"started: {b}", "B: 2 of 2", f"[2/2] FAILED: {b} (1 s)", "1 of 2 done, 1 failed, 0 left to another queue (2 s)"]
+    assert [re.sub(r"\(\d s\)", "", line) for line in lines] == [re.sub(r"\(\d s\)", "", line) for line in expected]
+    printed = capsys.readouterr().out
+    assert "started" not in printed and f"done: {a}" in printed and "1 of 2 done" in printed
+
+
+def test_news_come_twice_a_minute_at_most_and_each_once(tmp_path):
+    lines = tmp_path / "lines"
+    work = queue.Running(None, lines, began=0.0, told=0.0)
+    assert work.news(31.0) == ""
+    lines.write_text("one\n")
+    assert (work.news(29.0), work.news(31.0), work.news(70.0)) == ("", "one", "")
+    lines.write_text("one\ntwo\n")
+    assert (work.news(60.0), work.news(62.0)) == ("", "two")
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "file"))
+    queue.say("all the same")
+    assert capsys.readouterr().out == "all the same\n"
+
+
+def advance(unit: Unit, device: str) -> None:
+    with progress.Progress("network", 2) as bar:
+        bar.advance("loss 2")
+        bar.advance("loss 1")
+
+
+def test_a_unit_by_hand_says_and_logs_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(Unit, "run", advance)
+    monkeypatch.setattr(progress, "MINIMUM_SECONDS", 0.0)
+    unit = f"smoke/{NAME}/0/train A"
+    assert queue.run_unit(unit, "cpu") == 0
+    first, *news, last = capsys.readouterr().out.splitlines()
+    assert first == f"started: {unit}" and last == f"done: {unit} (0 s)"
+    assert [line.partition(" s left")[0] for line in news] == ["  network: 1 of 2, loss 2, 0", "  network: 2 of 2, loss 1, 0"]
+    assert untimed(logged()) == [first, news[0].strip(), last]  # the second follows within half a minute
+    assert progress.listeners == []
+    advance(Unit.parse(unit), "cpu")  # in a notebook
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_unit_of_a_queue_leaves_the_telling_to_it(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(Unit, "run", advance)
+    monkeypatch.setenv("LLFC_PROGRESS", str(tmp_path / "lines"))
+    assert queue.run_unit(f"smoke/{NAME}/0/train A", "cpu") == 0
+    assert capsys.readouterr().out == "" and not (queue.cache_dir() / "queue.log").exists()
+    assert "network: 2 of 2" in (tmp_path / "lines").read_text()
+
+
+@pytest.mark.parametrize("error, word", [(Busy, "left to another process"), (KeyboardInterrupt, "stopped"), (ValueError, "FAILED")])
+def test_a_unit_by_hand_says_how_it_ended(monkeypatch, error, word):
+    def fail(unit: Unit, device: str) -> None:
+        raise error
+
+    monkeypatch.setattr(Unit, "run", fail)
+    arguments = ["unit", f"smoke/{NAME}/0/train A"]
+    assert queue.main(arguments) == {Busy: queue.BUSY, KeyboardInterrupt: 130, ValueError: 1}[error]
+    assert untimed(logged())[-1].startswith(f"{word}: smoke/{NAME}/0/train A")
+
+
+# --------------------------------------------------------------------------------------------------- which recipes
+
+def test_recipes_restrict_the_queue_and_reach_what_is_not_in_it():
+    assert {u.name for u in queue.chosen("smoke", [NAME])} == {NAME}
+    both = queue.chosen(None, [NAME, MATCHED])
+    # "joint" sets the matchings of all methods side by side
+    assert {u.name for u in both if not u.trains and u.part != "match"} == {NAME, MATCHED} and {u.profile for u in both} == set(PROFILES)
+    assert queue.chosen("smoke") == queue.chosen("smoke", []) and len(queue.chosen("smoke")) > len(queue.chosen("smoke", [NAME]))
+    in_queue = {(line[0], name) for line in QUEUE for name in line[1]}
+    left_out = [(p, name) for p in PROFILES for name in PAIRS[p] if (p, name) not in in_queue]
+    assert left_out
+    for p, name in left_out:
+        assert name not in {u.name for u in queue.chosen(p)}
+        assert {u.name for u in queue.chosen(p, [name])} == {name, recipe(name, p).trained_as}
+
+
+def test_unknown_recipes_are_refused_by_name(capsys):
+    for action in ("run", "status"):
+        assert queue.main([action, "--profile", "smoke", "--recipes", NAME, "mlp_mnist_spown"]) == 1
+        said = capsys.readouterr().err
+        assert "unknown recipe 'mlp_mnist_spown' in profile 'smoke'; choose from ['mlp_mnist_spawn'" in said
+    assert queue.main(["status", "--profile", "smoke", "--recipes", "mlp_mnist_width1024"]) == 1
+    assert "recipe 'mlp_mnist_width1024' has no pairs in profile 'smoke'" in capsys.readouterr().err
+
+
+def test_make_passes_recipes_on():
+    for target in ("runs", "runs-status"):
+        command = ["make", "-n", target, "RECIPES=a b", "PROFILE=smoke"]
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+        assert "--profile smoke --recipes a b" in said
+        said = subprocess.run(command[:3], cwd=ROOT, capture_output=True, text=True).stdout
+        assert "--recipes" not in said
+
+
+# ---------------------------------------------------------------------------------------------- priority, and the end
+
+@pytest.mark.parametrize("leads, enabled, written", [(True, "1\n", "19"), (False, "1\n", "0"), (True, "0\n", "0"), (True, None, "0")])
+def test_a_unit_in_a_session_of_its_own_gives_way_to_other_sessions(tmp_path, monkeypatch, leads, enabled, written):
+    group, switch = tmp_path / "autogroup", tmp_path / "enabled"
+    group.write_text("0")
+    if enabled:
+        switch.write_text(enabled)
+    monkeypatch.setattr(queue, "AUTOGROUP", group)
+    monkeypatch.setattr(queue, "AUTOGROUP_ENABLED", switch)
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid() + (not leads))
+    queue._give_way()
+    assert group.read_text() == written
+
+
+def test_no_autogroup_or_none_of_ours_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
+    monkeypatch.setattr(queue, "AUTOGROUP", tmp_path / "none")
+    switch = tmp_path / "enabled"
+    switch.write_text("1")
+    monkeypatch.setattr(queue, "AUTOGROUP_ENABLED", switch)
+    queue._give_way()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_kernel_that_asks_to_wait_is_asked_again(tmp_path, monkeypatch):
+    group, switch, tries = tmp_path / "autogroup", tmp_path / "enabled", []
+    group.write_text("00")
+    switch.write_text("1")
+    monkeypatch.setattr(queue, "AUTOGROUP", group)
+    monkeypatch.setattr(queue, "AUTOGROUP_ENABLED", switch)
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
+    monkeypatch.setattr(queue.time, "sleep", lambda _: None)
+
+    def busy_at_first(*args):
+        tries.append(args)
+        if len(tries) < 3:
+            raise BlockingIOError
+        return open(*args)
+
+    monkeypatch.setattr(queue, "open", busy_at_first, raising=False)
+    queue._give_way()
+    assert len(tries) == 3 and group.read_text() == "19"
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(happened: Callable[[], object], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def queue_in_another_process(monkeypatch, command: list[str], hup: object = signal.SIG_DFL) -> int:
+    """A queue with one unit, ``command`` in place of it, in a process forked off; returns its id."""
+    monkeypatch.setattr(queue, "missing", lambda _: [Unit("smoke", NAME, 7, "train A")])
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, hup)
+        popen = subprocess.Popen
+        queue.subprocess.Popen = lambda _, **rest: popen(command, **rest)
+        code = queue.main(["run", "--profile", "smoke", "--jobs", "1"])
+    except SystemExit as error:
+        code = error.code
+    finally:
+        os._exit(code)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_stopped_queue_leaves_no_process_behind(tmp_path, monkeypatch, number, code):
+    told = tmp_path / "pids"  # of the unit, and of a compiler or so that it started
+    pid = queue_in_another_process(monkeypatch, ["sh", "-c", f"sleep 60 & echo $$ $! > {told}.part; mv {told}.part {told}; wait"])
+    wait_for(told.exists)
+    unit, child = map(int, told.read_text().split())
+    assert os.getsid(unit) == unit == os.getsid(child) != os.getsid(pid)
+    os.kill(pid, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+    wait_for(lambda: not is_alive(unit) and not is_alive(child), 5.0)
+    assert untimed(logged())[-1] == f"stopped, 1 at work: smoke/{NAME}/7/train A"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nohup_holds(tmp_path, monkeypatch):
+    told = tmp_path / "pid"
+    pid = queue_in_another_process(monkeypatch, ["sh", "-c", f"touch {told}; sleep 1"], hup=signal.SIG_IGN)
+    wait_for(told.exists)
+    os.kill(pid, signal.SIGHUP)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_units_of_a_killed_queue_end_with_it(monkeypatch):
+    runs = queue.cache_dir() / "runs"
+    program = f"from llfc_lib.experiments import queue; queue._give_way = int; queue.main(['unit', 'smoke/{NAME}/7/train A'])"
+    pid = queue_in_another_process(monkeypatch, [sys.executable, "-c", program])
+    wait_for(lambda: list(runs.glob("*.latest.safetensors")))
+    unit, = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    assert is_alive(unit)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    wait_for(lambda: not is_alive(unit), 5.0)
+    assert [path for path in runs.glob("*.safetensors") if ".latest" not in path.name] == []
+
+
+def test_a_unit_whose_queue_was_gone_before_it_began_ends(monkeypatch):
+    monkeypatch.setattr(Unit, "run", lambda *_: pytest.fail("ran"))
+    monkeypatch.setenv("LLFC_QUEUE", "1")
+    monkeypatch.setattr(queue.sys, "platform", "another")
+    with pytest.raises(SystemExit):
+        queue.run_unit(f"smoke/{NAME}/0/train A", "cpu")
+
+
+# ------------------------------------------------------------------------------------------------------- shipping
+
+def trained(name: str, seed: int, branch: str, add: float = 0.0, kept: tuple[int, ...] = ()) -> str:
+    """Put a network into the cache that was never trained; ``add`` stands for another processor. Returns its digest."""
+    r = recipe(recipe(name, "smoke").trained_as, "smoke")
+    data = load(r.data, normalise=r.normalise)
+    path, key = loop.run_path(r, seed, branch, data), loop.run_key(r, seed, branch, data)
+    state = loop.new_network(r, data, seed).state_dict()
+    history = [{"epoch": 1, "seconds": 1.0, "train_loss": 1.0, "train_error": 0.5, "test_loss": 1.0, "test_error": 0.5}]
+    found = Checkpoint({key: value + add for key, value in state.items()}, epoch=r.epochs, history=history)
+    checkpoints.write(path, found, key)
+    for epoch in kept:
+        checkpoints.write(loop.kept_path(path, epoch), replace(found, epoch=epoch), key)
+    return found.digest()
+
+
+@pytest.fixture
+def told(tree, monkeypatch) -> Callable[..., list[str]]:
+    """What is shipped where a recipe says so, of two pairs with networks 0A and 0B that are both published."""
+    monkeypatch.setattr(publish, "_published_parts", lambda *_: {"pair"})
+    monkeypatch.setattr(pairs, "members", lambda name, pair: {"A": (0, "AB"[pair])})
+    monkeypatch.setitem(PAIRS, "smoke", {NAME: 2})
+
+    original = RECIPES[NAME]
+
+    def ship(**fields) -> list[str]:
+        monkeypatch.setitem(RECIPES, NAME, replace(original, **fields))
+        return publish._ship("smoke", NAME)
+
+    return ship
+
+
+def test_a_recipe_says_which_networks_are_shipped(told, monkeypatch):
+    for branch in "AB":
+        trained(NAME, 0, branch)
+    monkeypatch.setattr(publish, "SMALL", 0)
+    assert told(shipped="none") == []
+    assert told() == [f"shipped {NAME}-0A.safetensors"]
+    assert told(shipped="every") == [f"shipped {NAME}-0B.safetensors"]
+    with pytest.raises(ValueError, match=f"recipe '{NAME}': shipped = 'all'; choose one of"):
+        told(shipped="all")
+
+
+def test_shipping_is_no_part_of_a_recipe():
+    for r in RECIPES.values():
+        assert r.shipped in publish.SHIPPED
+        assert "shipped" not in r.identity() and {replace(r, shipped=how).hash for how in publish.SHIPPED} == {r.hash}
+
+
+def sparse(path: Path, size: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.truncate(size)
+    return path
+
+
+def test_nothing_over_twenty_megabytes_goes_into_the_tracked_tree(told, tree, monkeypatch):
+    r = recipe(NAME, "smoke")
+    sparse(loop.run_path(r, 0, "A", load("digits")), 94 * 10**6)
+    monkeypatch.setattr(publish, "_digest_at", lambda path, key: "digest" if path.exists() else None)
+    for how in ("small", "every"):
+        assert told(shipped=how) == [f"too large to ship: {NAME}-0A.safetensors (94 MB)"]
+    assert told(shipped="none") == [] and not list(tree.rglob("endpoints/**/*.safetensors"))
+    exactly = sparse(tree / "source", 20 * 10**6)
+    assert publish._into_tree(exactly, tree / "there" / "target", "kept") == ["kept target"]
+    sparse(exactly, 20 * 10**6 + 1)
+    assert publish._into_tree(exactly, tree / "there" / "other", "kept") == ["too large to ship: other (20 MB)"]
+    assert [path.name for path in (tree / "there").iterdir()] == ["target"]
+
+
+def test_what_is_too_large_is_said_once(tree, monkeypatch):
+    monkeypatch.setitem(PAIRS, "smoke", {name: 1 for name in (NAME, MATCHED, "mlp_mnist_perm_ste")})
+    monkeypatch.setattr(publish, "_ship", lambda *_: ["too large to ship: network (94 MB)"])
+    assert publish.publish("smoke") == "too large to ship: network (94 MB)"
+
+
+@pytest.mark.parametrize("size, said", [(20 * 10**6, "kept unfinished "), (94 * 10**6, "too large to ship: ")])
+@pytest.mark.parametrize("shipped", ["none", "small"])
+def test_unfinished_runs_are_kept_up_to_the_same_size(tree, monkeypatch, size, said, shipped):
+    monkeypatch.setitem(RECIPES, NAME, replace(RECIPES[NAME], shipped=shipped))
+    unit = Unit("smoke", NAME, 0, "train A")
+    latest = sparse(loop.latest_path(unit.path()), size)
+    monkeypatch.setattr(publish.checkpoints, "read", lambda *_: Checkpoint({}, history=[{"seconds": 2 * publish.LONG}]))
+    line, = publish._keep_unfinished([unit])
+    assert line.startswith(f"{said}{latest.name}") and (tree / "unfinished").exists() == said.startswith("kept")
+
+
+def test_small_checkpoints_on_the_way_are_shipped_with_the_first_pair(told, tree, monkeypatch):
+    r = replace(recipe(NAME, "smoke"), kept=(0, 2))
+    for branch in "AB":
+        trained(NAME, 0, branch, kept=r.kept)
+    first = [f"shipped {NAME}-0A{epoch}.safetensors" for epoch in ("", ".epoch0", ".epoch2")]
+    assert told(kept=(0, 2, 5), shipped="none") == []
+    assert told(kept=(0, 2, 5)) == [*first, f"shipped {NAME}-0B.safetensors"] and told(kept=(0, 2, 5)) == []
+    then = pairs.shipped_kept_path("smoke", NAME, 0, "A", 2)
+    key = loop.run_key(r, 0, "A", load("digits"))
+    assert then.name == f"{NAME}-0A.epoch2.safetensors" and checkpoints.read(then, key).epoch == 2
+    then.unlink()
+    trained(NAME, 0, "A", add=1.0, kept=(2,))  # elsewhere: what is shipped did not come of it
+    assert told(kept=(0, 2)) == []
+    trained(NAME, 0, "A", kept=(2,))
+    monkeypatch.setattr(publish, "SMALL", 0)
+    assert told(kept=(0, 2)) == []
+    monkeypatch.setattr(publish, "SMALL", 10**6)
+    assert told(kept=(0, 2)) == [f"shipped {then.name}"]
+
+
+# ---------------------------------------------------------------------------------- no record mixes two networks
+
+def train_all(name: str, **add: float) -> dict[str, str]:
+    return {who: trained(name, seed, branch, add.get(who, 0.0)) for who, (seed, branch) in pairs.members(name, 0).items()}
+
+
+def measured(part: str, networks: dict[str, str] | None, mean: float = 1.0, name: str = NAME) -> Unit:
+    """Put a finished measurement into the cache."""
+    unit, every = Unit("smoke", name, 0, part), pairs.plan_of(name, "smoke").parts
+    rows = [asdict(Row(quantity, mean, kind=part)) for e in EXPERIMENTS.values() if name in e.recipes and part in e.reads(every)
+            for quantity in sorted(e.quantities)]
+    result = {"unit": str(unit), "rows": rows, "seconds": 1.0, "work": 1.0, "environment": {"commit": "abc"}}
+    if networks is not None:
+        result["networks"] = {who: networks[who] for who in unit.members() if who in networks}
+    if part == "match":
+        result["permutations"] = {"fc1": [0, 1] if mean == 1 else [1, 0]}
+    unit.path().parent.mkdir(parents=True, exist_ok=True)
+    unit.path().write_text(json.dumps(result))
+    return unit
+
+
+def every_unit(name: str = NAME) -> list[Unit]:
+    return [Unit("smoke", name, 0, part) for part in pairs.plan_of(name, "smoke").parts]
+
+
+def quoted(name: str = NAME) -> set[str]:
+    """Digests of A in all records, those of the shipped order of units among them."""
+    found = {records.load(path.stem, "smoke").pairs[f"{name}/0"]["endpoints"]["A"] for path in (records.RECORDS / "smoke").glob("*.json")}
+    order = matched.shipped_permutation("smoke", name, 0)
+    return found | ({json.loads(order.read_text())["networks"]["A"]} if order.exists() else set())
+
+
+@pytest.fixture
+def unshipped(tree, monkeypatch) -> Path:
+    for name in (NAME, "mlp_mnist_perm"):
+        monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], shipped="none"))
+    monkeypatch.setitem(PAIRS, "smoke", {NAME: 1, MATCHED: 1})
+    return tree
+
+
+@pytest.mark.parametrize("name", [NAME, MATCHED])
+def test_a_network_of_other_bits_has_its_pair_measured_and_published_anew_as_a_whole(unshipped, name):
+    old = train_all(name)
+    parts = [unit.part for unit in every_unit(name)]
+    *some, last = parts
+    for part in some:
+        measured(part, old, name=name)
+    assert f"smoke {name}/0: {', '.join(sorted(some))}" in publish.publish("smoke")
+    assert quoted(name) == {old["A"]} and [u.part for u in queue.missing(every_unit(name))] == [last]
+    before = {path: path.read_bytes() for path in unshipped.rglob("*.json") if "cache" not in path.parts}
+    new = train_all(name, A=1.0)
+    assert new["A"] != old["A"] and new["B"] == old["B"]
+    assert [u.part for u in queue.missing(every_unit(name))] == parts  # old results are of the old network
+    assert publish.publish("smoke") == "nothing new to publish"
+    measured(last, new, mean=2.0, name=name)  # the new part alone: no record may take it
+    assert f"smoke {name}/0 waits for: {', '.join(some)} (" in publish.publish("smoke")
+    for part in some[1:]:
+        measured(part, new, mean=2.0, name=name)
+    assert [u.part for u in queue.missing(every_unit(name))] == some[:1]
+    assert f"waits for: {some[0]} (" in publish.publish("smoke")
+    assert {path: path.read_bytes() for path in before} == before
+    measured(some[0], new, mean=2.0, name=name)
+    assert publish.publish("smoke") == f"smoke {name}/0: {', '.join(sorted(parts))}"
+    assert quoted(name) == {new["A"]} and queue.missing(every_unit(name)) == []
+    means = {mean for path in (records.RECORDS / "smoke").glob("*.json") for mean in records.load(path.stem, "smoke").table["mean"]}
+    assert means == {2.0}
+    assert publish.publish("smoke") == "nothing new to publish"
+    if name == MATCHED:
+        assert json.loads(matched.shipped_permutation("smoke", name, 0).read_text())["permutations"] == {"fc1": [1, 0]}
+
+
+def test_what_looked_at_other_networks_only_need_not_be_measured_again(unshipped):
+    old = train_all(MATCHED)
+    for unit in every_unit(MATCHED):
+        measured(unit.part, old, name=MATCHED)
+    publish.publish("smoke")
+    new = train_all(MATCHED, B=1.0)
+    left = queue.missing(every_unit(MATCHED))
+    assert left == [unit for unit in every_unit(MATCHED) if "B" in unit.members()] != every_unit(MATCHED)
+    for unit in left:
+        measured(unit.part, new, name=MATCHED)
+    assert f"smoke {MATCHED}/0: {', '.join(sorted(unit.part for unit in every_unit(MATCHED)))}" in publish.publish("smoke")
+    assert records.load("fig20", "smoke").pairs[f"{MATCHED}/0"]["endpoints"]["B"] == new["B"]
+
+
+def test_networks_that_are_not_here_contradict_nothing(unshipped, monkeypatch):
+    networks = train_all(NAME)
+    for unit in every_unit():
+        measured(unit.part, networks)
+    publish.publish("smoke")
+    monkeypatch.setenv("LLFC_CACHE", str(unshipped / "empty"))
+    assert queue.missing(every_unit()) == [] and publish.publish("smoke") == "nothing new to publish"
+
+
+def test_a_measurement_that_does_not_say_of_what_counts_until_the_networks_are_others(unshipped):
+    networks = train_all(NAME)
+    for unit in every_unit():
+        measured(unit.part, None)
+    assert queue.missing(every_unit()) == []
+    publish.publish("smoke")
+    assert quoted() == {networks["A"]}
+    train_all(NAME, B=1.0)
+    assert queue.missing(every_unit()) == every_unit() and publish.publish("smoke") == "nothing new to publish"
+
+
+def test_a_shipped_network_that_a_record_does_not_quote_is_let_be_until_there_is_more(tree, monkeypatch):
+    networks = train_all(NAME)
+    for unit in every_unit():
+        measured(unit.part, networks)
+    publish.publish("smoke")
+    shipped = pairs.shipped_path("smoke", NAME, 0, "B")
+    assert shipped.exists()
+    train_all(NAME, B=1.0)
+    assert queue.missing(every_unit()) == []  # the shipped one goes before
+    shipped.unlink()
+    assert queue.missing(every_unit()) == every_unit()
+    shipped.write_bytes(loop.run_path(recipe(NAME, "smoke"), 0, "B", load("digits")).read_bytes())
+    assert queue.missing(every_unit()) == []
+    monkeypatch.setitem(units.OTHER_VERSION, "decomposition", 99)  # which is to be measured anew then
+    assert queue.missing(every_unit()) == every_unit()
+
+
+def test_a_network_that_a_record_does_not_quote_is_not_shipped(tree):
+    networks = train_all(NAME)
+    for unit in every_unit():
+        measured(unit.part, networks)
+    publish.publish("smoke")
+    pairs.shipped_path("smoke", NAME, 0, "B").unlink()
+    train_all(NAME, B=1.0)
+    assert publish.publish("smoke") == "nothing new to publish" and not pairs.shipped_path("smoke", NAME, 0, "B").exists()
+    train_all(NAME)
+    assert publish.publish("smoke") == f"shipped {NAME}-0B.safetensors"
+
+
+def test_a_result_of_other_networks_is_measured_again(unshipped, monkeypatch):
+    old = train_all(NAME)
+    unit = measured("pair", old)
+    ran = []
+    monkeypatch.setattr(Unit, "run", lambda self, device: ran.append(self.path().exists()))
+    queue.run_unit(str(unit), "cpu")
+    train_all(NAME, B=1.0)
+    assert not publish.is_finished(unit)
+    queue.run_unit(str(unit), "cpu")
+    assert ran == [True, False]
