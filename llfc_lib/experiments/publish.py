@@ -53,6 +53,18 @@ def is_finished(unit: Unit) -> bool:
     return _agree(measured_on, at_hand(unit.profile, unit.name, unit.index, dataset(unit.recipe()).sha256))
 
 
+def has_order(unit: Unit) -> bool:
+    """Whether the unit is a matching whose order is shipped with the project, of the very networks at hand.
+
+    Source: this book.
+    """
+    path = matched.shipped_permutation(unit.profile, unit.name, unit.index)
+    if unit.part != "match" or not path.exists():
+        return False
+    here = at_hand(unit.profile, unit.name, unit.index, dataset(unit.recipe()).sha256)
+    return json.loads(path.read_text())["networks"] == {who: here.get(who) for who in "AB"}
+
+
 def is_outdated(profile: str, name: str, index: int) -> bool:
     """Whether a record quotes another network than the one at hand, so that all of the pair must be measured anew.
 

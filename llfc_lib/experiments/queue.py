@@ -70,7 +70,7 @@ def _unmeasured(units: Sequence[Unit]) -> list[Unit]:
 
 def _with_needs(units: Sequence[Unit], open_measures: Collection[Unit]) -> list[Unit]:
     """Those of ``units`` that are to be measured, and what they need that is not there."""
-    networks = {need for u in open_measures for need in u.needs() if not publish.is_finished(need)}
+    networks = {need for u in open_measures for need in u.needs() if not publish.is_finished(need) and not publish.has_order(need)}
     trunks = {need for u in networks for need in u.needs() if not publish.is_finished(need)}
     wanted = {*open_measures, *networks, *trunks}
     return [u for u in units if u in wanted]

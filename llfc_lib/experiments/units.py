@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from llfc_lib import ROOT, __version__
@@ -172,7 +172,7 @@ class Unit:
             together = [self]
             nets, data = pairs.networks(self.profile, self.name, self.index, device, only=self.members())
             if self.recipe().matching and self.part not in ALONE_ON_NETWORKS:
-                nets = matched.bring_together(self.profile, self.name, nets, data, self.permutations())
+                nets = matched.bring_together(self.profile, self.name, nets, data, self._permutations(nets, data))
             if self.part == "sweep":
                 rows = widths.sweep(self.profile, self.name, self.index, data, device)
             elif self.part == "match":
@@ -183,7 +183,7 @@ class Unit:
             elif self.part == "weights":
                 rows = spectra.weight_rows(self.profile, self.name, self.index, nets, data)
             elif self.part == "joint":
-                candidates = {MATCHED[u.name][1]: u.permutations() for u in self.needs() if u.part == "match"}
+                candidates = {MATCHED[u.name][1]: u._permutations(nets, data) for u in self.needs() if u.part == "match"}
                 rows = joint.rows_with_tiny(self.profile, self.name, self.index, nets, data, candidates)
             elif self.part == "decomposition":
                 if self.recipe().matching:
@@ -237,8 +237,13 @@ class Unit:
         return found
 
     def permutations(self) -> dict[str, Tensor]:
-        """What the pair's "match" part found."""
+        """What the pair's "match" part found here."""
         return matched.from_text(json.loads(replace(self, part="match").path().read_text())["permutations"])
+
+    def _permutations(self, nets: dict[str, nn.Module], data: Dataset) -> dict[str, Tensor]:
+        """The same, or as they are shipped with the project; found now where those are of other networks."""
+        found = replace(self, part="match").path().exists()
+        return self.permutations() if found else matched.of_pair(self.profile, self.name, self.index, nets, data)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
