@@ -169,11 +169,13 @@ def shipped_kept_path(profile: str, name: str, seed: int, branch: str, epoch: in
 
 
 def endpoint_after(epoch: int, profile: str, name: str, seed: int, branch: str, data: Dataset, device: str = "cpu") -> Checkpoint:
-    """The network after ``epoch``, one of its recipe's ``kept``: as shipped, else from the cache, else trained now.
+    """The network after ``epoch``, the last or one of its recipe's ``kept``: as shipped, else from the cache, else trained now.
 
     CheckpointError where the cache has the finished run without it, or the file is damaged or of another recipe.
     """
     r = recipe(recipe(name, profile).trained_as, profile)
+    if epoch == r.epochs:
+        return endpoint(profile, name, seed, branch, data, device)
     key, path = run_key(r, seed, branch, data), kept_path(run_path(r, seed, branch, data), epoch)
     shipped = shipped_kept_path(profile, r.name, seed, branch, epoch)
     if shipped.exists():
@@ -228,9 +230,14 @@ def between_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nul
     return [LLFC(ALPHAS), Barrier(grid)]
 
 
+def large_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nulls: bool = True) -> list[Metric]:
+    """Those of a convolutional net at its sites alone: of dozens of layers, one reading each."""
+    return [LLFC(ALPHAS), Commutativity(nulls=nulls), Transfer(nulls=nulls), WeakAdditivity(nulls=nulls), Stitching(), Barrier(grid)]
+
+
 def layer_norm_metrics(grid: Sequence[float] = FULL_GRID, detail: bool = False, nulls: bool = True) -> list[Metric]:
-    """Those of a convolutional net with both stronger forms of commutativity."""
-    return [*convolutional_metrics(grid, detail, nulls), SameWeights(nulls=nulls)]
+    """Those of :func:`large_metrics` with the other of the stronger forms that B.5 discusses."""
+    return [*large_metrics(grid, detail, nulls), SameWeights(nulls=nulls)]
 
 
 def metrics_of(name: str, profile: str) -> MakeMetrics:
@@ -239,6 +246,8 @@ def metrics_of(name: str, profile: str) -> MakeMetrics:
         return matched_metrics if name in MATCHED else standard_metrics
     if name in MATCHED_LAYER_NORM:
         return layer_norm_metrics
+    if recipe(name, profile).model == "resnet50":
+        return large_metrics
     return between_metrics if name in SPAWN_AT or name in MATCHED_SPAWNED else convolutional_metrics
 
 

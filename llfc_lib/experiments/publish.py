@@ -271,6 +271,7 @@ def _ship(profile: str, name: str) -> list[str]:
         return []
     _provenances.cache_clear()
     first = set(pairs.members(name, 0).values())
+    two = {member for who, member in pairs.members(name, 0).items() if who in "AB"}
     every = {member for index in range(PAIRS[profile][name]) if _published_parts(profile, name, index)
              for member in pairs.members(name, index).values()}
     data, quoted, done = dataset(r), _quoted(profile, r.name), []
@@ -284,8 +285,8 @@ def _ship(profile: str, name: str) -> list[str]:
         if _digest_at(target, key) is None and quoted.get((seed, branch), set()) <= {digest} and (
                 r.shipped == "every" or (seed, branch) in first or source.stat().st_size <= SMALL):
             done += _into_tree(source, target, "shipped")
-        if (seed, branch) in first and _digest_at(target, key) == digest:
-            for epoch in r.kept:
+        if (seed, branch) in two and _digest_at(target, key) == digest:
+            for epoch in (epoch for epoch in r.kept if epoch < r.epochs):
                 source_then, target_then = kept_path(source, epoch), pairs.shipped_kept_path(profile, r.name, seed, branch, epoch)
                 if source_then.exists() and source_then.stat().st_size <= SMALL and _digest_at(target_then, key) is None:
                     done += _into_tree(source_then, target_then, "shipped")

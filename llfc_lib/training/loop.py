@@ -301,7 +301,7 @@ def train(recipe: Recipe, seed: int, branch: str, data: Dataset, device: torch.d
             found = train(recipe, seed, "trunk", data, device, cache)
 
     def save(checkpoint: Checkpoint) -> None:
-        if checkpoint.epoch in recipe.kept:  # first: a run stopped in between comes by here again
+        if checkpoint.epoch in recipe.kept and checkpoint.epoch < until:  # first: a run stopped in between comes by here again
             checkpoints.write(kept_path(path, checkpoint.epoch), replace(checkpoint, optimiser={}), key)
         checkpoints.write(latest, checkpoint, key)
 
