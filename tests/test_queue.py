@@ -28,6 +28,12 @@ NAME, MATCHED = "mlp_mnist_spawn", "mlp_mnist_perm_weight"
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
 
+@pytest.fixture(autouse=True)
+def own_priority(tmp_path, monkeypatch) -> None:
+    """Whatever goes wrong in a test, the session that it runs in keeps its priority."""
+    monkeypatch.setattr(queue, "AUTOGROUP", tmp_path / "no autogroup")
+
+
 @pytest.fixture
 def tree(tmp_path, monkeypatch) -> Iterator[Path]:
     """An empty tracked tree and one pair of one recipe to publish."""

@@ -111,7 +111,7 @@ def _layer_norm_plan(name: str, profile: str, smoke: Plan) -> Plan:
     """Fewer images the wider they are: a pass costs four times as much at twice the width."""
     parts = ("match", "pair", "decomposition", *REFERENCES, "weights", "sweep")
     if profile == "smoke":
-        return replace(smoke, parts=parts, calibration=0)
+        return replace(smoke, parts=parts, calibration=0, train_first=300)
     width = dict(recipe(name, profile).model_args)["width"]
     pair_first, first, train_first, batch = {4: (None, 1000, 10_000, 250), 8: (None, 1000, 10_000, 250), 16: (3000, 1000, 10_000, 250),
                                              32: (1500, 500, 5000, 125)}.get(width, (750, 250, 2500, 60))
