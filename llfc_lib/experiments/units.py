@@ -292,7 +292,8 @@ def _dataset(name: str, normalise: str) -> Dataset:
 def flops_per_image(r: Recipe) -> float:
     """Operations of one forward pass, counted on device ``meta``."""
     data = dataset(r)
-    network = new_network(r, data).to("meta").eval()
+    with torch.device("meta"):  # no weights are drawn: a wide network takes seconds
+        network = new_network(r, data).eval()
     with FlopCounterMode(display=False) as counter:
         network(torch.empty(1, *data.image_shape, device="meta"))
     return counter.get_total_flops()
