@@ -40,7 +40,7 @@ OTHER_VERSION = {"joint": 1, "sweep": 2, "decomposition": 3, "closeness": 1, "co
 
 
 #: Parts of matched pairs that do not wait for the matching: they look at one network, or match for themselves.
-ALONE_ON_NETWORKS = ("match", "spectra", "decomposition", "weights", "sweep")
+ALONE_ON_NETWORKS = ("match", "spectra", "weights", "sweep")
 
 
 def version_key(part: str) -> str:
@@ -186,9 +186,6 @@ class Unit:
                 candidates = {MATCHED[u.name][1]: u._permutations(nets, data) for u in self.needs() if u.part == "match"}
                 rows = joint.rows_with_tiny(self.profile, self.name, self.index, nets, data, candidates)
             elif self.part == "decomposition":
-                if self.recipe().matching:
-                    permutations = matched.of_pair(self.profile, self.name, self.index, nets, data)
-                    nets = matched.bring_together(self.profile, self.name, nets, data, permutations)
                 rows = decomposition.rows(self.profile, self.name, self.index, nets, data)
             elif self.part == "closeness":
                 rows = pairs.measure_closeness(self.profile, self.name, self.index, nets, data)
