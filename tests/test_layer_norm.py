@@ -157,8 +157,9 @@ def test_a_run_that_is_stopped_keeps_the_same_networks(tiny, monkeypatch):
     assert [checkpoints.read(kept_path(path, epoch), key).digest() for epoch in (0, 1)] == digests
 
 
-def test_the_sweep_reads_them_and_measures_each(tiny, monkeypatch):
+def test_the_sweep_reads_them_and_measures_each(tiny, monkeypatch, tmp_path):
     r, data = tiny
+    monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path)  # those that are shipped are of the recipe as it is
     name = "resnet20x0.25_cifar10_perm_weight"
     monkeypatch.setattr(widths, "recipe", lambda *_: r)
     monkeypatch.setattr(pairs, "recipe", lambda n, p: replace(recipe(n, p), epochs=3, kept=(0, 1, 3)))

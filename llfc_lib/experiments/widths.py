@@ -52,8 +52,9 @@ def sweep(profile: str, name: str, pair: int, data: Dataset, device: str = "cpu"
 
 def _sweep_of_kept(profile: str, name: str, pair: int, data: Dataset, device: str) -> list[Row]:
     r, members, rows = recipe(name, profile), pairs.members(name, pair), []
-    with Progress(f"{name}, pair {pair}, matched after each epoch kept", len(r.kept)) as bar:
-        for epoch in r.kept:
+    epochs = sorted({*r.kept, r.epochs})
+    with Progress(f"{name}, pair {pair}, matched after each epoch kept", len(epochs)) as bar:
+        for epoch in epochs:
             nets = {who: _network(r, data, pairs.endpoint_after(epoch, profile, name, *members[who], data, device)).to(device) for who in "AB"}
             rows += _measured(profile, name, pair, nets["A"], nets["B"], data, epoch)
             rows += [replace(row, epoch=epoch) for row in weight_spectra(nets["A"], seed=f"{name}/{pair}/{epoch}", shorter_side=True)
