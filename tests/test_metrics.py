@@ -460,3 +460,17 @@ def test_interpolation_is_exact_at_its_ends_and_keeps_integers():
         found = interpolate(a, b, alpha)
         assert all(torch.equal(found[k], end[k]) for k in a if k != "count") and found["count"] == 3
     assert all(torch.equal(v, a[k]) for k, v in interpolate(a, a, 0.3).items())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_layer_that_dies_half_way_is_at_one_from_the_mean(seed):
+    """Rounding leaves |f|^2 a little above or below 0 there, and neither may decide."""
+    a, b = mlp(seed), mlp(seed)
+    with torch.no_grad():
+        for network, sign in ((a, 1.0), (b, -1.0)):
+            network.fc2.weight.copy_(sign * torch.randn(16, 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+            network.fc2.bias.zero_()
+    rows = measure(a, b, loader(), [LLFC((0.5,))])
+    for quantity in ("1-cos_alpha", "1-coef_alpha", "set_1-cos_alpha"):
+        assert find(rows, quantity, site="FC 2", alpha=0.5).mean == pytest.approx(1, abs=1e-12)
+    assert math.isnan(find(rows, "set_c", site="FC 2", alpha=0.5).mean)

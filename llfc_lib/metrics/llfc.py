@@ -1,5 +1,6 @@
 """LLFC (Definition 2) per image: cosine and coefficient of B.2, with the null of the nearest endpoint."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from llfc_lib.metrics.measure import Batch, Loader, Moments, Network, Pair, Sums
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.weights import check_alpha
 
+ROUNDING = 1e-12  # of the largest summand, which float64 leaves of a sum that is 0
 CACHED = 2**16  # numbers of one network's features that are compared at a time
 NEAREST = {"role": "null", "kind": "nearest endpoint"}
 
@@ -20,7 +22,7 @@ class LLFC:
     Quantities per site and alpha: "1-cos_alpha" (signed cosine), "1-coef_alpha" (coef = <f_alpha, m> / |m|^2: the
     formula of B.2 with the alpha that its print lost), their null "nearest endpoint" (what f_A or f_B, whichever is
     nearer, gives in f_alpha's place), "cos_ratio" = mean 1-cos_alpha / mean 1-cos_AB; for the whole set
-    "set_1-cos_alpha" and "set_c", the c of Definition 2 by least squares, <f_alpha, m> / |f_alpha|^2. Per site
+    "set_1-cos_alpha" and "set_c", the c of Definition 2 by least squares, <f_alpha, m> / |f_alpha|^2 (NaN where f_alpha is 0 and m is not). Per site
     "1-cos_AB". ``sites`` None takes all; ``pre`` adds the pre-activations as "<site> (pre)", ``raw`` the outputs of maps before
     normalisation as "<map> (raw)".
 
@@ -51,7 +53,7 @@ class LLFC:
                 ae, de, ee = (gram[key, alpha] for key in ("ae", "de", "ee"))  # e = f_alpha - m
                 rest = 1 - alpha
                 mm, me = aa + 2 * rest * ad + rest**2 * dd, ae + rest * de
-                ff = mm + 2 * me + ee
+                ff = _without_rounding(mm + 2 * me + ee, mm)
                 self._moments("1-cos_alpha", name, alpha).add(_one_minus_cos(mm, me, ee))
                 self._moments("1-coef_alpha", name, alpha).add(_one_minus_coef(mm, me, ff))
                 ends = torch.stack((_one_minus_cos(aa, rest * ad, rest**2 * dd),
@@ -82,7 +84,7 @@ class LLFC:
                     rows.append(Row("cos_ratio", ratio(mean, base), **where, **extra))
                 s = self.sums["set", name, alpha]
                 rows.append(Row("set_1-cos_alpha", _set_one_minus_cos(s), **where))
-                rows.append(Row("set_c", ratio(s["fm"], s["ff"]), **where))
+                rows.append(Row("set_c", ratio(s["fm"], s["ff"]) if s["ff"] or not s["mm"] else math.nan, **where))
         return rows
 
     def _moments(self, quantity: str, name: str, alpha: float | None, role: str = "value") -> Moments:
@@ -131,11 +133,16 @@ def one_minus_cos(x: Tensor, y: Tensor) -> Tensor:
 def _one_minus_cos(xx: Tensor, xe: Tensor, ee: Tensor) -> Tensor:
     """1 - cos(x, y) of y = x + e: sin^2 / (1 + cos), and |x|^2 |y|^2 sin^2 = |x|^2 |e|^2 - <x, e>^2."""
     yy, xy = xx + 2 * xe + ee, xx + xe
-    zero_x, zero_y = xx == 0, yy <= 0
+    zero_x, zero_y = xx == 0, _without_rounding(yy, xx) <= 0
     norms = torch.where(zero_x | zero_y, 1.0, xx * yy.clamp(min=0)).sqrt()
     near = (xx * ee - xe.square()).clamp(min=0) / (norms * (norms + xy.clamp(min=0)))
     value = torch.where(xy > 0, near, 1 - xy / norms)
     return torch.where(zero_x | zero_y, (zero_x ^ zero_y).to(value.dtype), value)
+
+
+def _without_rounding(squares: Tensor, others: Tensor) -> Tensor:
+    """|y|^2 that was summed up from products as large as |x|^2 (``others``): 0 where nothing of it but rounding is left."""
+    return torch.where(squares <= ROUNDING * others, torch.zeros_like(squares), squares)
 
 
 def _one_minus_coef(mm: Tensor, me: Tensor, ff: Tensor) -> Tensor:
@@ -145,8 +152,10 @@ def _one_minus_coef(mm: Tensor, me: Tensor, ff: Tensor) -> Tensor:
 
 
 def _set_one_minus_cos(s: Sums) -> float:
-    """1 - <f, m>/(|f||m|) from |f - m|^2, |f|^2 and |m|^2: (|f - m|^2 - (|f| - |m|)^2) / (2 |f||m|)."""
+    """1 - <f, m>/(|f||m|) from |f - m|^2, |f|^2 and |m|^2: (|f - m|^2 - (|f| - |m|)^2) / (2 |f||m|). A zero f or m is at 1 from another."""
     f, m = s["ff"] ** 0.5, s["mm"] ** 0.5
+    if not f or not m:
+        return float(f != m)
     return ratio(s["dd"] - (f - m) ** 2, 2 * f * m)
 
 
