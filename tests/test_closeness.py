@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from nets import conv, find, loader, mlp, near
 from torch import nn
 
 from llfc_lib.matching import permuted, symmetry
-from llfc_lib.metrics import closeness, linearity
-from llfc_lib.metrics.closeness import TOLERANCE, _cycle, _Origin
+from llfc_lib.metrics import Row, closeness, linearity
+from llfc_lib.metrics.closeness import TOLERANCE, Linearity, _cycle, _nearest, _Origin
 from llfc_lib.metrics.displacement import displace, random_difference
 from llfc_lib.models.statistics import recomputed
 from llfc_lib.models.view import View
@@ -24,6 +25,12 @@ def gaussian_partner(a: nn.Module, like: nn.Module, seed: int, t: float = 1.0) -
     other = copy.deepcopy(a)
     other.load_state_dict(displace(a.state_dict(), random_difference(a.state_dict(), like.state_dict(), "gaussian", ("test", seed)), t))
     return other
+
+
+def null(rows: list[Row], quantity: str, site: str, kind: str) -> Row:
+    """Of partners from A and from B, the mean."""
+    both = [find(rows, quantity, site=site, role="null", kind=kind, direction=f"from {who}") for who in "AB"]
+    return replace(both[0], mean=(both[0].mean + both[1].mean) / 2, n=both[0].n + both[1].n)
 
 
 def half_way(a: nn.Module, b: nn.Module) -> nn.Module:
@@ -88,12 +95,12 @@ def test_a_pair_that_is_a_gaussian_step_is_as_linear_as_its_spread_partners():
     b = gaussian_partner(a, near(a, 5, 0.4), 7)
     rows = closeness(a, b, loader(100), draws=4)
     for site in SITES:
-        own, partner = find(rows, "rho", site=site), find(rows, "rho", site=site, role="null", kind="spread")
+        own, partner = find(rows, "rho", site=site), null(rows, "rho", site, "spread")
         assert partner.n == 8 and own.mean / partner.mean == pytest.approx(1, abs=0.12)
-        assert find(rows, "t", site=site, role="null", kind="spread").mean == pytest.approx(1, abs=0.12)
-        reached = find(rows, "distance", site=site, role="null", kind="spread").mean
+        assert null(rows, "t", site, "spread").mean == pytest.approx(1, abs=0.12)
+        reached = null(rows, "distance", site, "spread").mean
         assert abs(reached / find(rows, "distance", site=site).mean - 1) <= TOLERANCE
-        assert find(rows, "no_partner", site=site, role="null", kind="spread").mean == 0
+        assert null(rows, "no_partner", site, "spread").mean == 0
 
 
 def test_a_pair_that_is_a_cycle_of_units_is_as_linear_as_its_sparse_partners():
@@ -102,13 +109,13 @@ def test_a_pair_that_is_a_cycle_of_units_is_as_linear_as_its_sparse_partners():
     b = permuted(a, sym, {p.name: _cycle(torch.randperm(p.size, generator=torch.Generator().manual_seed(k)), 20) for k, p in enumerate(sym)})
     rows = closeness(a, b, images, sym, draws=4)
     for site in SITES:
-        own, partner = find(rows, "rho", site=site), find(rows, "rho", site=site, role="null", kind="sparse")
+        own, partner = find(rows, "rho", site=site), null(rows, "rho", site, "sparse")
         assert own.mean / partner.mean == pytest.approx(1, abs=0.12)
         # and a spread partner is far more linear than a few units that have moved altogether
-        assert find(rows, "rho", site=site, role="null", kind="spread").mean < 0.8 * own.mean
+        assert null(rows, "rho", site, "spread").mean < 0.8 * own.mean
     with torch.no_grad():
         error = sum(float((a(x).argmax(1) != y).sum()) for x, y in images) / 100
-    assert find(rows, "partner_error", site="FC 1", role="null", kind="sparse").mean == pytest.approx(error)  # the same function
+    assert null(rows, "partner_error", "FC 1", "sparse").mean == pytest.approx(error)  # the same function
     assert not [row for row in rows if row.kind == "sparse" and row.site == "logits"]
 
 
@@ -120,26 +127,65 @@ def test_where_no_partner_is_as_far_there_is_none_and_no_number():
             p.mul_(40).add_(0.4 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0), dtype=p.dtype))
     rows = closeness(a, b, loader(), draws=2)
     assert find(rows, "distance", site="FC 1").mean > 0
-    assert find(rows, "no_partner", site="FC 1", role="null", kind="spread").mean == 1
+    assert null(rows, "no_partner", "FC 1", "spread").mean == 1
     assert not [row for row in rows if row.role == "null" and row.quantity == "rho" and row.site == "FC 1"]
     b = copy.deepcopy(a)
     with torch.no_grad():
         b.fc4.bias.add_(1.0)
     rows = closeness(a, b, loader(), symmetry(a, loader()[0][0]), draws=1)
     for kind in ("spread", "sparse"):
-        assert find(rows, "no_partner", site="FC 2", role="null", kind=kind).mean == 1
+        assert null(rows, "no_partner", "FC 2", kind).mean == 1
         assert not [row for row in rows if row.kind == kind and row.quantity == "rho" and row.site == "FC 2"]
 
 
-def test_the_smallest_step_is_taken_and_batches_do_not_matter():
+def test_the_smallest_step_is_taken():
+    """Where the distance falls again behind its peak, the target is reached more than once."""
+    distances = {0.25: 0.1, 0.5: 0.3, 1.0: 0.9, 2.0: 0.31, 4.0: 0.2, 8.0: 0.9}
+    looks = {t: Linearity({"x": d}, {"x": d}, {"x": 0.0}, {"x": 0}, (0.0, 0.0, 0.0), 1) for t, d in distances.items()}
+    assert _nearest(looks.__getitem__, looks, "x", 0.304)["t"] == 0.5
+    assert _nearest(looks.__getitem__, looks, "x", 0.05) is None and _nearest(looks.__getitem__, looks, "x", 2.0) is None
+
+    def look(t: float) -> Linearity:  # distance t
+        looks[t] = Linearity({"x": t}, {"x": t}, {"x": 0.0}, {"x": 0}, (0.0, 0.0, 0.0), 1)
+        return looks[t]
+
+    looks = {}
+    look(0.25), look(8.0)
+    found = _nearest(look, looks, "x", 3.0)
+    assert found["t"] == pytest.approx(3.0, rel=TOLERANCE) and len(looks) == 3  # a power of t: one look is enough
+
+
+def test_a_site_that_is_dead_has_no_rho_and_images_without_features_are_left_out():
+    a, b = mlp(0), near(mlp(0), 1)
+    with torch.no_grad():
+        a.fc2.bias.fill_(-100.0)
+    rows = closeness(a, b, loader(), draws=1)
+    assert find(rows, "zero_features", site="FC 2").mean == 60 and find(rows, "zero_features", site="FC 2").n == 60
+    assert not [row for row in rows if row.site == "FC 2" and row.quantity in ("rho", "distance")]
+    assert null(rows, "no_partner", "FC 2", "spread").mean == 1
+    a = mlp(0)
+    with torch.no_grad():  # a layer that responds to some images only
+        a.fc1.weight.fill_(1.0)
+        a.fc1.bias.zero_()
+    view = View(a)
+    images = loader(40)
+    found = linearity(view, View(b), View(half_way(a, b)), images, nodes_of(view))
+    silent = sum(int((x.flatten(1).sum(1) <= 0).sum()) for x, _ in images)
+    assert 0 < silent < 40 and found.zero["FC 1"] == silent
+    kept = [(x[x.flatten(1).sum(1) > 0], y[x.flatten(1).sum(1) > 0]) for x, y in images]
+    rest = linearity(view, View(b), View(half_way(a, b)), kept, nodes_of(view))
+    assert found.rho["FC 1"] == pytest.approx(rest.rho["FC 1"]) and found.distance["FC 1"] == pytest.approx(rest.distance["FC 1"])
+
+
+def test_batches_do_not_matter():
     a, b = mlp(0), near(mlp(0), 1)
     one, two = (closeness(a, b, loader(60, batch=batch), draws=1, seed="s") for batch in (60, 7))
     assert len(one) == len(two)
     for x, y in zip(one, two):
-        assert (x.quantity, x.site, x.role, x.kind, x.n) == (y.quantity, y.site, y.role, y.kind, y.n)
+        assert (x.quantity, x.site, x.role, x.kind, x.direction, x.n) == (y.quantity, y.site, y.role, y.kind, y.direction, y.n)
         assert x.mean == pytest.approx(y.mean, rel=1e-9, nan_ok=True)
     other = closeness(a, b, loader(60), draws=1, seed="another")
-    assert find(other, "t", site="FC 2", role="null", kind="spread").mean != find(one, "t", site="FC 2", role="null", kind="spread").mean
+    assert null(other, "t", "FC 2", "spread").mean != null(one, "t", "FC 2", "spread").mean
 
 
 class Normalised(nn.Module):
@@ -165,8 +211,8 @@ def test_running_statistics_of_all_networks_are_recomputed():
     spoiled.bn.running_mean.fill_(50.0)
     again = closeness(a, spoiled, images, draws=1, calibration=calibration)
     for kind in (None, "spread"):
-        where = {"site": "relu"} if kind is None else {"site": "relu", "role": "null", "kind": kind}
-        assert find(again, "rho", **where).mean == pytest.approx(find(with_, "rho", **where).mean, rel=1e-9)
+        one, two = (find(rows, "rho", site="relu") if kind is None else null(rows, "rho", "relu", kind) for rows in (again, with_))
+        assert one.mean == pytest.approx(two.mean, rel=1e-9)
 
 
 def test_the_network_half_way_to_a_partner_has_statistics_of_its_own():
@@ -187,7 +233,7 @@ def test_partners_start_from_a_and_from_b():
         errors = [sum(float((net(x).argmax(1) != y).sum()) for x, y in images) / 200 for net in (a, b)]
     assert errors[0] != errors[1]
     rows = closeness(a, b, images, symmetry(a, images[0][0]), draws=2)
-    found = find(rows, "partner_error", site="FC 1", role="null", kind="sparse")  # of the same functions as A and B
+    found = null(rows, "partner_error", "FC 1", "sparse")  # of the same functions as A and B
     assert found.mean == pytest.approx(sum(errors) / 2) and found.n == 4
 
 
@@ -197,7 +243,7 @@ def test_a_residual_stream_is_matched_at_its_last_site():
     sym = symmetry(a, images[0][0])
     rows = closeness(a, b, images, sym, draws=3, sites=["relu1", "relu2"])
     assert {row.site for row in rows} == {"relu1", "relu2", ""}
-    assert find(rows, "no_partner", site="relu2", role="null", kind="sparse").n == 6
+    assert null(rows, "no_partner", "relu2", "sparse").n == 6
 
 
 def test_refusals():

@@ -75,12 +75,16 @@ def test_the_estimate_is_that_of_barrier(pair, images, grid):
 
 def test_nothing_but_these_rows(pair, images):
     rows = measure(*pair, images, [Connected(NEEDED, 20)])
-    assert [r.quantity for r in rows] == [f"{q}{end}" for q in BARRIERS for end in ("", "_lower", "_upper")]
+    assert [r.quantity for r in rows] == [
+        f"{what}_{name}{end}" for what in ("error", "loss") for name in ("barrier", "barrier_chord", "ends") for end in ("", "_lower", "_upper")]
 
 
 def test_a_network_with_itself_has_no_barrier(pair, images):
     rows = measure(pair[0], pair[0], images, [Connected(resamples=50)])
+    ends = {r.quantity: r.mean for r in rows if "_ends" in r.quantity}
+    rows = [r for r in rows if "_ends" not in r.quantity]
     assert len(rows) == 12 and all(abs(r.mean) < 1e-12 for r in rows)
+    assert ends["error_ends"] == pytest.approx(by_hand((pair[0], pair[0]), images, "error")[:, 0].mean()) and ends["error_ends_lower"] < ends["error_ends"]
     assert all(r.std < 1e-12 for r in rows if r.quantity in BARRIERS)
 
 

@@ -1,5 +1,6 @@
 """ResNet-20 with layer norm: its parameters, its normalisation, its symmetries, and the checkpoints that its recipe keeps."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,9 @@ from llfc_lib.matching.symmetry import randomise_norms
 from llfc_lib.models import build
 from llfc_lib.models.resnet20_ln import ChannelNorm
 from llfc_lib.models.view import View
+from llfc_lib import places
 from llfc_lib.training import checkpoints, loop
+from llfc_lib.training.checkpoints import CheckpointError
 from llfc_lib.training.loop import kept_path, run_key, run_path
 from llfc_lib.training.recipes import KEPT, LAYER_NORM, LAYER_NORM_BY_CODE, RECIPES, recipe
 
@@ -157,6 +160,64 @@ def test_a_run_that_is_stopped_keeps_the_same_networks(tiny, monkeypatch):
     assert [checkpoints.read(kept_path(path, epoch), key).digest() for epoch in (0, 1)] == digests
 
 
+def cut_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run stops when it is about to train further."""
+    train_epoch = loop.train_epoch
+
+    def stops(model, optimiser, data, r, now, *rest):
+        if now == epoch:
+            raise KeyboardInterrupt
+        return train_epoch(model, optimiser, data, r, now, *rest)
+
+    monkeypatch.setattr(loop, "train_epoch", stops)
+
+
+def test_a_run_that_goes_on_elsewhere_brings_what_it_kept(tiny, monkeypatch, tmp_path):
+    r, data = tiny
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_after(2, patch)
+        loop.train(r, 0, "A", data)
+    path, key = run_path(r, 0, "A", data), run_key(r, 0, "A", data)
+    monkeypatch.setattr(places, "UNFINISHED", tmp_path / "unfinished")
+    (tmp_path / "unfinished").mkdir()
+    shutil.copy(loop.latest_path(path), loop.unfinished_path(path))
+    for epoch in (0, 1):
+        shutil.copy(kept_path(path, epoch), loop.unfinished_kept_path(path, epoch))
+    monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "another"))
+    path = run_path(r, 0, "A", data)
+    done = loop.train(r, 0, "A", data)
+    assert [checkpoints.read(kept_path(path, epoch), key).history for epoch in (0, 1)] == [done.history[:0], done.history[:1]]
+    # without them it begins anew, and says so
+    monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "third"))
+    loop.unfinished_kept_path(path, 1).unlink()
+    with pytest.warns(UserWarning, match="what it kept after epoch 1 is gone"):
+        again = loop.train(r, 0, "A", data)
+    assert again.digest() == done.digest() and kept_path(run_path(r, 0, "A", data), 1).exists()
+
+
+def test_epochs_of_another_run_are_refused(tiny, monkeypatch, tmp_path):
+    """On another processor a network comes out with other bits: its epochs are not those of the network that is shipped."""
+    r, data = tiny
+    name = "resnet20x0.25_cifar10_perm"
+    monkeypatch.setattr(pairs, "recipe", lambda n, p: replace(recipe(n, p), epochs=3, kept=(0, 1, 3)))
+    monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path)
+    loop.train(r, 0, "A", data)
+    path, key = run_path(r, 0, "A", data), run_key(r, 0, "A", data)
+    assert pairs.endpoint_after(1, "smoke", name, 0, "A", data).epoch == 1
+    assert pairs.endpoint_after(3, "smoke", name, 0, "A", data).digest() == pairs.endpoint("smoke", name, 0, "A", data).digest()
+    shipped = pairs.shipped_path("smoke", name, 0, "A")
+    shipped.parent.mkdir(parents=True)
+    other = checkpoints.read(path, key)
+    other.history = [{**entry, "seconds": 99.0} for entry in other.history]
+    checkpoints.write(shipped, other, key)
+    with pytest.raises(CheckpointError, match="of another run"):
+        pairs.endpoint_after(1, "smoke", name, 0, "A", data)
+    shipped.unlink()
+    kept_path(path, 1).unlink()
+    with pytest.raises(CheckpointError, match="is missing beside its finished run"):
+        pairs.endpoint_after(1, "smoke", name, 0, "A", data)
+
+
 def test_the_sweep_reads_them_and_measures_each(tiny, monkeypatch, tmp_path):
     r, data = tiny
     monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path)  # those that are shipped are of the recipe as it is
@@ -167,6 +228,8 @@ def test_the_sweep_reads_them_and_measures_each(tiny, monkeypatch, tmp_path):
     assert {row.epoch for row in rows} == {0, 1, 3}
     kinds = {(row.role, row.kind) for row in rows}
     assert kinds == {("value", ""), ("control", "unmatched"), ("null", "gaussian matrix")}
+    cosines = {row.role: row.mean for row in rows if row.quantity == "matched_cosine" and row.epoch == 0}
+    assert cosines["value"] > cosines["control"] > 0.1  # scales of 1 make strangers alike
     first = pairs.endpoint_after(0, "smoke", name, 0, "A", data)
     weight = first.model["block2_1.conv2.weight"].double().flatten(1)
     spectrum = torch.linalg.svdvals(weight)
@@ -176,5 +239,5 @@ def test_the_sweep_reads_them_and_measures_each(tiny, monkeypatch, tmp_path):
     assert [row.mean for row in found if row.quantity == "stable_rank_share_W"] == [pytest.approx(want / 8)]  # of 8 outputs x 72 inputs
     barriers = {(row.role, row.epoch): row.mean for row in rows if row.quantity == "loss_barrier_chord_on_training"}
     assert len(barriers) == 6
-    cosine = {row.epoch: row.mean for row in rows if row.quantity == "matched_cosine"}
+    cosine = {row.epoch: row.mean for row in rows if row.quantity == "matched_cosine" and row.role == "value"}
     assert 0 < cosine[0] < 1 and cosine[0] != cosine[1]

@@ -24,11 +24,12 @@ from llfc_lib.data.augment import Augmenter, augmenter_for
 from llfc_lib.matching import UnsupportedOperation, symmetry
 from llfc_lib.metrics import (LLFC, Barrier, Coherence, Commutativity, Connected, Row, SameWeights, StitchedExcess, Stitching, Transfer,
                               WeakAdditivity, closeness, displacement_null, measure)
+from llfc_lib.metrics.closeness import SCALES, TOLERANCE
 from llfc_lib.metrics.measure import Metric
 from llfc_lib.places import ENDPOINTS
 from llfc_lib.streams import generator
 from llfc_lib.training import checkpoints
-from llfc_lib.training.checkpoints import Checkpoint
+from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
 from llfc_lib.training.loop import kept_path, new_network, run_key, run_path, train
 from llfc_lib.training.recipes import (BY_PERMUTATION, MATCHED, MATCHED_LAYER_NORM, MATCHED_SPAWNED, PAIRS, SPAWN_AT, WIDTHS, Recipe,
                                        recipe)
@@ -36,6 +37,8 @@ from llfc_lib.training.recipes import (BY_PERMUTATION, MATCHED, MATCHED_LAYER_NO
 ALPHAS = (0.25, 0.5, 0.75)
 FULL_GRID = tuple(np.linspace(0, 1, 21).round(2).tolist())
 COARSE_GRID = (0.0, *ALPHAS, 1.0)
+RESAMPLES = 2000  # of the bootstrap over images
+SWEPT_IMAGES = 2000  # of the test set, where networks are matched after several epochs
 TRAINING_GRID = tuple(k / 8 for k in range(9))  # the training set is six times the test set
 DISPLACEMENTS = tuple((kind, matched) for matched in (False, True) for kind in ("rotation", "entries", "gaussian"))
 MATCHED_PAIRS = 3  # of each recipe; fewer in smoke
@@ -65,7 +68,7 @@ class Plan:
     batch: int = 1000
     control: bool = True
     train_first: int | None = None
-    connected_grid: tuple[float, ...] = FULL_GRID
+    connected_grid: tuple[float, ...] = FULL_GRID  # told as a setting of that part
 
     def told(self) -> dict[str, Any]:
         """What the numbers depend on, for a record and a key: not the parts, and not how many images are in memory at once.
@@ -73,11 +76,28 @@ class Plan:
         What came later is left out where it is the default: units measured before keep their keys.
         """
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-                if key not in ("parts", "batch") and (key not in LATER or value != LATER[key])}
+                if key not in ("parts", "batch", "connected_grid") and (key not in LATER or value != LATER[key])}
 
 
 #: Fields that a plan tells only where they are not this.
-LATER = {"train_first": None, "connected_grid": FULL_GRID}
+LATER: dict[str, Any] = {"train_first": None}
+CLOSENESS_IMAGES = 2000  # of the test set for perceptrons: rho is then known to half a percent
+
+
+def settings_of(part: str, name: str, profile: str) -> dict[str, Any]:
+    """What numbers of the part depend on beyond its plan: for its key and its record. Parts that came with the first edition tell all
+    in their plan."""
+    plan = plan_of(name, profile)
+    if part == "closeness":  # a draw through a convolutional net costs minutes
+        return {"draws": 10 if plan.first is None else min(plan.draws, 3), "images": plan.first or CLOSENESS_IMAGES, "scales": [SCALES[0], SCALES[-1]],
+                "tolerance": TOLERANCE}
+    if part == "connected":
+        return {"grid": list(plan.connected_grid), "resamples": RESAMPLES}
+    if part == "sweep" and recipe(name, profile).kept:
+        return {"test": min(plan.pair_first or SWEPT_IMAGES, SWEPT_IMAGES), "train": plan.train_first}
+    return {}
+
+
 #: What a record was measured with where it does not say: one of an MLP, or from before a field came.
 UNTOLD = {"pair_first": None, "draws": 10, "first": None, "calibration": 0, "control": True}
 
@@ -171,18 +191,25 @@ def shipped_kept_path(profile: str, name: str, seed: int, branch: str, epoch: in
 def endpoint_after(epoch: int, profile: str, name: str, seed: int, branch: str, data: Dataset, device: str = "cpu") -> Checkpoint:
     """The network after ``epoch``, the last or one of its recipe's ``kept``: as shipped, else from the cache, else trained now.
 
-    CheckpointError where the cache has the finished run without it, or the file is damaged or of another recipe.
+    CheckpointError where it is missing beside the finished run, damaged, or of another run than :func:`endpoint` gives: networks
+    trained anew on another processor have other bits.
     """
     r = recipe(recipe(name, profile).trained_as, profile)
+    last = endpoint(profile, name, seed, branch, data, device)
     if epoch == r.epochs:
-        return endpoint(profile, name, seed, branch, data, device)
+        return last
     key, path = run_key(r, seed, branch, data), kept_path(run_path(r, seed, branch, data), epoch)
     shipped = shipped_kept_path(profile, r.name, seed, branch, epoch)
-    if shipped.exists():
-        return checkpoints.read(shipped, key)
-    if not path.exists():
-        train(r, seed, branch, data, device)
-    return checkpoints.read(path, key)
+    if not shipped.exists() and not path.exists():
+        if shipped_path(profile, r.name, seed, branch).exists():
+            train(r, seed, branch, data, device)  # the finished run came with the project, this did not
+        if not path.exists():
+            raise CheckpointError(f"{path.name} is missing beside its finished run; remove that and run again")
+    found = checkpoints.read(shipped if shipped.exists() else path, key)
+    if found.history != last.history[:epoch]:  # it holds the seconds of every epoch: no two runs have the same
+        raise CheckpointError(f"{path.name} is of another run than the network after the last epoch; remove the shipped "
+                              f"{shipped_path(profile, r.name, seed, branch).name} and measure the pair anew")
+    return found
 
 
 def as_network(r: Recipe, checkpoint: Checkpoint, data: Dataset) -> nn.Module:
@@ -308,8 +335,9 @@ def _on_training(rows: Sequence[Row]) -> list[Row]:
 
 #: Parts whose metrics share one pass over the pair and its controls, and the quantities by which their rows are told apart.
 IN_ONE_PASS: dict[str, tuple[Callable[[Sequence[float]], list[Metric]], frozenset[str]]] = {
-    "connected": (lambda grid: [Connected(grid), StitchedExcess()], frozenset(
-        f"{quantity}{limit}" for quantity in ("error_barrier", "error_barrier_chord", "loss_barrier", "loss_barrier_chord", "stitched_excess")
+    "connected": (lambda grid: [Connected(grid, RESAMPLES), StitchedExcess(resamples=RESAMPLES)], frozenset(
+        f"{quantity}{limit}" for quantity in (*(f"{what}_{of}" for what in ("error", "loss") for of in ("barrier", "barrier_chord", "ends")),
+                                              "stitched_excess")
         for limit in ("", "_lower", "_upper"))),
     "coherence": (lambda grid: [Coherence()], frozenset(
         ("commutator_energy", "sign_energy", "shuffle_energy", "coherence", "energy_alignment"))),
@@ -330,14 +358,14 @@ def measure_references(profile: str, name: str, nets: dict[str, nn.Module], data
 def measure_closeness(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset) -> list[Row]:
     """rho of the pair per site, beside partners at the same distance (:func:`llfc_lib.metrics.closeness.closeness`)."""
     plan, dtype = plan_of(name, profile), DTYPE[profile]
-    loader = data.loader("test", plan.batch, dtype, plan.first or CLOSENESS_IMAGES)
+    settings = settings_of("closeness", name, profile)
+    loader = data.loader("test", plan.batch, dtype, settings["images"])
     try:
         sym = symmetry(nets["A"], next(iter(loader))[0])
     except UnsupportedOperation:  # then there are no sparse partners
         sym = None
     images = calibration(data, recipe(name, profile), plan.calibration)
-    draws = 10 if plan.first is None else min(plan.draws, 3)  # a draw through a convolutional net costs minutes
-    return closeness(nets["A"], nets["B"], loader, sym, draws, f"{name}/{pair}", dtype, images)
+    return closeness(nets["A"], nets["B"], loader, sym, settings["draws"], f"{name}/{pair}", dtype, images)
 
 
 def measure_displaced(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset, kind: str,

@@ -22,7 +22,7 @@ from llfc_lib.metrics.rows import Row
 from llfc_lib.report import records
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
-from llfc_lib.training.loop import kept_path, latest_path, run_key, run_path, unfinished_path
+from llfc_lib.training.loop import kept_path, latest_path, run_key, run_path, unfinished_kept_path, unfinished_path
 from llfc_lib.training.recipes import PAIRS, PROFILES, SPAWN_AT, recipe, reductions
 
 LONG = 2 * 3600.0  # seconds: an unfinished run that cost more is kept in the tracked tree
@@ -145,7 +145,8 @@ def _published_in(experiment: Experiment, profile: str, name: str, index: int) -
     parts, plan = experiment.reads(provenance.get("parts", ())), pairs.plan_of(name, profile)
     told = {**pairs.UNTOLD, **{key: value for key, value in provenance.get("plan", {}).items() if key in (*pairs.UNTOLD, *pairs.LATER)}}
     current = provenance.get("recipe_hash") == recipe(name, profile).hash and told == plan.told() and all(
-        provenance["measure_version"].get(version_key(part)) == measure_version(part) for part in parts)
+        provenance["measure_version"].get(version_key(part)) == measure_version(part)
+        and provenance.get("settings", {}).get(part, {}) == pairs.settings_of(part, name, profile) for part in parts)
     return parts if current else set()
 
 
@@ -201,10 +202,11 @@ def _publish_pair(profile: str, name: str, index: int) -> list[str]:
     finished, outdated = [u for u in units if is_finished(u)], is_outdated(profile, name, index)
     if not (outdated and finished or added(finished)):
         return []
-    data = dataset(recipe(name, profile))
-    runs = {who: pairs.endpoint(profile, name, *member, data) for who, member in pairs.members(name, index).items()}
+    data, members = dataset(recipe(name, profile)), pairs.members(name, index)
+    if lacking := sorted(set(members) - set(at_hand(profile, name, index, data.sha256))):
+        return [f"{profile} {name}/{index} waits for its networks: {', '.join(lacking)}"]
+    runs = {who: pairs.endpoint(profile, name, *member, data) for who, member in members.items()}
     digests = {who: run.digest() for who, run in runs.items()}
-    finished = [u for u in units if is_finished(u)]  # again: now that no network is missing
     quoting = _quoting(profile, name, index)
     written = added(finished)
     if not all(_agree(provenance["endpoints"], digests) for provenance in quoting.values()):
@@ -233,6 +235,7 @@ def _write(experiment: Experiment, profile: str, name: str, index: int, parts: l
         "recipe": name, "recipe_hash": r.hash, "recipe_fields": r.identity(), "reductions": reductions(name, profile),
         "plan": pairs.plan_of(name, profile).told(),
         "measure_version": {version_key(u.part): measure_version(u.part) for u in parts}, "parts": [u.part for u in parts],
+        **({"settings": settings} if (settings := {u.part: told for u in parts if (told := pairs.settings_of(u.part, name, profile))}) else {}),
         "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(name, index).items()},
         "data": describe(data), "endpoints": {who: run.digest() for who, run in runs.items()},
         **({"speedups": sorted(set().union(*fast.values())), "speedups_of": {who: sorted(used) for who, used in fast.items()}}
@@ -315,19 +318,24 @@ def _into_tree(source: Path, target: Path, word: str) -> list[str]:
 
 
 def _keep_unfinished(units: list[Unit]) -> list[str]:
-    """Latest checkpoints of long runs go into the tracked tree, and leave it when the run is complete."""
+    """Latest checkpoints of long runs, and what was kept on the way, go into the tracked tree, and leave it when the run is complete."""
     done = []
     for unit in (u for u in units if u.trains):
         finished = unit.path()
         latest, kept = latest_path(finished), unfinished_path(finished)
+        on_the_way = [(kept_path(finished, epoch), unfinished_kept_path(finished, epoch)) for epoch in unit.recipe().kept]
         if finished.exists():
-            if kept.exists():
-                kept.unlink()
-                done.append(f"no longer needed: {kept.name}")
+            for file in (kept, *(target for _, target in on_the_way)):
+                if file.exists():
+                    file.unlink()
+                    done.append(f"no longer needed: {file.name}")
         elif latest.exists() and not _same(latest, kept):
             key = run_key(unit.recipe(), unit.index, unit.branch, dataset(unit.recipe()))
             if sum(epoch["seconds"] for epoch in checkpoints.read(latest, key).history) > LONG:
                 done += _into_tree(latest, kept, "kept unfinished")
+                for source, target in on_the_way:
+                    if kept.exists() and source.exists() and not _same(source, target):
+                        done += _into_tree(source, target, "kept unfinished")
     return done
 
 

@@ -113,8 +113,9 @@ class Unit:
         data = dataset(self.recipe())
         if self.trains:
             return run_path(self.recipe(), self.index, self.branch, data)
+        settings = pairs.settings_of(self.part, self.name, self.profile)
         text = json.dumps([self.recipe().hash, data.sha256, self.index, self.part, measure_version(self.part),
-                           pairs.plan_of(self.name, self.profile).told()])
+                           pairs.plan_of(self.name, self.profile).told(), *([settings] if settings else [])])
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         return cache_dir() / "units" / f"{self.name}-{self.index}-{self.part.replace(' ', '_')}-{key}.json"
 
@@ -138,12 +139,12 @@ class Unit:
         if self.part == "sweep" and not r.kept:
             return flops_per_image(r) * 3 * len(data.y_train) * 2 * (r.epochs + 5)
         if self.part == "sweep":
-            return flops_per_image(r) * 10 * len(r.kept) * ((how.train_first or 0) + widths.TEST_IMAGES)
+            return flops_per_image(r) * 10 * len(r.kept) * ((how.train_first or 0) + pairs.SWEPT_IMAGES)
         if self.part == "weights":
             return 1e12
         if self.part == "closeness":  # some twenty looks a draw, from both ends, each at two networks
-            images = (how.first or pairs.CLOSENESS_IMAGES) + how.calibration
-            return flops_per_image(r) * 80 * (10 if how.first is None else min(how.draws, 3)) * images
+            settings = pairs.settings_of("closeness", self.name, self.profile)
+            return flops_per_image(r) * 80 * settings["draws"] * (settings["images"] + how.calibration)
         if self.part in pairs.IN_ONE_PASS:
             return flops_per_image(r) * 40 * len(data.y_test)
         if self.part == "joint":  # passes for its moments, and products for some 500 visits of a layer

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from llfc_lib.data import Dataset
 from llfc_lib.experiments import pairs
-from llfc_lib.matching import check_symmetry, permuted, symmetry, weight_matching
+from llfc_lib.matching import check_symmetry, objective, permuted, symmetry, weight_matching
 from llfc_lib.metrics import LLFC, Barrier, Row, Transfer, measure, stable_rank, weight_spectra
 from llfc_lib.models.view import View, copy_of
 from llfc_lib.progress import Progress
@@ -21,7 +21,7 @@ from llfc_lib.training.checkpoints import Checkpoint
 from llfc_lib.training.loop import fit, new_network
 from llfc_lib.training.recipes import WIDTH_EPOCHS, Recipe, recipe
 
-TEST_IMAGES, TRAINING_IMAGES = 2000, 10_000  # that the barrier is taken over; a plan may ask for fewer
+TRAINING_IMAGES = 10_000  # that the barrier is taken over; a plan may ask for fewer
 TRUNCATED = "untrained, truncated"
 
 
@@ -88,15 +88,17 @@ def _network(r: Recipe, data: Dataset, checkpoint: Checkpoint) -> nn.Module:
 def _measured(profile: str, name: str, pair: int, a: nn.Module, b: nn.Module, data: Dataset, epoch: int, kind: str = "") -> list[Row]:
     dtype, plan = pairs.DTYPE[profile], pairs.plan_of(name, profile)
     a, b = a.to(dtype), b.to(dtype)
-    test = data.loader("test", plan.batch, dtype, plan.first if plan.train_first is None else min(plan.pair_first or TEST_IMAGES, TEST_IMAGES))
-    train = data.loader("train", plan.batch, dtype, plan.train_first or TRAINING_IMAGES)
+    settings = pairs.settings_of("sweep", name, profile) or {"test": plan.first, "train": TRAINING_IMAGES}
+    test, train = (data.loader(split, plan.batch, dtype, settings[split]) for split in ("test", "train"))
     x, _ = next(iter(test))
     sym = symmetry(a, x)
     check_symmetry(b, sym, x[:8])
     found = weight_matching(sym, a.state_dict(), b.state_dict(), seed=f"{name}/{pair}/{epoch}/{kind}")
     norms = [sum(float(v.double().square().sum()) for v in net.state_dict().values()) ** 0.5 for net in (a, b)]
     rows = [Row("matched_cosine", found.objective / (norms[0] * norms[1]), n=1)]
-    if not recipe(name, profile).kept:
+    if recipe(name, profile).kept:  # scales of a norm start at 1, and make strangers alike
+        rows.append(Row("matched_cosine", objective(sym, a.state_dict(), b.state_dict(), {}) / (norms[0] * norms[1]), n=1, role="control", kind="unmatched"))
+    else:
         rows += [Row("stable_rank_share_W", stable_rank(w) / w.shape[1], site=m.name) for m in View(a).maps
                  for w in (_weight(a, m.weight),)]
     for partner, control in ((permuted(b, sym, found.permutations), False), (b, True)):

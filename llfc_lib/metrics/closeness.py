@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llfc_lib.metrics.displacement import partner_of, random_difference
-from llfc_lib.metrics.llfc import _one_minus_cos, _products
+from llfc_lib.metrics.llfc import _one_minus_cos, _products, _without_rounding
 from llfc_lib.metrics.measure import NO_IMAGES, Loader, Network, Pair, exact_float32
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.statistics import recomputed
@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # matching is built on metrics
 
 SCALES = tuple(2.0 ** (k / 2) for k in range(-4, 7))  # 1/4 to 8: the steps t at which a spread partner is first looked at
 TOLERANCE = 0.03  # of the pair's distance
-SPARSE_TOLERANCE = 0.1  # units are whole: of sixteen, one more in the cycle is a step of several percent
 REFINEMENTS = 8  # further looks a site; one or two do, as the distance grows nearly as a power of t
 HALF = 0.5
 
@@ -38,7 +37,9 @@ class Linearity:
     """What lies between two networks: per site the feature ``distance`` sqrt(E[1 - cos(f_1, f_2)]), the share ``rho`` of it
     that separates the features half-way from the mean of both, and its standard error over images.
 
-    ``errors`` are those of the first network, the second and the one half-way (fractions), ``images`` their number.
+    Images on which the first or the second network's features are all 0 have no angle: they are left out of a site's means,
+    and ``zero`` counts them. ``errors`` are those of the first network, the second and the one half-way (fractions),
+    ``images`` their number.
 
     Source: cosine of B.2, as a plain distance; this book.
     """
@@ -46,6 +47,7 @@ class Linearity:
     distance: dict[str, float]
     rho: dict[str, float]
     standard_error: dict[str, float]
+    zero: dict[str, int]
     errors: tuple[float, float, float]
     images: int
 
@@ -56,7 +58,8 @@ def linearity(first: View, second: View, between: View, loader: Loader, nodes: M
               kept: "Sequence[dict[str, Tensor]] | None" = None) -> Linearity:
     """rho at every site of ``nodes`` (site to node): sqrt(E[1 - cos(f_between, (f_1 + f_2) / 2)] / E[1 - cos(f_1, f_2)]).
 
-    An endpoint in the place of the network half-way has rho of about 1/2. Where both networks agree, rho is NaN. ``kept``:
+    An endpoint in the place of the network half-way has rho of about 1/2. Where both networks agree, or one is 0 on every
+    image, rho is NaN. ``kept``:
     the first network's values of these nodes and its logits, a batch an entry, if they are known. ValueError for an empty
     loader.
 
@@ -72,21 +75,23 @@ def linearity(first: View, second: View, between: View, loader: Loader, nodes: M
             gram = _products(f_1[node], f_2[node], {HALF: middle[node]})
             aa, ad, dd = gram["aa"], gram["ad"], gram["dd"]  # d = f_2 - f_1, e = f_between - m
             ae, de, ee = (gram[key, HALF] for key in ("ae", "de", "ee"))
-            apart = _one_minus_cos(aa, ad, dd)
-            seen[site].append(torch.stack((_one_minus_cos(aa + ad + dd / 4, ae + de / 2, ee), apart)))
+            values = torch.stack((_one_minus_cos(aa + ad + dd / 4, ae + de / 2, ee), _one_minus_cos(aa, ad, dd)))
+            seen[site].append(values[:, (aa > 0) & (_without_rounding(aa + 2 * ad + dd, aa) > 0)])
         wrong += torch.stack([(f[output].argmax(1) != y).sum() for f in (f_1, f_2, middle)]).cpu()
         count += len(y)
     if not count:
         raise ValueError(NO_IMAGES)
-    distance, rho, error = {}, {}, {}
+    found = Linearity({}, {}, {}, {}, tuple((wrong / count).tolist()), count)
     for site, values in seen.items():
         off, apart = torch.cat(values, 1)
-        share = float(off.mean() / apart.mean()) if apart.mean() > 0 else math.nan
-        distance[site], rho[site] = float(apart.mean().clamp_min(0).sqrt()), math.sqrt(share) if share >= 0 else math.nan
+        share = float(off.mean() / apart.mean()) if len(apart) and apart.mean() > 0 else math.nan
+        found.distance[site] = float(apart.mean().clamp_min(0).sqrt()) if len(apart) else math.nan
+        found.rho[site] = math.sqrt(share) if share >= 0 else math.nan
         # of a ratio of means, to first order; then of its root
-        spread = float((off - share * apart).std() / (apart.mean() * math.sqrt(count))) if count > 1 else math.nan
-        error[site] = spread / (2 * rho[site]) if rho[site] else 0.0
-    return Linearity(distance, rho, error, tuple((wrong / count).tolist()), count)
+        spread = float((off - share * apart).std() / (apart.mean() * math.sqrt(len(apart)))) if len(apart) > 1 else math.nan
+        found.standard_error[site] = spread / (2 * found.rho[site]) if found.rho[site] else 0.0
+        found.zero[site] = count - len(apart)
+    return found
 
 
 @dataclass
@@ -116,14 +121,17 @@ def closeness(a: Network, b: Network, loader: Loader, sym: "Symmetry | None" = N
               sites: Sequence[str] | None = None) -> list[Row]:
     """"rho" and "distance" of A and B per site (see :func:`linearity`), beside the same of partners at that distance.
 
-    Partners have role "null", averaged over ``draws`` from A and as many from B (std over them, n how many):
+    Partners have role "null", averaged over ``draws`` from A and as many from B, which ``direction`` tells ("from A"; std over
+    draws, n how many):
 
     - kind "spread": A + t G, G Gaussian, of the norm of B - A in every tensor. At each site of its own t ("t"), the smallest
       between 1/4 and 8 whose distance is within 3 % of the pair's.
     - kind "sparse": A with a cycle over some units of every group of ``sym`` that may be permuted, as many as bring the
-      group's last site to the pair's distance (within 10 %). The same function as A. None without ``sym``.
+      group's last site to the pair's distance (within 3 %, or half of what one unit more or less makes). The same function
+      as A. None without ``sym``.
 
-    "no_partner" is the share of draws that have none at a site: their rho is left out, not guessed. "partner_error" and
+    "zero_features" counts the images that a site leaves out (see :class:`Linearity`), where there are any; where there are no
+    others, there is no rho. "no_partner" is the share of draws that have none at a site: their rho is left out, not guessed. "partner_error" and
     "middle_error" are the errors (fractions) of the partner and of the network half-way. With ``calibration`` (batches of
     training images) the running statistics of all networks are recomputed on it. ``sites`` None takes all.
 
@@ -142,28 +150,33 @@ def closeness(a: Network, b: Network, loader: Loader, sym: "Symmetry | None" = N
     pair.check_traced(images[0][0])
     nodes = pair.a.features(sites)
     own = linearity(pair.a, pair.b, pair.between(HALF), images, nodes)
-    rows = [row for site in nodes for row in (
-        Row("rho", own.rho[site], n=own.images, site=site), Row("distance", own.distance[site], n=own.images, site=site),
-        Row("rho_standard_error", own.standard_error[site], n=own.images, site=site))]
+    rows = []
+    for site in nodes:
+        where = {"n": own.images - own.zero[site], "site": site}
+        if where["n"]:
+            rows += [Row("rho", own.rho[site], **where), Row("distance", own.distance[site], **where),
+                     Row("rho_standard_error", own.standard_error[site], **where)]
+        if own.zero[site]:
+            rows.append(Row("zero_features", own.zero[site], n=own.images, site=site))
     rows.append(Row("middle_error", own.errors[2], n=own.images))
     buffers = {name for name, _ in pair.a.module.named_buffers()}
-    found: dict[tuple[str, str], list[dict[str, float] | None]] = {}  # (kind, site): a draw an entry
+    found: dict[tuple[str, str, str], list[dict[str, float] | None]] = {}  # (kind, site, A or B): a draw an entry
     with Progress("partners at equal distance", 2 * draws) as bar:
         for who, view in (("A", pair.a), ("B", pair.b)):
             origin = _Origin(view, images, nodes, calibration)
             for draw in range(draws):
                 moved = random_difference(pair.state_a, pair.state_b, "gaussian", (seed, "spread", who, draw), buffers)
                 for site, partner in _spread(origin, moved, own.distance).items():
-                    found.setdefault(("spread", site), []).append(partner)
+                    found.setdefault(("spread", site, who), []).append(partner)
                 if sym is not None:
                     for site, partner in _sparse(origin, sym, own.distance, (seed, who, draw)).items():
-                        found.setdefault(("sparse", site), []).append(partner)
+                        found.setdefault(("sparse", site, who), []).append(partner)
                 bar.advance(f"{who}, draw {draw + 1}")
-    return rows + [row for (kind, site), partners in found.items() for row in _rows(kind, site, partners)]
+    return rows + [row for key, partners in found.items() for row in _rows(*key, partners)]
 
 
-def _rows(kind: str, site: str, partners: Sequence[dict[str, float] | None]) -> list[Row]:
-    where = {"site": site, "role": "null", "kind": kind}
+def _rows(kind: str, site: str, who: str, partners: Sequence[dict[str, float] | None]) -> list[Row]:
+    where = {"site": site, "direction": f"from {who}", "role": "null", "kind": kind}
     there = [partner for partner in partners if partner is not None]
     rows = [Row("no_partner", 1 - len(there) / len(partners), n=len(partners), **where)]
     for quantity in there[0] if there else ():
@@ -195,24 +208,21 @@ def _spread(origin: _Origin, moved: State, targets: Mapping[str, float]) -> dict
 
 def _nearest(look: Callable[[float], Linearity], looks: Mapping[float, Linearity], site: str, target: float
              ) -> dict[str, float] | None:
-    """The smallest t within tolerance of ``target``, sought between the first t that is too far and the one before it."""
-    if target <= 0:
-        return None  # the pair does not differ there
-    for _ in range(REFINEMENTS):
+    """The t nearest to ``target``, if within tolerance, between the first t that is too far and the one before it."""
+    if not target > 0:
+        return None  # the pair does not differ there, or has no angle
+    for refinement in range(REFINEMENTS + 1):
         order = sorted(looks)
-        for t in order:
-            if abs(looks[t].distance[site] - target) <= TOLERANCE * target:
-                found = looks[t]
-                return {"rho": found.rho[site], "distance": found.distance[site], "t": t,
-                        "partner_error": found.errors[1], "middle_error": found.errors[2]}
-            if looks[t].distance[site] > target:
-                break
-        else:
-            return None  # even the farthest is too near (or not a number)
-        if t == order[0]:
-            return None  # even the nearest is too far
-        low, high = order[order.index(t) - 1], t
-        near, far = looks[low].distance[site], looks[high].distance[site]
+        first = next((k for k, t in enumerate(order) if looks[t].distance[site] > target), len(order))
+        bracket = order[max(first - 1, 0):first + 1]
+        t = min(bracket, key=lambda t: abs(looks[t].distance[site] - target))
+        found = looks[t]
+        if abs(found.distance[site] - target) <= TOLERANCE * target:
+            return {"rho": found.rho[site], "distance": found.distance[site], "t": t,
+                    "partner_error": found.errors[1], "middle_error": found.errors[2]}
+        if len(bracket) < 2 or refinement == REFINEMENTS:
+            return None  # even the nearest is too far, or the farthest too near (or not a number)
+        (low, high), (near, far) = bracket, (looks[t].distance[site] for t in bracket)
         share = math.log(target / near) / math.log(far / near) if near > 0 else HALF
         look(low * (high / low) ** min(max(share, 0.05), 0.95))
     return None
@@ -224,11 +234,14 @@ def _nearest(look: Callable[[float], Linearity], looks: Mapping[float, Linearity
 def _sparse(origin: _Origin, sym: "Symmetry", targets: Mapping[str, float], key: tuple[object, ...]
             ) -> dict[str, dict[str, float] | None]:
     """Per hidden site, what the partner shows whose groups are each in another order, as far as brings them to the pair's distance."""
-    orders = {}
+    orders, tolerance = {}, dict.fromkeys(targets, TOLERANCE)
     for p in sym:
-        if p.site in targets and p.positions is not None and p.size > 1:
+        if p.site in targets and targets[p.site] > 0 and p.positions is not None and p.size > 1:
             drawn = torch.from_numpy(numpy_generator(*key, "sparse", p.name).permutation(p.size))
-            orders[p.name] = _cycle(drawn, _units_to_move(origin, p, drawn, targets[p.site]))
+            count = _units_to_move(origin, p, drawn, targets[p.site])
+            orders[p.name] = _cycle(drawn, count)
+            # units are whole, and the distance grows with the root of their number
+            tolerance[p.site] = max(TOLERANCE, 1 / (4 * max(count, 1)))
     partner = origin.view.with_state(sym.apply(origin.view.state(), orders))
     found = origin.beside(partner)
     answers: dict[str, dict[str, float] | None] = {}
@@ -236,7 +249,7 @@ def _sparse(origin: _Origin, sym: "Symmetry", targets: Mapping[str, float], key:
         if origin.nodes[site] == origin.view.output:
             continue  # the partner is the same function: there is no distance at the logits
         reached = found.distance[site]
-        there = target > 0 and abs(reached - target) <= SPARSE_TOLERANCE * target
+        there = target > 0 and abs(reached - target) <= tolerance[site] * target
         answers[site] = {"rho": found.rho[site], "distance": reached, "partner_error": found.errors[1],
                          "middle_error": found.errors[2]} if there else None
     return answers

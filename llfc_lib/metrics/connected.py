@@ -18,7 +18,8 @@ CHUNK = 2**19  # images times resamples held at once: 4 MB in float64, a few of 
 
 
 class Connected:
-    """"error_barrier", "loss_barrier" and both "*_barrier_chord", as :class:`Barrier` has them, with their uncertainty.
+    """"error_barrier", "loss_barrier" and both "*_barrier_chord", as :class:`Barrier` has them, with their uncertainty; and
+    "error_ends", "loss_ends", the mean of both ends.
 
     ``std`` is the bootstrap's standard deviation (None for one resample), ``n`` the number of images; "*_lower" and
     "*_upper" are the 2.5 and 97.5 % percentiles. Images are drawn once for all alphas, and the maximum over alpha is
@@ -133,16 +134,17 @@ def bootstrap_means(values: np.ndarray, resamples: int, seed: int = 0) -> np.nda
 
 
 def barriers(curves: np.ndarray, grid: Sequence[float]) -> Mapping[str, np.ndarray]:
-    """"barrier" and "barrier_chord" of ``curves`` (... x alphas) over ``grid``, which holds 0 (B) and 1 (A).
+    """"barrier", "barrier_chord" and "ends" of ``curves`` (... x alphas) over ``grid``, which holds 0 (B) and 1 (A).
 
-    The maximum over alpha minus the mean of both ends, and the maximum of what lies over alpha A + (1 - alpha) B.
+    The maximum over alpha minus the mean of both ends, the maximum of what lies over alpha A + (1 - alpha) B, and that mean.
 
     Source: Frankle et al. (2020) for the first; Definition 1 (A.1) for the second.
     """
     alphas = np.asarray(grid)
     a, b = curves[..., list(grid).index(1.0)], curves[..., list(grid).index(0.0)]
     chord = b[..., None] + alphas * (a - b)[..., None]
-    return {"barrier": curves.max(-1) - 0.5 * (a + b), "barrier_chord": (curves - chord).max(-1)}
+    ends = 0.5 * (a + b)
+    return {"barrier": curves.max(-1) - ends, "barrier_chord": (curves - chord).max(-1), "ends": ends}
 
 
 def _as_numpy(batches: Sequence[Tensor]) -> np.ndarray:

@@ -78,6 +78,14 @@ def unfinished_path(path: Path) -> Path:
     return places.UNFINISHED / latest_path(path).name
 
 
+def unfinished_kept_path(path: Path, epoch: int) -> Path:
+    """Where such a run keeps its weights after ``epoch``, one of its recipe's ``kept``, in the tracked tree.
+
+    Source: this book.
+    """
+    return places.UNFINISHED / kept_path(path, epoch).name
+
+
 def new_network(recipe: Recipe, data: Dataset, seed: int = 0) -> nn.Module:
     """The recipe's network as initialised by ``seed``; the global generator is left as it was.
 
@@ -292,8 +300,9 @@ def train(recipe: Recipe, seed: int, branch: str, data: Dataset, device: torch.d
     latest = latest_path(path)
     for file in (path, latest, unfinished_path(path)):
         found = _read_or_set_aside(file, key)
-        if found is not None:
+        if found is not None and (file == path or _with_what_was_kept(found, recipe, path, key)):
             break
+        found = None
     if found is None:
         if branch == "trunk" or not recipe.spawn_epoch:
             found = Checkpoint({k: v.clone() for k, v in new_network(recipe, data, seed).state_dict().items()})
@@ -315,6 +324,24 @@ def train(recipe: Recipe, seed: int, branch: str, data: Dataset, device: torch.d
         checkpoints.write(path, found, key)
         latest.unlink(missing_ok=True)
     return found
+
+
+def _with_what_was_kept(found: Checkpoint, recipe: Recipe, path: Path, key: str) -> bool:
+    """Whether all that the recipe keeps of the run's epochs so far is in the cache, fetched from the tracked tree if need be.
+
+    A run that lost some of it begins anew: its later epochs could not give it back.
+    """
+    for epoch in (epoch for epoch in recipe.kept if epoch <= found.epoch):
+        here, tracked = kept_path(path, epoch), unfinished_kept_path(path, epoch)
+        for file in (here, tracked):
+            kept = _read_or_set_aside(file, key)
+            if kept is not None and kept.history == found.history[:epoch]:
+                checkpoints.write(here, kept, key)
+                break
+        else:
+            warnings.warn(f"{path.stem} goes on from its start: what it kept after epoch {epoch} is gone", stacklevel=3)
+            return False
+    return True
 
 
 def _read_or_set_aside(path: Path, key: str) -> Checkpoint | None:

@@ -139,7 +139,9 @@ RECIPES = {r.name: r for r in (
            weight_decay=5e-4, schedule="cosine", warmup=1, augment=("resized crop", "flip", "rotate"),
            normalise="ImageNet mean and std", init="lecun normal", speedups=(*_FAST, "compiled"), kept=KEPT,
            shipped="none",
-           choices={name: AINSWORTH for name in ("epochs", "batch", "normalise", "init")}),
+           choices={**{name: AINSWORTH for name in ("epochs", "batch", "normalise", "init")}, "model_args": "our choice: shortcuts by "
+                    "3 x 3 convolutions where the stride is not 1, layer norm over channels with 1e-6, as in the code of Ainsworth et al. "
+                    "(samuela/git-re-basin)"}),
 )}
 
 #: When must one spawn? The same setting, forked after other epochs; 5 is the paper's. Name to epoch.
