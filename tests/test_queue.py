@@ -12,8 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from llfc_lib import ROOT, progress
+from llfc_lib import ROOT, places, progress
 from llfc_lib.data import load
 from llfc_lib.experiments import matched, pairs, publish, queue, units
 from llfc_lib.experiments.catalogue import EXPERIMENTS
@@ -22,6 +23,7 @@ from llfc_lib.metrics.rows import Row
 from llfc_lib.report import records
 from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.checkpoints import Checkpoint
+from llfc_lib.training.loop import kept_path, latest_path, run_key, run_path
 from llfc_lib.training.recipes import PAIRS, PROFILES, QUEUE, RECIPES, recipe
 
 NAME, MATCHED = "mlp_mnist_spawn", "mlp_mnist_perm_weight"
@@ -543,3 +545,28 @@ def test_a_result_of_other_networks_is_measured_again(unshipped, monkeypatch):
     assert not publish.is_finished(unit)
     queue.run_unit(str(unit), "cpu")
     assert ran == [True, False]
+
+
+def test_publishing_trains_nothing_and_says_which_networks_it_waits_for(unshipped, monkeypatch):
+    digests = train_all(NAME)
+    monkeypatch.setattr(pairs, "train", lambda *_: pytest.fail("trained while publishing"))
+    measured("closeness", {who: digests[who] for who in "AB"})  # it needs no independent network, the record does
+    run_path(recipe(NAME, "smoke"), 1, "A", units.dataset(recipe(NAME, "smoke"))).unlink()
+    assert publish.publish("smoke") == f"smoke {NAME}/0 waits for its networks: independent"
+    assert not list(unshipped.rglob("records/**/*.json"))
+
+
+def test_what_a_run_kept_goes_with_it_while_it_is_unfinished(tree, monkeypatch):
+    name = "resnet20x0.25_cifar10_perm"
+    r = recipe(name, "smoke")
+    data, unit = units.dataset(r), Unit("smoke", name, 0, "train A")
+    path, key = unit.path(), run_key(r, 0, "A", data)
+    history = [{"epoch": epoch, "seconds": 5000.0} for epoch in (1, 2)]
+    for epoch in (0, 1):
+        checkpoints.write(kept_path(path, epoch), Checkpoint({"w": torch.zeros(2)}, epoch=epoch, history=history[:epoch]), key)
+    checkpoints.write(latest_path(path), Checkpoint({"w": torch.ones(2)}, epoch=2, history=history), key)
+    told = publish._keep_unfinished([unit])
+    assert len(told) == 3 and {file.name for file in places.UNFINISHED.glob("*")} == {
+        latest_path(path).name, kept_path(path, 0).name, kept_path(path, 1).name}
+    checkpoints.write(path, Checkpoint({"w": torch.ones(2)}, epoch=10, history=history), key)
+    assert len(publish._keep_unfinished([unit])) == 3 and not list(places.UNFINISHED.glob("*"))
