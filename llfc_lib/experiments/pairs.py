@@ -81,7 +81,6 @@ class Plan:
 
 #: Fields that a plan tells only where they are not this.
 LATER: dict[str, Any] = {"train_first": None}
-CLOSENESS_IMAGES = 2000  # of the test set for perceptrons: rho is then known to half a percent
 
 
 def settings_of(part: str, name: str, profile: str) -> dict[str, Any]:

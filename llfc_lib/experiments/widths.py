@@ -1,6 +1,7 @@
 """B.5's argument, tested: are networks matchable because their weights are of low rank?
 
-Pairs of MNIST MLPs and of layer-norm ResNet-20 of several widths, matched after several epochs. And an attempted counter-example: networks that were
+Pairs of MNIST MLPs and of layer-norm ResNet-20 of several widths, matched after several epochs. And, for perceptrons, an
+attempted counter-example: networks that were
 never trained, their weights cut to the stable rank of the trained ones, which by the argument should match as well.
 
 Source: this book.
@@ -97,7 +98,8 @@ def _measured(profile: str, name: str, pair: int, a: nn.Module, b: nn.Module, da
     norms = [sum(float(v.double().square().sum()) for v in net.state_dict().values()) ** 0.5 for net in (a, b)]
     rows = [Row("matched_cosine", found.objective / (norms[0] * norms[1]), n=1)]
     if recipe(name, profile).kept:  # scales of a norm start at 1, and make strangers alike
-        rows.append(Row("matched_cosine", objective(sym, a.state_dict(), b.state_dict(), {}) / (norms[0] * norms[1]), n=1, role="control", kind="unmatched"))
+        before = objective(sym, a.state_dict(), b.state_dict(), {}) / (norms[0] * norms[1])
+        rows.append(Row("matched_cosine", before, n=1, role="control", kind="unmatched"))
     else:
         rows += [Row("stable_rank_share_W", stable_rank(w) / w.shape[1], site=m.name) for m in View(a).maps
                  for w in (_weight(a, m.weight),)]
