@@ -82,6 +82,24 @@ def test_the_queue_logs_what_starts_how_far_it_is_and_how_it_ends(monkeypatch, c
     assert "started" not in printed and f"done: {a}" in printed and "1 of 2 done" in printed
 
 
+def test_parts_of_one_pass_are_not_begun_at_once(monkeypatch):
+    connected, coherence, other = (Unit("smoke", NAME, 0, part) for part in ("connected", "coherence", "decomposition"))
+    monkeypatch.setattr(queue, "missing", lambda _: [connected, coherence, other])
+    monkeypatch.setattr(queue, "_start", lambda unit, device, lines: subprocess.Popen(sleeper(0.1 if unit is other else 1.0)))
+    assert queue.run("smoke", jobs=2, device="cpu") == 0
+    told = [re.sub(r" \(\d s\)", "", line) for line in untimed(logged())]
+    assert told[1:3] == [f"started: {connected}", f"started: {other}"]
+    assert told.index(f"started: {coherence}") > told.index(f"[2/3] done: {connected}")
+
+
+def test_asking_how_far_it_is_leaves_nothing_behind():
+    unit = Unit("smoke", NAME, 0, "train A")
+    assert not unit.is_running() and not unit._lock_path().exists()
+    with unit._lock():
+        assert unit.is_running()
+    assert unit._lock_path().exists() and not unit.is_running()
+
+
 def test_news_come_twice_a_minute_at_most_and_each_once(tmp_path):
     lines = tmp_path / "lines"
     work = queue.Running(None, lines, began=0.0, told=0.0)

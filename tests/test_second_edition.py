@@ -172,6 +172,18 @@ def test_a_part_that_somebody_else_is_at_is_left_to_them(monkeypatch):
     assert first.available() and not second.available()
 
 
+def test_the_parts_of_a_pass_are_taken_before_its_networks_are_read(monkeypatch):
+    first, second = (Unit("smoke", MLP, 0, part) for part in ("connected", "coherence"))
+
+    def networks(*_: object, **__: object) -> None:
+        raise RuntimeError(f"other part taken: {second.is_running()}")
+
+    monkeypatch.setattr(pairs, "networks", networks)
+    with pytest.raises(RuntimeError, match="other part taken: True"):
+        first.run()
+    assert not second.is_running()
+
+
 def test_results_name_the_networks_they_were_measured_on():
     unit = Unit("smoke", LN, 0, "weights")
     unit.run()

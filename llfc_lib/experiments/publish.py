@@ -50,7 +50,7 @@ def is_finished(unit: Unit) -> bool:
     measured_on = _measured_on(unit.path(), state.st_mtime_ns, state.st_size)
     if measured_on is None:
         return not is_outdated(unit.profile, unit.name, unit.index)
-    return _agree(measured_on, at_hand(unit.profile, unit.name, unit.index, dataset(unit.recipe()).sha256))
+    return _agree(measured_on, digests_at_hand(unit.profile, unit.name, unit.index, dataset(unit.recipe()).sha256))
 
 
 def has_order(unit: Unit) -> bool:
@@ -61,7 +61,7 @@ def has_order(unit: Unit) -> bool:
     path = matched.shipped_permutation(unit.profile, unit.name, unit.index)
     if unit.part != "match" or not path.exists():
         return False
-    here = at_hand(unit.profile, unit.name, unit.index, dataset(unit.recipe()).sha256)
+    here = digests_at_hand(unit.profile, unit.name, unit.index, dataset(unit.recipe()).sha256)
     return json.loads(path.read_text())["networks"] == {who: here.get(who) for who in "AB"}
 
 
@@ -73,7 +73,7 @@ def is_outdated(profile: str, name: str, index: int) -> bool:
     Source: this book.
     """
     found = list(_quoting(profile, name, index).values())
-    here = {data: at_hand(profile, name, index, data) for data in {p["data"]["sha256"] for p in found}}
+    here = {data: digests_at_hand(profile, name, index, data) for data in {p["data"]["sha256"] for p in found}}
     changed = {who for p in found for who, digest in here[p["data"]["sha256"]].items() if p["endpoints"].get(who, digest) != digest}
     if not changed:
         return False
@@ -82,7 +82,7 @@ def is_outdated(profile: str, name: str, index: int) -> bool:
             or _published_parts(profile, name, index) != set(pairs.plan_of(name, profile).parts))
 
 
-def at_hand(profile: str, name: str, index: int, data: str) -> dict[str, str]:
+def digests_at_hand(profile: str, name: str, index: int, data: str) -> dict[str, str]:
     """Digests of those of the pair's networks that are shipped or cached, trained on data of digest ``data``.
 
     Source: this book.
@@ -203,7 +203,7 @@ def _publish_pair(profile: str, name: str, index: int) -> list[str]:
     if not (outdated and finished or added(finished)):
         return []
     data, members = dataset(recipe(name, profile)), pairs.members(name, index)
-    if lacking := sorted(set(members) - set(at_hand(profile, name, index, data.sha256))):
+    if lacking := sorted(set(members) - set(digests_at_hand(profile, name, index, data.sha256))):
         return [f"{profile} {name}/{index} waits for its networks: {', '.join(lacking)}"]
     runs = {who: pairs.endpoint(profile, name, *member, data) for who, member in members.items()}
     digests = {who: run.digest() for who, run in runs.items()}

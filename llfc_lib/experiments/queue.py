@@ -116,6 +116,8 @@ def run(profile: str | None, jobs: int, device: str, recipes: Collection[str] | 
                 for unit in [u for u in todo if not any(n in todo or n in running for n in u.needs())]:
                     if len(running) >= jobs:
                         break
+                    if any(u in running for u in unit.in_its_pass()):
+                        continue
                     todo.remove(unit)
                     if any(n in failed for n in unit.needs()):
                         failed.append(unit)
@@ -322,20 +324,12 @@ def status(profile: str | None, recipes: Collection[str] | None = None) -> str:
             rate = rates.get((name[1], part)) or rates.get((name[0], part), DEFAULT_RATE)
             seconds = sum(u.work() / rate for u in todo)
             left += seconds
-            count = Counter("running" if _is_running(u) else "missing" for u in todo)
+            count = Counter("running" if u.is_running() else "missing" for u in todo)
             words = ", ".join(f"{n} {word}" for word, n in count.items())
             lines.append(f"{name[0]:6} {name[1]:26} {part:18} {len(group) - len(todo):3} of {len(group):3} done"
                          + (f", {words}, about {seconds / 60:.0f} min of one thread" if todo else ""))
     lines.append(f"left: about {left / cores() / 60:.0f} min on {cores()} cores")
     return "\n".join(lines)
-
-
-def _is_running(unit: Unit) -> bool:
-    try:
-        with unit._lock():
-            return False
-    except Busy:
-        return True
 
 
 def _rates(units: Sequence[Unit]) -> dict[tuple[str, str], float]:

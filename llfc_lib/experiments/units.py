@@ -170,7 +170,8 @@ class Unit:
                 return
             began = time.perf_counter()
             extra: dict[str, Any] = {}
-            together = [self]
+            # locked before the networks are looked at, which may take minutes: nobody else begins with them meanwhile
+            together = [self, *stack.enter_context(self._due_with_it())]
             nets, data = pairs.networks(self.profile, self.name, self.index, device, only=self.members())
             if self.recipe().matching and self.part not in ALONE_ON_NETWORKS:
                 nets = matched.bring_together(self.profile, self.name, nets, data, self._permutations(nets, data))
@@ -191,7 +192,6 @@ class Unit:
             elif self.part == "closeness":
                 rows = pairs.measure_closeness(self.profile, self.name, self.index, nets, data)
             elif self.part in pairs.IN_ONE_PASS:
-                together = [self, *stack.enter_context(self._due_with_it())]
                 found = pairs.measure_references(self.profile, self.name, nets, data, [unit.part for unit in together])
                 for unit in together[1:]:
                     unit._write(found[unit.part], time.perf_counter() - began, len(together), device)
@@ -215,18 +215,32 @@ class Unit:
         writable(self.path().parent)
         atomic_write(self.path(), json.dumps(result).encode())
 
+    def in_its_pass(self) -> list["Unit"]:
+        """Other parts of the pair that the pass of this one measures too."""
+        parts = pairs.plan_of(self.name, self.profile).parts if self.part in pairs.IN_ONE_PASS else ()
+        return [replace(self, part=part) for part in pairs.IN_ONE_PASS if part != self.part and part in parts]
+
     @contextmanager
     def _due_with_it(self) -> Iterator[list["Unit"]]:
-        """Other parts of the pair that the same pass measures and that nobody has measured or is at, locked."""
+        """Those of them that nobody has measured or is at, locked."""
         with ExitStack() as stack:
             due = []
-            for part in pairs.IN_ONE_PASS:
-                unit = replace(self, part=part)
-                if part != self.part and part in pairs.plan_of(self.name, self.profile).parts and not unit.available():
+            for unit in self.in_its_pass():
+                if not unit.available():
                     with suppress(Busy):
                         stack.enter_context(unit._lock())
                         due.append(unit)
             yield due
+
+    def is_running(self) -> bool:
+        """Whether a process is at work on it."""
+        if not self._lock_path().exists():
+            return False
+        try:
+            with self._lock():
+                return False
+        except Busy:
+            return True
 
     def result(self) -> dict[str, Any]:
         """The finished measurement: ``rows`` as :class:`Row` and what is known of the run."""
@@ -243,10 +257,13 @@ class Unit:
         found = replace(self, part="match").path().exists()
         return self.permutations() if found else matched.of_pair(self.profile, self.name, self.index, nets, data)
 
+    def _lock_path(self) -> Path:
+        return cache_dir() / "locks" / f"{self.path().stem}.lock"
+
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        folder = writable(cache_dir() / "locks")
-        with open(folder / f"{self.path().stem}.lock", "w") as file:
+        writable(self._lock_path().parent)
+        with open(self._lock_path(), "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
