@@ -212,10 +212,28 @@ def test_epochs_of_another_run_are_refused(tiny, monkeypatch, tmp_path):
     checkpoints.write(shipped, other, key)
     with pytest.raises(CheckpointError, match="of another run"):
         pairs.endpoint_after(1, "smoke", name, 0, "A", data)
-    shipped.unlink()
+    monkeypatch.setattr(places, "UNFINISHED", tmp_path / "unfinished")
+    monkeypatch.setattr(pairs, "train", lambda *_: pytest.fail("trained for nothing: it would be another network"))
     kept_path(path, 1).unlink()
-    with pytest.raises(CheckpointError, match="is missing beside its finished run"):
+    with pytest.raises(CheckpointError, match="after epoch 1 is nowhere any more; remove the shipped .*-0A.safetensors and measure"):
         pairs.endpoint_after(1, "smoke", name, 0, "A", data)
+
+
+def test_what_waits_in_the_tracked_tree_to_be_measured_is_found(tiny, monkeypatch, tmp_path):
+    r, data = tiny
+    name = "resnet20x0.25_cifar10_perm"
+    monkeypatch.setattr(pairs, "recipe", lambda n, p: replace(recipe(n, p), epochs=3, kept=(0, 1, 3)))
+    monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path / "endpoints")
+    monkeypatch.setattr(places, "UNFINISHED", tmp_path / "unfinished")
+    loop.train(r, 0, "A", data)
+    shutil.copytree(run_path(r, 0, "A", data).parent, tmp_path / "other" / "runs")
+    (tmp_path / "unfinished").mkdir()
+    waiting = loop.unfinished_kept_path(run_path(r, 0, "A", data), 1)
+    kept_path(run_path(r, 0, "A", data), 1).rename(waiting)
+    assert pairs.path_after(1, "smoke", name, 0, "A", data) == waiting
+    assert pairs.endpoint_after(1, "smoke", name, 0, "A", data).epoch == 1
+    monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "other"))
+    assert pairs.path_after(1, "smoke", name, 0, "A", data) == kept_path(run_path(r, 0, "A", data), 1)
 
 
 def test_the_sweep_reads_them_and_measures_each(tiny, monkeypatch, tmp_path):

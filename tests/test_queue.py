@@ -588,3 +588,45 @@ def test_what_a_run_kept_goes_with_it_while_it_is_unfinished(tree, monkeypatch):
         latest_path(path).name, kept_path(path, 0).name, kept_path(path, 1).name}
     checkpoints.write(path, Checkpoint({"w": torch.ones(2)}, epoch=10, history=history), key)
     assert len(publish._keep_unfinished([unit])) == 3 and not list(places.UNFINISHED.glob("*"))
+
+
+LAYER_NORM = "resnet20x0.25_cifar10_perm"
+
+
+@pytest.fixture
+def swept(tree, monkeypatch) -> Unit:
+    """A sweep whose two networks are trained, with what they were after their earlier epochs."""
+    monkeypatch.setitem(PAIRS, "smoke", {f"{LAYER_NORM}_weight": 1})
+    for seed in (0, 1):
+        trained(LAYER_NORM, seed, "A", kept=tuple(epoch for epoch in recipe(LAYER_NORM, "smoke").kept if epoch < recipe(LAYER_NORM, "smoke").epochs))
+    return Unit("smoke", f"{LAYER_NORM}_weight", 0, "sweep")
+
+
+def test_epochs_wait_in_the_tracked_tree_until_they_are_measured(swept, tree, monkeypatch):
+    networks, earlier = publish._swept("smoke"), len(list((queue.cache_dir() / "runs").glob("*.epoch*")))
+    assert {unit.index for unit in networks} == {0, 1} and earlier >= 4
+    monkeypatch.setattr(publish, "SMALL", 0)
+    assert publish._keep_unfinished(networks, networks) == []
+    monkeypatch.setattr(publish, "SMALL", 10**6)
+    said = publish._keep_unfinished(networks, networks)
+    assert len(said) == earlier == len(list(places.UNFINISHED.glob("*.epoch*"))) and all(line.startswith("kept until it is measured: ") for line in said)
+    assert publish._keep_unfinished(networks, networks) == []
+    monkeypatch.setattr(publish, "is_published", lambda unit: unit.part == "sweep")
+    assert publish._swept("smoke") == set()
+    assert len(publish._keep_unfinished(networks)) == earlier and not list(places.UNFINISHED.glob("*"))
+
+
+def test_networks_that_are_not_shipped_wait_nowhere(swept, tree, monkeypatch):
+    monkeypatch.setitem(RECIPES, LAYER_NORM, replace(RECIPES[LAYER_NORM], shipped="none"))
+    networks = publish._swept("smoke")
+    assert networks and publish._keep_unfinished(networks, networks) == []
+
+
+def test_a_sweep_of_epochs_that_are_gone_is_left_out_and_told(swept, tree, monkeypatch):
+    assert not swept.is_lost() and swept in queue.missing([swept])
+    pairs.path_after(1, "smoke", LAYER_NORM, 1, "A", units.dataset(swept.recipe())).unlink()
+    assert swept.is_lost() and queue.missing([swept]) == []
+    monkeypatch.setattr(queue, "chosen", lambda *_: [swept])
+    assert "0 of   1 done, 1 never more (what its networks were after earlier epochs is gone)" in queue.status("smoke")
+    run_path(recipe(LAYER_NORM, "smoke"), 1, "A", units.dataset(swept.recipe())).unlink()  # then it is trained anew
+    assert not swept.is_lost() and swept in queue.missing([swept])

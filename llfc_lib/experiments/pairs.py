@@ -30,7 +30,7 @@ from llfc_lib.places import ENDPOINTS
 from llfc_lib.streams import generator
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
-from llfc_lib.training.loop import kept_path, new_network, run_key, run_path, train
+from llfc_lib.training.loop import kept_path, new_network, run_key, run_path, train, unfinished_kept_path
 from llfc_lib.training.recipes import (BY_PERMUTATION, MATCHED, MATCHED_LAYER_NORM, MATCHED_SPAWNED, PAIRS, SPAWN_AT, WIDTHS, Recipe,
                                        recipe)
 
@@ -187,27 +187,32 @@ def shipped_kept_path(profile: str, name: str, seed: int, branch: str, epoch: in
     return kept_path(shipped_path(profile, name, seed, branch), epoch)
 
 
+def path_after(epoch: int, profile: str, name: str, seed: int, branch: str, data: Dataset) -> Path | None:
+    """Where a network as it was after ``epoch``, before its last, lies: as shipped, in the cache, or kept until it is measured. None if
+    nowhere."""
+    r = recipe(recipe(name, profile).trained_as, profile)
+    run = run_path(r, seed, branch, data)
+    places = (shipped_kept_path(profile, r.name, seed, branch, epoch), kept_path(run, epoch), unfinished_kept_path(run, epoch))
+    return next((path for path in places if path.exists()), None)
+
+
 def endpoint_after(epoch: int, profile: str, name: str, seed: int, branch: str, data: Dataset, device: str = "cpu") -> Checkpoint:
     """The network after ``epoch``, the last or one of its recipe's ``kept``: as shipped, else from the cache, else trained now.
 
     CheckpointError where it is missing beside the finished run, damaged, or of another run than :func:`endpoint` gives: networks
-    trained anew on another processor have other bits.
+    trained anew have other bits on another processor.
     """
     r = recipe(recipe(name, profile).trained_as, profile)
     last = endpoint(profile, name, seed, branch, data, device)
     if epoch == r.epochs:
         return last
-    key, path = run_key(r, seed, branch, data), kept_path(run_path(r, seed, branch, data), epoch)
-    shipped = shipped_kept_path(profile, r.name, seed, branch, epoch)
-    if not shipped.exists() and not path.exists():
-        if shipped_path(profile, r.name, seed, branch).exists():
-            train(r, seed, branch, data, device)  # the finished run came with the project, this did not
-        if not path.exists():
-            raise CheckpointError(f"{path.name} is missing beside its finished run; remove that and run again")
-    found = checkpoints.read(shipped if shipped.exists() else path, key)
+    shipped, path = shipped_path(profile, r.name, seed, branch), path_after(epoch, profile, name, seed, branch, data)
+    again = f"remove the {f'shipped {shipped.name}' if shipped.exists() else 'finished run'} and measure its pairs anew"
+    if path is None:
+        raise CheckpointError(f"{r.name}, seed {seed}, {branch}: what it was after epoch {epoch} is nowhere any more; {again}")
+    found = checkpoints.read(path, run_key(r, seed, branch, data))
     if found.history != last.history[:epoch]:  # it holds the seconds of every epoch: no two runs have the same
-        raise CheckpointError(f"{path.name} is of another run than the network after the last epoch; remove the shipped "
-                              f"{shipped_path(profile, r.name, seed, branch).name} and measure the pair anew")
+        raise CheckpointError(f"{path.name} is of another run than the network after the last epoch; {again}")
     return found
 
 

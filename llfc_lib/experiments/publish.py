@@ -8,7 +8,7 @@ Source: this book.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,9 +171,16 @@ def publish(profile: str | None = None) -> str:
                 if not all(is_published(unit) for unit in every) and not _surpassed(p, name):
                     done += _publish_pair(p, name, index)
             done += _ship(p, name)
-    done += _keep_unfinished(list(networks))
+    done += _keep_unfinished(list(networks), _swept(profile))
     _provenances.cache_clear()
     return "\n".join(dict.fromkeys(done)) or "nothing new to publish"
+
+
+def _swept(profile: str | None) -> set[Unit]:
+    """Networks that are still to be measured after earlier epochs, which their runs alone can give."""
+    sweeps = [Unit(p, name, index, "sweep") for p in ([profile] if profile else PROFILES) for name, count in PAIRS[p].items()
+              if recipe(name, p).kept for index in range(count)]
+    return {need for unit in sweeps if not (is_published(unit) or unit.is_lost()) for need in unit.needs()}
 
 
 def _surpassed(profile: str, name: str) -> bool:
@@ -317,15 +324,21 @@ def _into_tree(source: Path, target: Path, word: str) -> list[str]:
     return [f"{word} {target.name}"]
 
 
-def _keep_unfinished(units: list[Unit]) -> list[str]:
-    """Latest checkpoints of long runs, and what was kept on the way, go into the tracked tree, and leave it when the run is complete."""
+def _keep_unfinished(units: Collection[Unit], swept: Collection[Unit] = ()) -> list[str]:
+    """Latest checkpoints of long runs, and what was kept on the way, go into the tracked tree, and leave it when the run is complete.
+
+    Of the networks ``swept``, what was kept on the way stays until it has been measured, if it is small and the network is shipped.
+    """
     done = []
     for unit in (u for u in units if u.trains):
         finished = unit.path()
         latest, kept = latest_path(finished), unfinished_path(finished)
         on_the_way = [(kept_path(finished, epoch), unfinished_kept_path(finished, epoch)) for epoch in unit.recipe().kept]
-        if finished.exists():
-            for file in (kept, *(target for _, target in on_the_way)):
+        if finished.exists() and unit in swept and unit.recipe().shipped != "none":
+            done += [line for source, target in on_the_way if source.exists() and source.stat().st_size <= SMALL
+                     and not _same(source, target) for line in _into_tree(source, target, "kept until it is measured:")]
+        if unit.available():
+            for file in (kept, *(target for _, target in on_the_way if unit not in swept)):
                 if file.exists():
                     file.unlink()
                     done.append(f"no longer needed: {file.name}")

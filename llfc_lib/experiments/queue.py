@@ -65,7 +65,7 @@ def missing(units: Sequence[Unit]) -> list[Unit]:
 
 
 def _unmeasured(units: Sequence[Unit]) -> list[Unit]:
-    return [u for u in units if not u.trains and not publish.is_published(u) and not publish.is_finished(u)]
+    return [u for u in units if not (u.trains or publish.is_published(u) or publish.is_finished(u) or u.is_lost())]
 
 
 def _with_needs(units: Sequence[Unit], open_measures: Collection[Unit]) -> list[Unit]:
@@ -324,10 +324,12 @@ def status(profile: str | None, recipes: Collection[str] | None = None) -> str:
             rate = rates.get((name[1], part)) or rates.get((name[0], part), DEFAULT_RATE)
             seconds = sum(u.work() / rate for u in todo)
             left += seconds
+            lost = sum(not publish.is_published(u) and not publish.is_finished(u) and u.is_lost() for u in group)
             count = Counter("running" if u.is_running() else "missing" for u in todo)
             words = ", ".join(f"{n} {word}" for word, n in count.items())
-            lines.append(f"{name[0]:6} {name[1]:26} {part:18} {len(group) - len(todo):3} of {len(group):3} done"
-                         + (f", {words}, about {seconds / 60:.0f} min of one thread" if todo else ""))
+            lines.append(f"{name[0]:6} {name[1]:26} {part:18} {len(group) - len(todo) - lost:3} of {len(group):3} done"
+                         + (f", {words}, about {seconds / 60:.0f} min of one thread" if todo else "")
+                         + (f", {lost} never more (what its networks were after earlier epochs is gone)" if lost else ""))
     lines.append(f"left: about {left / cores() / 60:.0f} min on {cores()} cores")
     return "\n".join(lines)
 

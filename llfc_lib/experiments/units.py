@@ -128,6 +128,13 @@ class Unit:
         """Available, or a permutation that is shipped."""
         return self.available() or self.part == "match" and matched.shipped_permutation(self.profile, self.name, self.index).exists()
 
+    def is_lost(self) -> bool:
+        """Whether it looks at earlier epochs of a finished network that nobody has any more: trained again, that would be another one."""
+        return bool(self.part == "sweep" and self.recipe().kept) and any(
+            need.available() and any(pairs.path_after(epoch, need.profile, need.name, need.index, need.branch, dataset(need.recipe())) is None
+                                     for epoch in need.recipe().kept if epoch < need.recipe().epochs)
+            for need in self.needs())
+
     def work(self) -> float:
         """Rough floating-point operations, to foretell the time: forward passes over images, three for a step."""
         data, r = dataset(self.recipe()), self.recipe()
@@ -168,7 +175,7 @@ class Unit:
             if self.trains:
                 train(self.recipe(), self.index, self.branch, dataset(self.recipe()), device)
                 return
-            began = time.perf_counter()
+            began, where = time.perf_counter(), environment(device)  # at once: the checkout may be another before it ends
             extra: dict[str, Any] = {}
             # locked before the networks are looked at, which may take minutes: nobody else begins with them meanwhile
             together = [self, *stack.enter_context(self._due_with_it())]
@@ -194,7 +201,7 @@ class Unit:
             elif self.part in pairs.IN_ONE_PASS:
                 found = pairs.measure_references(self.profile, self.name, nets, data, [unit.part for unit in together])
                 for unit in together[1:]:
-                    unit._write(found[unit.part], time.perf_counter() - began, len(together), device)
+                    unit._write(found[unit.part], time.perf_counter() - began, len(together), where)
                 rows = found[self.part]
             elif self.part == "pair":
                 rows = pairs.measure_pair(self.profile, self.name, nets, data)
@@ -204,14 +211,15 @@ class Unit:
             else:
                 kind, at_distance = pairs.DISPLACED[self.part]
                 rows = pairs.measure_displaced(self.profile, self.name, self.index, nets, data, kind, at_distance)
-            self._write(rows, time.perf_counter() - began, len(together), device, extra)
+            self._write(rows, time.perf_counter() - began, len(together), where, extra)
 
-    def _write(self, rows: Sequence[Row], seconds: float, shared_by: int, device: str, extra: Mapping[str, Any] | None = None) -> None:
-        """Keep the result: ``seconds`` were spent on as many parts as ``shared_by`` says."""
+    def _write(self, rows: Sequence[Row], seconds: float, shared_by: int, where: Mapping[str, Any],
+               extra: Mapping[str, Any] | None = None) -> None:
+        """Keep the result: ``seconds`` were spent on as many parts as ``shared_by`` says, in the environment ``where``."""
         data, members = dataset(self.recipe()), pairs.members(self.name, self.index)
         digests = {who: pairs.endpoint(self.profile, self.name, *members[who], data).digest() for who in self.members() if who in members}
         result = {"unit": str(self), "rows": [asdict(row) for row in rows], "seconds": round(seconds / shared_by, 2), "work": self.work(),
-                  "environment": environment(device), "networks": digests, **(extra or {})}
+                  "environment": {**where, "finished": _today()}, "networks": digests, **(extra or {})}
         writable(self.path().parent)
         atomic_write(self.path(), json.dumps(result).encode())
 
@@ -324,7 +332,11 @@ def environment(device: str) -> dict[str, Any]:
         commit += "-dirty"
     return {"commit": commit, "device": device, "cpu": cpu_name(), "threads": torch.get_num_threads(),
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "llfc_lib": __version__},
-            "finished": datetime.now(timezone.utc).date().isoformat()}
+            "finished": _today()}
+
+
+def _today() -> str:
+    return datetime.now(timezone.utc).date().isoformat()
 
 
 def cpu_name() -> str:
