@@ -1,0 +1,150 @@
+"""What a change of structure must leave alone: ``python tests/oracles.py write FILE``, and then ``compare FILE``.
+
+Hashes of all recipes, where every unit keeps its result, what the queue would do with an empty and with a full cache, every
+verdict, and of every page the numbers told in its text, its other outputs and the descriptions of its figures, read from
+the notebooks as they are (``--notebooks`` names another folder, such as one executed anew). Needs the data sets of all profiles.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+SHOWN = 12  # differences of a section that are printed
+
+
+def recipes() -> dict[str, str]:
+    """The hash of every recipe in every profile."""
+    from llfc_lib.training.recipes import SCALE, recipe
+
+    return {f"{profile}/{name}": recipe(name, profile).hash for profile, scale in SCALE.items() for name in scale}
+
+
+def unit_paths() -> dict[str, str]:
+    """Where every unit keeps its result, those that the queue does not come to among them."""
+    return {str(unit): unit.path().name for unit in every_unit()}
+
+
+def every_unit() -> list[Any]:
+    """All units of all pairs."""
+    from llfc_lib.experiments.units import plan
+    from llfc_lib.training.recipes import PAIRS
+
+    return plan(None, sorted({name for pairs_of in PAIRS.values() for name in pairs_of}))
+
+
+@contextmanager
+def cache_of_its_own() -> Iterator[None]:
+    """An empty cache for as long as this lasts; the data sets stay those of the user's."""
+    from llfc_lib.places import cache_dir
+
+    before = os.environ.get("LLFC_CACHE")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "data").symlink_to(cache_dir() / "data")
+        os.environ["LLFC_CACHE"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["LLFC_CACHE"]
+            if before is not None:
+                os.environ["LLFC_CACHE"] = before
+
+
+def missing_with_an_empty_cache() -> list[str]:
+    """What the queue would do, in its order, where nothing but the tracked tree is."""
+    from llfc_lib.experiments import queue
+
+    with cache_of_its_own():
+        return [str(unit) for unit in queue.missing(queue.chosen(None))]
+
+
+def missing_with_a_full_cache() -> list[str]:
+    """The same where every unit of the first pairs is finished."""
+    from llfc_lib.experiments import queue
+
+    with cache_of_its_own():
+        for unit in every_unit():
+            if unit.index == 0 or unit.trains:
+                unit.path().parent.mkdir(parents=True, exist_ok=True)
+                unit.path().write_text(json.dumps({"unit": str(unit), "rows": [], "seconds": 0.0, "networks": {}}))
+        return [str(unit) for unit in queue.missing(queue.chosen(None))]
+
+
+def verdicts() -> dict[str, dict[str, Any]]:
+    """Every verdict by its claim."""
+    from llfc_lib.report.verdicts import judge
+
+    return {verdict.claim.id: asdict(verdict) for verdict in judge()}
+
+
+def pages(folder: Path) -> dict[str, Any]:
+    """Texts that the outputs of every notebook hold, and told numbers by name; of pictures what describes them."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        for number, output in enumerate(output for cell in cells for output in cell.get("outputs", ())):
+            texts = {mime: value for mime, value in output.get("data", {}).items() if not mime.startswith("image/")}
+            texts |= {key: output[key] for key in ("text", "evalue") if key in output}
+            told = output.get("metadata", {}).get("scrapbook", {}).get("name")
+            found[f"{path.stem}/{told or number}"] = {"texts": texts, "described": output.get("metadata", {})}
+    return found
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Every section by its name."""
+    sections: tuple[Callable[[], Any], ...] = (recipes, unit_paths, missing_with_an_empty_cache, missing_with_a_full_cache, verdicts)
+    found = {section.__name__: section() for section in sections}
+    return {**found, "pages": pages(folder)}
+
+
+def changes(before: Any, after: Any, where: str = "") -> list[str]:
+    """What differs, one line a place."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [line for key in dict.fromkeys((*before, *after))
+                for line in changes(before.get(key, "nothing"), after.get(key, "nothing"), f"{where}/{key}")]
+    if isinstance(before, list) and isinstance(after, list) and all(isinstance(item, str) for item in (*before, *after)):
+        gone, come = [item for item in before if item not in after], [item for item in after if item not in before]
+        other_order = [] if gone or come or before == after else [f"{where}: in another order"]
+        return [*(f"{where}: no longer {item}" for item in gone), *(f"{where}: now {item}" for item in come), *other_order]
+    return [] if before == after else [f"{where}: {_short(before)} -> {_short(after)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 160 else f"{text[:160]}..."
+
+
+def main() -> int:
+    """The command line; 1 where something changed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("write", "compare"))
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--notebooks", type=Path, default=NOTEBOOKS)
+    options = parser.parse_args()
+    if options.action == "compare" and not options.file.exists():
+        parser.error(f"{options.file} is not there; write it first, at the commit to compare with")
+    now = json.loads(json.dumps(read(options.notebooks)))  # as a file holds it
+    if options.action == "write":
+        options.file.write_text(json.dumps(now, indent=1, ensure_ascii=False))
+        print(", ".join(f"{len(section)} {name}" for name, section in now.items()))
+        return 0
+    before = json.loads(options.file.read_text())
+    found = {name: changes(before.get(name, {}), now.get(name, {})) for name in dict.fromkeys((*before, *now))}
+    for name, lines in found.items():
+        print(f"{name}: {len(lines)} changed of {len(now.get(name, ()))}")
+        for line in lines[:SHOWN]:
+            print(f"  {line}")
+        if len(lines) > SHOWN:
+            print(f"  and {len(lines) - SHOWN} more")
+    return 1 if any(found.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
