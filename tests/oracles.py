@@ -1,6 +1,6 @@
 """What a change of structure must leave alone: ``python tests/oracles.py write FILE``, and then ``compare FILE``.
 
-Hashes of all recipes, where every unit keeps its result, what the queue would do with an empty and with a full cache, every
+Hashes of all recipes, where every unit keeps its result, what the queue would do with an empty cache and with a filled one, every
 verdict, and of every page the numbers told in its text, its other outputs and the descriptions of its figures, read from
 the notebooks as they are (``--notebooks`` names another folder, such as one executed anew). Needs the data sets of all profiles.
 """
@@ -20,11 +20,12 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SHOWN = 12  # differences of a section that are printed
 
 
-def recipes() -> dict[str, str]:
-    """The hash of every recipe in every profile."""
+def recipes() -> dict[str, Any]:
+    """The hash of every recipe in every profile, and its settings, those among them that the hash leaves out."""
     from llfc_lib.training.recipes import SCALE, recipe
 
-    return {f"{profile}/{name}": recipe(name, profile).hash for profile, scale in SCALE.items() for name in scale}
+    every = {f"{profile}/{name}": recipe(name, profile) for profile, scale in SCALE.items() for name in scale}
+    return {name: {"hash": r.hash, **asdict(r)} for name, r in every.items()}
 
 
 def unit_paths() -> dict[str, str]:
@@ -42,12 +43,9 @@ def every_unit() -> list[Any]:
 
 @contextmanager
 def cache_of_its_own() -> Iterator[None]:
-    """An empty cache for as long as this lasts; the data sets stay those of the user's."""
-    from llfc_lib.places import cache_dir
-
+    """An empty cache for as long as this lasts; data sets lie elsewhere."""
     before = os.environ.get("LLFC_CACHE")
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "data").symlink_to(cache_dir() / "data")
         os.environ["LLFC_CACHE"] = folder
         try:
             yield
@@ -65,15 +63,14 @@ def missing_with_an_empty_cache() -> list[str]:
         return [str(unit) for unit in queue.missing(queue.chosen(None))]
 
 
-def missing_with_a_full_cache() -> list[str]:
-    """The same where every unit of the first pairs is finished."""
+def missing_with_first_pairs_measured() -> list[str]:
+    """The same where all that is measured of the first pairs is finished."""
     from llfc_lib.experiments import queue
 
     with cache_of_its_own():
-        for unit in every_unit():
-            if unit.index == 0 or unit.trains:
-                unit.path().parent.mkdir(parents=True, exist_ok=True)
-                unit.path().write_text(json.dumps({"unit": str(unit), "rows": [], "seconds": 0.0, "networks": {}}))
+        for unit in (unit for unit in every_unit() if unit.index == 0 and not unit.trains):
+            unit.path().parent.mkdir(parents=True, exist_ok=True)
+            unit.path().write_text(json.dumps({"unit": str(unit), "rows": [], "seconds": 0.0, "networks": {}}))
         return [str(unit) for unit in queue.missing(queue.chosen(None))]
 
 
@@ -99,7 +96,7 @@ def pages(folder: Path) -> dict[str, Any]:
 
 def read(folder: Path) -> dict[str, Any]:
     """Every section by its name."""
-    sections: tuple[Callable[[], Any], ...] = (recipes, unit_paths, missing_with_an_empty_cache, missing_with_a_full_cache, verdicts)
+    sections: tuple[Callable[[], Any], ...] = (recipes, unit_paths, missing_with_an_empty_cache, missing_with_first_pairs_measured, verdicts)
     found = {section.__name__: section() for section in sections}
     return {**found, "pages": pages(folder)}
 

@@ -210,30 +210,30 @@ def test_epochs_of_another_run_are_refused(tiny, monkeypatch, tmp_path):
     other = checkpoints.read(path, key)
     other.history = [{**entry, "seconds": 99.0} for entry in other.history]
     checkpoints.write(shipped, other, key)
-    with pytest.raises(CheckpointError, match="of another run"):
-        pairs.endpoint_after(1, "smoke", name, 0, "A", data)
-    monkeypatch.setattr(places, "UNFINISHED", tmp_path / "unfinished")
     monkeypatch.setattr(pairs, "train", lambda *_: pytest.fail("trained for nothing: it would be another network"))
-    kept_path(path, 1).unlink()
-    with pytest.raises(CheckpointError, match="after epoch 1 is nowhere any more; remove the shipped .*-0A.safetensors and measure"):
+    with pytest.raises(CheckpointError, match="was after epoch 1 is not here; remove .*-0A.safetensors and measure its pairs anew"):
         pairs.endpoint_after(1, "smoke", name, 0, "A", data)
+    assert pairs.lacks_epochs("smoke", name, 0, "A", data)
+    assert not pairs.lacks_epochs("smoke", name, 1, "A", data)  # it is to be trained yet
 
 
-def test_what_waits_in_the_tracked_tree_to_be_measured_is_found(tiny, monkeypatch, tmp_path):
+def test_of_two_files_that_of_the_networks_own_run_is_read(tiny, monkeypatch, tmp_path):
     r, data = tiny
-    name = "resnet20x0.25_cifar10_perm"
+    name, key = "resnet20x0.25_cifar10_perm", run_key(r, 0, "A", data)
     monkeypatch.setattr(pairs, "recipe", lambda n, p: replace(recipe(n, p), epochs=3, kept=(0, 1, 3)))
-    monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path / "endpoints")
-    monkeypatch.setattr(places, "UNFINISHED", tmp_path / "unfinished")
+    monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path)
     loop.train(r, 0, "A", data)
-    shutil.copytree(run_path(r, 0, "A", data).parent, tmp_path / "other" / "runs")
-    (tmp_path / "unfinished").mkdir()
-    waiting = loop.unfinished_kept_path(run_path(r, 0, "A", data), 1)
-    kept_path(run_path(r, 0, "A", data), 1).rename(waiting)
-    assert pairs.path_after(1, "smoke", name, 0, "A", data) == waiting
-    assert pairs.endpoint_after(1, "smoke", name, 0, "A", data).epoch == 1
-    monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "other"))
-    assert pairs.path_after(1, "smoke", name, 0, "A", data) == kept_path(run_path(r, 0, "A", data), 1)
+    assert not pairs.lacks_epochs("smoke", name, 0, "A", data)
+    here, shipped = kept_path(run_path(r, 0, "A", data), 1), pairs.shipped_kept_path("smoke", name, 0, "A", 1)
+    shipped.parent.mkdir(parents=True)
+    mine = checkpoints.read(here, key)
+    other = replace(mine, model={n: v + 1 for n, v in mine.model.items()}, history=[{**mine.history[0], "seconds": 99.0}])
+    for mine_at, other_at in ((here, shipped), (shipped, here)):
+        checkpoints.write(mine_at, mine, key)
+        checkpoints.write(other_at, other, key)
+        assert pairs.endpoint_after(1, "smoke", name, 0, "A", data).digest() == mine.digest()
+    shipped.write_bytes(b"damaged")
+    assert pairs.lacks_epochs("smoke", name, 0, "A", data)
 
 
 def test_the_sweep_reads_them_and_measures_each(tiny, monkeypatch, tmp_path):

@@ -89,7 +89,8 @@ def test_parts_of_one_pass_are_not_begun_at_once(monkeypatch):
     assert queue.run("smoke", jobs=2, device="cpu") == 0
     told = [re.sub(r" \(\d s\)", "", line) for line in untimed(logged())]
     assert told[1:3] == [f"started: {connected}", f"started: {other}"]
-    assert told.index(f"started: {coherence}") > told.index(f"[2/3] done: {connected}")
+    ended = next(place for place, line in enumerate(told) if line.endswith(f"done: {connected}"))
+    assert told.index(f"started: {coherence}") > ended
 
 
 def test_asking_how_far_it_is_leaves_nothing_behind():
@@ -324,7 +325,7 @@ def trained(name: str, seed: int, branch: str, add: float = 0.0, kept: tuple[int
     found = Checkpoint({key: value + add for key, value in state.items()}, epoch=r.epochs, history=history)
     checkpoints.write(path, found, key)
     for epoch in kept:
-        checkpoints.write(loop.kept_path(path, epoch), replace(found, epoch=epoch), key)
+        checkpoints.write(loop.kept_path(path, epoch), replace(found, epoch=epoch, history=history[:epoch]), key)
     return found.digest()
 
 
@@ -595,38 +596,55 @@ LAYER_NORM = "resnet20x0.25_cifar10_perm"
 
 @pytest.fixture
 def swept(tree, monkeypatch) -> Unit:
-    """A sweep whose two networks are trained, with what they were after their earlier epochs."""
-    monkeypatch.setitem(PAIRS, "smoke", {f"{LAYER_NORM}_weight": 1})
-    for seed in (0, 1):
-        trained(LAYER_NORM, seed, "A", kept=tuple(epoch for epoch in recipe(LAYER_NORM, "smoke").kept if epoch < recipe(LAYER_NORM, "smoke").epochs))
-    return Unit("smoke", f"{LAYER_NORM}_weight", 0, "sweep")
+    """The sweep of a second pair whose two networks are trained, with what they were after earlier epochs; all else is published."""
+    name = f"{LAYER_NORM}_weight"
+    monkeypatch.setitem(PAIRS, "smoke", {name: 2})
+    monkeypatch.setattr(publish, "_published_parts", lambda *_: set(pairs.plan_of(name, "smoke").parts) - {"sweep"})
+    for seed in (2, 3):
+        trained(LAYER_NORM, seed, "A", kept=EARLIER)
+    return Unit("smoke", name, 1, "sweep")
 
 
-def test_epochs_wait_in_the_tracked_tree_until_they_are_measured(swept, tree, monkeypatch):
-    networks, earlier = publish._swept("smoke"), len(list((queue.cache_dir() / "runs").glob("*.epoch*")))
-    assert {unit.index for unit in networks} == {0, 1} and earlier >= 4
-    monkeypatch.setattr(publish, "SMALL", 0)
-    assert publish._keep_unfinished(networks, networks) == []
-    monkeypatch.setattr(publish, "SMALL", 10**6)
-    said = publish._keep_unfinished(networks, networks)
-    assert len(said) == earlier == len(list(places.UNFINISHED.glob("*.epoch*"))) and all(line.startswith("kept until it is measured: ") for line in said)
-    assert publish._keep_unfinished(networks, networks) == []
-    monkeypatch.setattr(publish, "is_published", lambda unit: unit.part == "sweep")
-    assert publish._swept("smoke") == set()
-    assert len(publish._keep_unfinished(networks)) == earlier and not list(places.UNFINISHED.glob("*"))
+EARLIER = tuple(epoch for epoch in recipe(LAYER_NORM, "smoke").kept if epoch < recipe(LAYER_NORM, "smoke").epochs)
 
 
-def test_networks_that_are_not_shipped_wait_nowhere(swept, tree, monkeypatch):
-    monkeypatch.setitem(RECIPES, LAYER_NORM, replace(RECIPES[LAYER_NORM], shipped="none"))
-    networks = publish._swept("smoke")
-    assert networks and publish._keep_unfinished(networks, networks) == []
+def shipped_epochs() -> list[str]:
+    return sorted(path.name for path in pairs.ENDPOINTS.rglob("*.epoch*"))
 
 
-def test_a_sweep_of_epochs_that_are_gone_is_left_out_and_told(swept, tree, monkeypatch):
-    assert not swept.is_lost() and swept in queue.missing([swept])
-    pairs.path_after(1, "smoke", LAYER_NORM, 1, "A", units.dataset(swept.recipe())).unlink()
-    assert swept.is_lost() and queue.missing([swept]) == []
+def test_earlier_epochs_are_shipped_until_they_are_measured(swept, monkeypatch):
+    every = sorted(f"{LAYER_NORM}-{seed}A.epoch{epoch}.safetensors" for seed in (2, 3) for epoch in EARLIER)
+    publish.publish("smoke")
+    assert shipped_epochs() == every and len(every) >= 4
+    assert publish.publish("smoke") == "nothing new to publish"
+    monkeypatch.setenv("LLFC_CACHE", str(pairs.ENDPOINTS / "another cache"))
+    assert not swept.lacks_epochs() and publish.publish("smoke") == "nothing new to publish"
+    monkeypatch.setattr(publish, "_published_parts", lambda *_: set(pairs.plan_of(swept.name, "smoke").parts))
+    assert sorted(publish.publish("smoke").splitlines()) == [f"no longer needed: {name}" for name in every]
+    assert shipped_epochs() == []
+
+
+def test_epochs_of_another_run_than_the_shipped_network_are_not_shipped(swept):
+    publish.publish("smoke")
+    before = {path: path.read_bytes() for path in pairs.ENDPOINTS.rglob("*") if path.is_file()}
+    for seed in (2, 3):
+        trained(LAYER_NORM, seed, "A", add=1.0, kept=EARLIER)  # on another processor
+    lost = pairs.shipped_kept_path("smoke", LAYER_NORM, 2, "A", 1)
+    lost.unlink()
+    publish.publish("smoke")
+    assert not lost.exists() and all(path.read_bytes() == then for path, then in before.items() if path.exists())
+
+
+def test_a_sweep_of_epochs_that_are_not_here_is_left_out_and_told(swept, monkeypatch, capsys):
+    assert not swept.lacks_epochs() and swept in queue.missing([swept])
+    kept_path(run_path(recipe(LAYER_NORM, "smoke"), 3, "A", units.dataset(swept.recipe())), 1).unlink()
+    assert swept.lacks_epochs() and queue.missing([swept]) == []
     monkeypatch.setattr(queue, "chosen", lambda *_: [swept])
-    assert "0 of   1 done, 1 never more (what its networks were after earlier epochs is gone)" in queue.status("smoke")
-    run_path(recipe(LAYER_NORM, "smoke"), 1, "A", units.dataset(swept.recipe())).unlink()  # then it is trained anew
-    assert not swept.is_lost() and swept in queue.missing([swept])
+    assert "0 of   1 done, 1 cannot be done: what its networks were after earlier epochs is not here" in queue.status("smoke")
+    assert queue.run("smoke", jobs=1, device="cpu") == 0
+    assert f"left out: {swept} (what its networks were after earlier epochs is not here)" in capsys.readouterr().out
+    publish.publish("smoke")
+    assert shipped_epochs() == []  # the others are of no use
+    run_path(recipe(LAYER_NORM, "smoke"), 3, "A", units.dataset(swept.recipe())).unlink()
+    pairs.shipped_path("smoke", LAYER_NORM, 3, "A").unlink()
+    assert not swept.lacks_epochs() and swept in queue.missing([swept])  # it is trained anew, and keeps them

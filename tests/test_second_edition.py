@@ -184,6 +184,21 @@ def test_the_parts_of_a_pass_are_taken_before_its_networks_are_read(monkeypatch)
     assert not second.is_running()
 
 
+def test_results_name_the_code_they_were_begun_with(monkeypatch):
+    unit, commits = Unit("smoke", LN, 0, "weights"), ["then"]
+    monkeypatch.setattr(units, "environment", lambda device: {"commit": commits[-1], "device": device})
+    weight_rows = units.spectra.weight_rows
+
+    def pulled_meanwhile(*args: object) -> list:
+        commits.append("later")
+        return weight_rows(*args)
+
+    monkeypatch.setattr(units.spectra, "weight_rows", pulled_meanwhile)
+    unit.run()
+    found = unit.result()["environment"]
+    assert found["commit"] == "then" and set(found) == {"commit", "device", "finished"}
+
+
 def test_results_name_the_networks_they_were_measured_on():
     unit = Unit("smoke", LN, 0, "weights")
     unit.run()

@@ -11,6 +11,7 @@ Source: this book.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +31,7 @@ from llfc_lib.places import ENDPOINTS
 from llfc_lib.streams import generator
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
-from llfc_lib.training.loop import kept_path, new_network, run_key, run_path, train, unfinished_kept_path
+from llfc_lib.training.loop import kept_path, new_network, run_key, run_path, train
 from llfc_lib.training.recipes import (BY_PERMUTATION, MATCHED, MATCHED_LAYER_NORM, MATCHED_SPAWNED, PAIRS, SPAWN_AT, WIDTHS, Recipe,
                                        recipe)
 
@@ -187,33 +188,41 @@ def shipped_kept_path(profile: str, name: str, seed: int, branch: str, epoch: in
     return kept_path(shipped_path(profile, name, seed, branch), epoch)
 
 
-def path_after(epoch: int, profile: str, name: str, seed: int, branch: str, data: Dataset) -> Path | None:
-    """Where a network as it was after ``epoch``, before its last, lies: as shipped, in the cache, or kept until it is measured. None if
-    nowhere."""
+def earlier(epoch: int, last: Checkpoint, profile: str, name: str, seed: int, branch: str, data: Dataset) -> Checkpoint | None:
+    """What the finished network ``last`` was after ``epoch``, shipped or in the cache. None where neither holds a whole file of its very
+    run: networks trained anew have other bits on another processor."""
     r = recipe(recipe(name, profile).trained_as, profile)
-    run = run_path(r, seed, branch, data)
-    places = (shipped_kept_path(profile, r.name, seed, branch, epoch), kept_path(run, epoch), unfinished_kept_path(run, epoch))
-    return next((path for path in places if path.exists()), None)
+    for path in (shipped_kept_path(profile, r.name, seed, branch, epoch), kept_path(run_path(r, seed, branch, data), epoch)):
+        with suppress(CheckpointError):
+            found = checkpoints.read(path, run_key(r, seed, branch, data)) if path.exists() else None
+            if found and found.history == last.history[:epoch]:  # it holds the seconds of every epoch: no two runs have the same
+                return found
+    return None
 
 
 def endpoint_after(epoch: int, profile: str, name: str, seed: int, branch: str, data: Dataset, device: str = "cpu") -> Checkpoint:
-    """The network after ``epoch``, the last or one of its recipe's ``kept``: as shipped, else from the cache, else trained now.
+    """The network after ``epoch``, the last or one of its recipe's ``kept``: as shipped, else from the cache; trained now where there is
+    no finished one.
 
-    CheckpointError where it is missing beside the finished run, damaged, or of another run than :func:`endpoint` gives: networks
-    trained anew have other bits on another processor.
+    CheckpointError where a finished network's earlier epoch is not here.
     """
     r = recipe(recipe(name, profile).trained_as, profile)
     last = endpoint(profile, name, seed, branch, data, device)
-    if epoch == r.epochs:
-        return last
-    shipped, path = shipped_path(profile, r.name, seed, branch), path_after(epoch, profile, name, seed, branch, data)
-    again = f"remove the {f'shipped {shipped.name}' if shipped.exists() else 'finished run'} and measure its pairs anew"
-    if path is None:
-        raise CheckpointError(f"{r.name}, seed {seed}, {branch}: what it was after epoch {epoch} is nowhere any more; {again}")
-    found = checkpoints.read(path, run_key(r, seed, branch, data))
-    if found.history != last.history[:epoch]:  # it holds the seconds of every epoch: no two runs have the same
-        raise CheckpointError(f"{path.name} is of another run than the network after the last epoch; {again}")
+    found = last if epoch == r.epochs else earlier(epoch, last, profile, name, seed, branch, data)
+    if found is None:
+        shipped = shipped_path(profile, r.name, seed, branch)
+        raise CheckpointError(f"what {r.name}, seed {seed}, {branch} was after epoch {epoch} is not here; remove "
+                              f"{shipped if shipped.exists() else run_path(r, seed, branch, data)} and measure its pairs anew")
     return found
+
+
+def lacks_epochs(profile: str, name: str, seed: int, branch: str, data: Dataset) -> bool:
+    """Whether a finished network is here, and not all that its recipe keeps of it on the way."""
+    r = recipe(recipe(name, profile).trained_as, profile)
+    if not shipped_path(profile, r.name, seed, branch).exists() and not run_path(r, seed, branch, data).exists():
+        return False
+    last = endpoint(profile, name, seed, branch, data)
+    return any(earlier(epoch, last, profile, name, seed, branch, data) is None for epoch in r.kept if epoch < r.epochs)
 
 
 def as_network(r: Recipe, checkpoint: Checkpoint, data: Dataset) -> nn.Module:

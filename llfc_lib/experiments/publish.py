@@ -8,7 +8,7 @@ Source: this book.
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ from llfc_lib.training.loop import kept_path, latest_path, run_key, run_path, un
 from llfc_lib.training.recipes import PAIRS, PROFILES, SPAWN_AT, recipe, reductions
 
 LONG = 2 * 3600.0  # seconds: an unfinished run that cost more is kept in the tracked tree
-SMALL = 2 * 2**20  # bytes: networks up to this size are shipped with every pair, larger ones with the first
+SMALL = 2 * 2**20  # bytes: networks up to this size are shipped with every pair, larger ones with the first; so are earlier epochs
 LIMIT = 20 * 10**6  # bytes: no larger file goes into the tracked tree
 SHIPPED = ("small", "every", "none")  # what a recipe may say
 
@@ -171,16 +171,9 @@ def publish(profile: str | None = None) -> str:
                 if not all(is_published(unit) for unit in every) and not _surpassed(p, name):
                     done += _publish_pair(p, name, index)
             done += _ship(p, name)
-    done += _keep_unfinished(list(networks), _swept(profile))
+    done += _keep_unfinished(list(networks))
     _provenances.cache_clear()
     return "\n".join(dict.fromkeys(done)) or "nothing new to publish"
-
-
-def _swept(profile: str | None) -> set[Unit]:
-    """Networks that are still to be measured after earlier epochs, which their runs alone can give."""
-    sweeps = [Unit(p, name, index, "sweep") for p in ([profile] if profile else PROFILES) for name, count in PAIRS[p].items()
-              if recipe(name, p).kept for index in range(count)]
-    return {need for unit in sweeps if not (is_published(unit) or unit.is_lost()) for need in unit.needs()}
 
 
 def _surpassed(profile: str, name: str) -> bool:
@@ -267,7 +260,8 @@ def describe(data: Dataset) -> dict[str, Any]:
 
 def _ship(profile: str, name: str) -> list[str]:
     """Copy the networks of published pairs beside the records: small ones of every pair, larger ones of the first, or as the recipe
-    says; and beside those of the first pair what was kept of them on the way, if it is small.
+    says. If it is small, what was kept of them on the way lies beside those of the first pair, and beside others until it has been
+    measured.
 
     Not those of `lite` beside larger ones: a reader has the same networks at full scale. Nor those of `smoke` that ask
     when to spawn: they are trained in a second. Nor one that a record does not quote.
@@ -284,23 +278,34 @@ def _ship(profile: str, name: str) -> list[str]:
     two = {member for who, member in pairs.members(name, 0).items() if who in "AB"}
     every = {member for index in range(PAIRS[profile][name]) if _published_parts(profile, name, index)
              for member in pairs.members(name, index).values()}
+    waiting = _waiting(profile, name) if r.kept else set()
     data, quoted, done = dataset(r), _quoted(profile, r.name), []
     for seed, branch in sorted(every):
         source, target = run_path(r, seed, branch, data), pairs.shipped_path(profile, r.name, seed, branch)
         key = run_key(r, seed, branch, data)
         digest = _digest_at(source, key)
-        if digest is None:
-            continue
         # a good file stays: records quote it, and trained anew elsewhere the network has other bits
-        if _digest_at(target, key) is None and quoted.get((seed, branch), set()) <= {digest} and (
+        if digest is not None and _digest_at(target, key) is None and quoted.get((seed, branch), set()) <= {digest} and (
                 r.shipped == "every" or (seed, branch) in first or source.stat().st_size <= SMALL):
             done += _into_tree(source, target, "shipped")
-        if (seed, branch) in two and _digest_at(target, key) == digest:
-            for epoch in (epoch for epoch in r.kept if epoch < r.epochs):
-                source_then, target_then = kept_path(source, epoch), pairs.shipped_kept_path(profile, r.name, seed, branch, epoch)
-                if source_then.exists() and source_then.stat().st_size <= SMALL and _digest_at(target_then, key) is None:
-                    done += _into_tree(source_then, target_then, "shipped")
+        for epoch in (epoch for epoch in r.kept if epoch < r.epochs):
+            source_then, target_then = kept_path(source, epoch), pairs.shipped_kept_path(profile, r.name, seed, branch, epoch)
+            if (seed, branch) not in two | waiting:
+                if target_then.exists():
+                    target_then.unlink()
+                    done.append(f"no longer needed: {target_then.name}")
+            elif (digest is not None and _digest_at(target, key) == digest and source_then.exists() and source_then.stat().st_size <= SMALL
+                  and _digest_at(target_then, key) is None):
+                done += _into_tree(source_then, target_then, "shipped")
     return done
+
+
+def _waiting(profile: str, name: str) -> set[tuple[int, str]]:
+    """Networks (seed, branch) that are still to be measured after earlier epochs, and can be."""
+    if "sweep" not in pairs.plan_of(name, profile).parts:
+        return set()
+    sweeps = [Unit(profile, name, index, "sweep") for index in range(PAIRS[profile][name])]
+    return {(need.index, need.branch) for sweep in sweeps if not is_published(sweep) and not sweep.lacks_epochs() for need in sweep.needs()}
 
 
 def _quoted(profile: str, base: str) -> dict[tuple[int, str], set[str]]:
@@ -324,21 +329,15 @@ def _into_tree(source: Path, target: Path, word: str) -> list[str]:
     return [f"{word} {target.name}"]
 
 
-def _keep_unfinished(units: Collection[Unit], swept: Collection[Unit] = ()) -> list[str]:
-    """Latest checkpoints of long runs, and what was kept on the way, go into the tracked tree, and leave it when the run is complete.
-
-    Of the networks ``swept``, what was kept on the way stays until it has been measured, if it is small and the network is shipped.
-    """
+def _keep_unfinished(units: list[Unit]) -> list[str]:
+    """Latest checkpoints of long runs, and what was kept on the way, go into the tracked tree, and leave it when the run is complete."""
     done = []
     for unit in (u for u in units if u.trains):
         finished = unit.path()
         latest, kept = latest_path(finished), unfinished_path(finished)
         on_the_way = [(kept_path(finished, epoch), unfinished_kept_path(finished, epoch)) for epoch in unit.recipe().kept]
-        if finished.exists() and unit in swept and unit.recipe().shipped != "none":
-            done += [line for source, target in on_the_way if source.exists() and source.stat().st_size <= SMALL
-                     and not _same(source, target) for line in _into_tree(source, target, "kept until it is measured:")]
-        if unit.available():
-            for file in (kept, *(target for _, target in on_the_way if unit not in swept)):
+        if finished.exists():
+            for file in (kept, *(target for _, target in on_the_way)):
                 if file.exists():
                     file.unlink()
                     done.append(f"no longer needed: {file.name}")

@@ -34,6 +34,7 @@ from llfc_lib.training.recipes import PAIRS, PROFILES, RECIPES
 BUSY = 75  # exit status of a unit that another queue works on
 SECONDS_BETWEEN_NEWS = 30.0
 SECONDS_TO_STOP = 20.0  # for units that were asked to end, before they are killed
+LACKS_EPOCHS = "what its networks were after earlier epochs is not here"
 DEFAULT_RATE = 2e10  # operations a second of one thread, until a finished unit tells better
 #: Linux may share time out by session first (autogroup): `nice` then says nothing between two sessions, this file does.
 AUTOGROUP, AUTOGROUP_ENABLED = Path("/proc/self/autogroup"), Path("/proc/sys/kernel/sched_autogroup_enabled")
@@ -61,11 +62,11 @@ def missing(units: Sequence[Unit]) -> list[Unit]:
 
     Source: this book.
     """
-    return _with_needs(units, _unmeasured(units))
+    return _with_needs(units, [u for u in _unmeasured(units) if not u.lacks_epochs()])
 
 
 def _unmeasured(units: Sequence[Unit]) -> list[Unit]:
-    return [u for u in units if not (u.trains or publish.is_published(u) or publish.is_finished(u) or u.is_lost())]
+    return [u for u in units if not (u.trains or publish.is_published(u) or publish.is_finished(u))]
 
 
 def _with_needs(units: Sequence[Unit], open_measures: Collection[Unit]) -> list[Unit]:
@@ -105,11 +106,14 @@ def run(profile: str | None, jobs: int, device: str, recipes: Collection[str] | 
 
     Source: this book.
     """
-    todo, failed = missing(chosen(profile, recipes)), []
+    units = chosen(profile, recipes)
+    todo, failed = missing(units), []
     left: list[Unit] = []  # to another queue, with what needs them
     running: dict[Unit, Running] = {}
     total, start = len(todo), time.monotonic()
     say(f"{total} units to do, {jobs} at once, one thread each")
+    for unit in (u for u in _unmeasured(units) if u.lacks_epochs()):
+        say(f"left out: {unit} ({LACKS_EPOCHS})")
     with tempfile.TemporaryDirectory() as folder, _asked_to_stop() as asked:
         try:
             while todo or running:
@@ -313,7 +317,8 @@ def status(profile: str | None, recipes: Collection[str] | None = None) -> str:
             lacking.add(name)
             lines.append(f"{name[0]:6} {name[1]:26} cannot be run here: {error}")
     units = [u for u in units if (u.profile, u.name) not in lacking]
-    open_units, rates = _with_needs(units, unmeasured), _rates(units)
+    lacking_epochs = {u for u in unmeasured if u.lacks_epochs()}
+    open_units, rates = _with_needs(units, [u for u in unmeasured if u not in lacking_epochs]), _rates(units)
     for name in dict.fromkeys((u.profile, u.name) for u in units):
         for part in dict.fromkeys("train" if u.trains else u.part for u in units):
             group = [u for u in units if (u.profile, u.name) == name and part == ("train" if u.trains else u.part)]
@@ -324,12 +329,12 @@ def status(profile: str | None, recipes: Collection[str] | None = None) -> str:
             rate = rates.get((name[1], part)) or rates.get((name[0], part), DEFAULT_RATE)
             seconds = sum(u.work() / rate for u in todo)
             left += seconds
-            lost = sum(not publish.is_published(u) and not publish.is_finished(u) and u.is_lost() for u in group)
+            lost = sum(u in lacking_epochs for u in group)
             count = Counter("running" if u.is_running() else "missing" for u in todo)
             words = ", ".join(f"{n} {word}" for word, n in count.items())
             lines.append(f"{name[0]:6} {name[1]:26} {part:18} {len(group) - len(todo) - lost:3} of {len(group):3} done"
                          + (f", {words}, about {seconds / 60:.0f} min of one thread" if todo else "")
-                         + (f", {lost} never more (what its networks were after earlier epochs is gone)" if lost else ""))
+                         + (f", {lost} cannot be done: {LACKS_EPOCHS}" if lost else ""))
     lines.append(f"left: about {left / cores() / 60:.0f} min on {cores()} cores")
     return "\n".join(lines)
 

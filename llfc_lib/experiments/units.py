@@ -128,12 +128,10 @@ class Unit:
         """Available, or a permutation that is shipped."""
         return self.available() or self.part == "match" and matched.shipped_permutation(self.profile, self.name, self.index).exists()
 
-    def is_lost(self) -> bool:
-        """Whether it looks at earlier epochs of a finished network that nobody has any more: trained again, that would be another one."""
-        return bool(self.part == "sweep" and self.recipe().kept) and any(
-            need.available() and any(pairs.path_after(epoch, need.profile, need.name, need.index, need.branch, dataset(need.recipe())) is None
-                                     for epoch in need.recipe().kept if epoch < need.recipe().epochs)
-            for need in self.needs())
+    def lacks_epochs(self) -> bool:
+        """Whether it looks at earlier epochs of finished networks, and some are not here: those of networks trained again are others."""
+        return self.part == "sweep" and any(pairs.lacks_epochs(need.profile, need.name, need.index, need.branch, dataset(need.recipe()))
+                                            for need in self.needs())
 
     def work(self) -> float:
         """Rough floating-point operations, to foretell the time: forward passes over images, three for a step."""
@@ -242,13 +240,14 @@ class Unit:
 
     def is_running(self) -> bool:
         """Whether a process is at work on it."""
-        if not self._lock_path().exists():
-            return False
         try:
-            with self._lock():
-                return False
-        except Busy:
+            with open(self._lock_path()) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
             return True
+        return False
 
     def result(self) -> dict[str, Any]:
         """The finished measurement: ``rows`` as :class:`Row` and what is known of the run."""
