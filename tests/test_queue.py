@@ -576,7 +576,7 @@ def test_publishing_trains_nothing_and_says_which_networks_it_waits_for(unshippe
 
 
 def test_what_a_run_kept_goes_with_it_while_it_is_unfinished(tree, monkeypatch):
-    name = "resnet20x0.25_cifar10_perm"
+    name = LAYER_NORM
     r = recipe(name, "smoke")
     data, unit = units.dataset(r), Unit("smoke", name, 0, "train A")
     path, key = unit.path(), run_key(r, 0, "A", data)
@@ -592,6 +592,7 @@ def test_what_a_run_kept_goes_with_it_while_it_is_unfinished(tree, monkeypatch):
 
 
 LAYER_NORM = "resnet20x0.25_cifar10_perm"
+EARLIER = tuple(epoch for epoch in recipe(LAYER_NORM, "smoke").kept if epoch < recipe(LAYER_NORM, "smoke").epochs)
 
 
 @pytest.fixture
@@ -603,9 +604,6 @@ def swept(tree, monkeypatch) -> Unit:
     for seed in (2, 3):
         trained(LAYER_NORM, seed, "A", kept=EARLIER)
     return Unit("smoke", name, 1, "sweep")
-
-
-EARLIER = tuple(epoch for epoch in recipe(LAYER_NORM, "smoke").kept if epoch < recipe(LAYER_NORM, "smoke").epochs)
 
 
 def shipped_epochs() -> list[str]:

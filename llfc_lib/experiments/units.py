@@ -228,7 +228,7 @@ class Unit:
 
     @contextmanager
     def _due_with_it(self) -> Iterator[list["Unit"]]:
-        """Those of them that nobody has measured or is at, locked."""
+        """Those of :meth:`in_its_pass` that nobody has measured or is at, locked."""
         with ExitStack() as stack:
             due = []
             for unit in self.in_its_pass():

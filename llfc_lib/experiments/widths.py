@@ -1,7 +1,8 @@
 """B.5's argument, tested: are networks matchable because their weights are of low rank?
 
 Pairs of MNIST MLPs and of layer-norm ResNet-20 of several widths, matched after several epochs. And, for perceptrons, an
-attempted counter-example: networks that were never trained, their weights cut to the stable rank of the trained ones, which by the argument should match as well.
+attempted counter-example: networks that were never trained, their weights cut to the stable rank of the trained ones, which
+by the argument should match as well.
 
 Source: this book.
 """
