@@ -1,4 +1,6 @@
-"""Layerwise Linear Feature Connectivity: models, training, metrics, and the records behind the book."""
+"""Layerwise Linear Feature Connectivity: models, training, metrics, and the records behind the
+book.
+"""
 
 from pathlib import Path
 

@@ -1,7 +1,9 @@
-"""Your own pair of networks in one call: matched, interpolated and measured, every number beside its nulls.
+"""Your own pair of networks in one call: matched, interpolated and measured, every number beside
+its nulls.
 
-``print(compare(net_a, net_b, test_loader, train_loader=train_loader))`` needs two networks of one architecture and
-images, and nothing else of this project. :func:`load_weights` fills a network from a file first.
+``print(compare(net_a, net_b, test_loader, train_loader=train_loader))`` needs two networks of one
+architecture and images, and nothing else of this project. :func:`load_weights` fills a network from
+a file first.
 """
 
 import pickle
@@ -22,7 +24,15 @@ from torch.nn import functional as F
 from llfc_lib.matching.activation import activation_matching
 from llfc_lib.matching.symmetry import Symmetry, check_symmetry, permuted, symmetry
 from llfc_lib.matching.weight import weight_matching
-from llfc_lib.metrics import LLFC, Barrier, Commutativity, Row, Stitching, displacement_null, measure
+from llfc_lib.metrics import (
+    LLFC,
+    Barrier,
+    Commutativity,
+    Row,
+    Stitching,
+    displacement_null,
+    measure,
+)
 from llfc_lib.metrics.barrier import GRID, NEEDED
 from llfc_lib.metrics.measure import NO_IMAGES, Batch, Loader, Metric, Pair, exact_float32
 from llfc_lib.models.statistics import has_statistics, recomputed
@@ -38,16 +48,37 @@ CONTROL = "before matching"
 CALIBRATED = 2000  # training images that running statistics are recomputed on
 CHECKED = 4  # images on which f(pi(B)) = f(B) is checked, in float64
 #: What a table shows, in this order; ``rows`` have the rest.
-TOLD = ("error", "loss", "error_barrier_chord", "loss_barrier_chord", "disagreement", "weight_distance", "cos_ratio",
-        "1-cos_alpha", "1-cos_AB", "1-coef_alpha", "dist_com", "dist_W", "dist_H", "stitched_error", "dead_units_A",
-        "dead_units_B", "zero_features")
-FROM_ZERO = ("cos_ratio", "1-cos_alpha", "dist_com")  # 0 is perfect structure, so that a share of the null says something
+TOLD = (
+    "error",
+    "loss",
+    "error_barrier_chord",
+    "loss_barrier_chord",
+    "disagreement",
+    "weight_distance",
+    "cos_ratio",
+    "1-cos_alpha",
+    "1-cos_AB",
+    "1-coef_alpha",
+    "dist_com",
+    "dist_W",
+    "dist_H",
+    "stitched_error",
+    "dead_units_A",
+    "dead_units_B",
+    "zero_features",
+)
+FROM_ZERO = (
+    "cos_ratio",
+    "1-cos_alpha",
+    "dist_com",
+)  # 0 is perfect structure, so that a share of the null says something
 ENDS = {1.0: "A", 0.5: "half-way", 0.0: "B"}
 
 
 @dataclass
 class Attempt:
-    """One matching: ``objective`` is what it maximised, ``loss`` the training loss half-way (nats), where it was asked.
+    """One matching: ``objective`` is what it maximised, ``loss`` the training loss half-way (nats),
+    where it was asked.
 
     Source: this book.
     """
@@ -63,10 +94,10 @@ class Attempt:
 
 @dataclass
 class Comparison:
-    """What :func:`compare` found. ``rows`` hold every number; ``partner`` is the network that A was measured with: B with
-    its units in the order of ``permutations``, B itself without a matching. ``attempts`` has every matching, of which
-    number ``chosen`` was taken. ``draws`` displaced partners were asked for; those that could not be put as far from A as B
-    are left out.
+    """What :func:`compare` found. ``rows`` hold every number; ``partner`` is the network that A was
+    measured with: B with its units in the order of ``permutations``, B itself without a matching.
+    ``attempts`` has every matching, of which number ``chosen`` was taken. ``draws`` displaced
+    partners were asked for; those that could not be put as far from A as B are left out.
 
     Source: this book.
     """
@@ -82,8 +113,8 @@ class Comparison:
 
     @property
     def permutations(self) -> dict[str, Tensor]:
-        """Those of the matching that was taken, by name (new unit i of B is its old unit p[i]); empty without a
-        matching."""
+        """Those of the matching that was taken, by name (new unit i of B is its old unit p[i]);
+        empty without a matching."""
         return self.attempts[self.chosen].permutations if self.attempts else {}
 
     def frame(self) -> pd.DataFrame:
@@ -91,50 +122,78 @@ class Comparison:
         return pd.DataFrame([asdict(row) for row in self.rows])
 
     def table(self, alpha: float = 0.5) -> pd.DataFrame:
-        """A line for each quantity and place, at one alpha: the pair in the first column, nulls and control beside it.
+        """A line for each quantity and place, at one alpha: the pair in the first column, nulls and
+        control beside it.
 
-        "pair / smallest null" is 1 where a number is no more than it would be without structure; a displaced partner's
-        Dist_com, which grows with both its factors, is first brought to the pair's Dist_W Dist_H. "recomputed" are
-        running statistics. Errors are fractions, losses nats; both are always given at A, half-way and at B.
+        "pair / smallest null" is 1 where a number is no more than it would be without structure; a
+        displaced partner's Dist_com, which grows with both its factors, is first brought to the
+        pair's Dist_W Dist_H. "recomputed" are running statistics. Errors are fractions, losses
+        nats; both are always given at A, half-way and at B.
         """
         lines: dict[tuple[str, str], dict[str, float]] = {}
-        for row in sorted((r for r in self.rows if r.quantity in TOLD), key=lambda r: TOLD.index(r.quantity)):
+        for row in sorted(
+            (r for r in self.rows if r.quantity in TOLD), key=lambda r: TOLD.index(r.quantity)
+        ):
             is_curve = row.quantity in ("error", "loss")
             if row.alpha in (ENDS if is_curve else (None, alpha)):
                 place = ENDS[row.alpha] if is_curve else f"{row.site} {row.direction}".strip()
                 lines.setdefault((row.quantity, place), {})[_column(row)] = row.mean
-        table = pd.DataFrame(list(lines.values()), pd.MultiIndex.from_tuples(lines, names=["quantity", "place"]))
-        nulls = [name for name in table if name.startswith("null: ") and not name.endswith(", recomputed")]
+        table = pd.DataFrame(
+            list(lines.values()), pd.MultiIndex.from_tuples(lines, names=["quantity", "place"])
+        )
+        nulls = [
+            name
+            for name in table
+            if name.startswith("null: ") and not name.endswith(", recomputed")
+        ]
         from_zero = table.index.get_level_values("quantity").isin(FROM_ZERO)
         fair = table[nulls].copy()
         if "null: rotation matched" in fair and "dist_com" in table.index:
             w, h = table.loc["dist_W"], table.loc["dist_H"]
-            size = (w["pair"] * h["pair"] / (w["null: rotation matched"] * h["null: rotation matched"])).rename(lambda place: ("dist_com", place))
+            size = (
+                w["pair"] * h["pair"] / (w["null: rotation matched"] * h["null: rotation matched"])
+            ).rename(lambda place: ("dist_com", place))
             fair["null: rotation matched"] *= size.reindex(table.index).fillna(1.0)
         table.insert(1, "pair / smallest null", (table["pair"] / fair.min(axis=1)).where(from_zero))
         return table
 
     def figure(self) -> "Shown":
-        """The standard figure: the way between the networks, LLFC, commutativity, stitching. It shows itself in a
-        notebook; ``.figure`` is matplotlib's, ``.alt`` its description in words."""
+        """The standard figure: the way between the networks, LLFC, commutativity, stitching. It
+        shows itself in a notebook; ``.figure`` is matplotlib's, ``.alt`` its description in
+        words."""
         from llfc_lib.report.standard import figure
 
         return figure(self.frame(), self.title())
 
     def title(self) -> str:
-        """How the pair was matched, on how many images it was measured, and how many displaced partners there are."""
+        """How the pair was matched, on how many images it was measured, and how many displaced
+        partners there are.
+        """
         placed = next((row.n for row in self.rows if row.quantity == "t"), 0)
         partners = f", {placed} of {self.draws} displaced partners" if self.draws else ""
-        return f"{f'{self.matching} matching' if self.matching else 'not matched'}, {self.images:,} images{partners}"
+        return (
+            f"{f'{self.matching} matching' if self.matching else 'not matched'}, {self.images:,}"
+            f" images{partners}"
+        )
 
     def summary(self) -> str:
-        """Every matching, and of every quantity the mean over its places beside the main null and control."""
+        """Every matching, and of every quantity the mean over its places beside the main null and
+        control.
+        """
         lines = [self.title()]
         for k, attempt in enumerate(self.attempts):
             loss = "" if attempt.loss is None else f", training loss half-way {attempt.loss:.4g}"
-            lines.append(f"  matching {k}: objective {attempt.objective:.6g}{loss}{', chosen' * (k == self.chosen)}")
+            lines.append(
+                f"  matching {k}: objective"
+                f" {attempt.objective:.6g}{loss}{', chosen' * (k == self.chosen)}"
+            )
         table = self.table().groupby(level="quantity", sort=False).mean()
-        shown = [name for name in table if name.split(",")[0] in ("pair", "pair / smallest null", CONTROL, "null: rotation matched")]
+        shown = [
+            name
+            for name in table
+            if name.split(",")[0]
+            in ("pair", "pair / smallest null", CONTROL, "null: rotation matched")
+        ]
         return "\n".join([*lines, table[shown].to_string(float_format="{:.3g}".format, na_rep="")])
 
     __str__ = summary
@@ -146,26 +205,39 @@ def _column(row: Row) -> str:
 
 
 @exact_float32()
-def compare(a: nn.Module, b: nn.Module, loader: Loader, matching: str | None = "weight", train_loader: Loader | None = None,
-            seeds: int = 3, draws: int = 2, grid: Sequence[float] = GRID, dtype: torch.dtype | None = None, seed: object = 0
-            ) -> Comparison:
-    """Match B to A, and measure the pair: barrier (Definition 1), LLFC (2), commutativity (4), stitching (B.4).
+def compare(
+    a: nn.Module,
+    b: nn.Module,
+    loader: Loader,
+    matching: str | None = "weight",
+    train_loader: Loader | None = None,
+    seeds: int = 3,
+    draws: int = 2,
+    grid: Sequence[float] = GRID,
+    dtype: torch.dtype | None = None,
+    seed: object = 0,
+) -> Comparison:
+    """Match B to A, and measure the pair: barrier (Definition 1), LLFC (2), commutativity (4),
+    stitching (B.4).
 
-    ``loader`` and ``train_loader`` give (images, labels) on the networks' device, anew each time they are gone through.
-    ``matching``: "weight", "activation", or None for two networks of one checkpoint, whose units correspond already.
-    Weight matching visits permutations in ``seeds`` orders; of the results, the lowest training loss half-way is chosen
-    (statistics recomputed, where there are any), without a ``train_loader`` the highest objective. Activations are those
-    on ``train_loader``, else on ``loader``. With a ``train_loader``, what lies between is measured a second time, running
-    statistics recomputed on up to 2,000 of its images. Nulls are those of the metrics, and ``draws`` partners displaced
-    at random, as far as B at the last hidden site (0: none). The control of a matched pair is the pair before matching.
-    ``dtype`` measures in another precision, say float64. Neither network is changed.
+    ``loader`` and ``train_loader`` give (images, labels) on the networks' device, anew each time
+    they are gone through. ``matching``: "weight", "activation", or None for two networks of one
+    checkpoint, whose units correspond already. Weight matching visits permutations in ``seeds``
+    orders; of the results, the lowest training loss half-way is chosen (statistics recomputed,
+    where there are any), without a ``train_loader`` the highest objective. Activations are those on
+    ``train_loader``, else on ``loader``. With a ``train_loader``, what lies between is measured a
+    second time, running statistics recomputed on up to 2,000 of its images. Nulls are those of the
+    metrics, and ``draws`` partners displaced at random, as far as B at the last hidden site (0:
+    none). The control of a matched pair is the pair before matching. ``dtype`` measures in another
+    precision, say float64. Neither network is changed.
 
-    ValueError for an unknown matching, networks that differ, NaN weights, a loader that is empty or can be used only
-    once, labels out of range; UntraceableError and UnsupportedOperation (of matchings) for a network that cannot be
-    followed; RuntimeError if f(pi(B)) is not f(B). Units that respond to no image are counted in a warning.
+    ValueError for an unknown matching, networks that differ, NaN weights, a loader that is empty or
+    can be used only once, labels out of range; UntraceableError and UnsupportedOperation (of
+    matchings) for a network that cannot be followed; RuntimeError if f(pi(B)) is not f(B). Units
+    that respond to no image are counted in a warning.
 
-    Source: Definitions 1, 2 and 4, measured as in B.2 to B.4; matchings of Ainsworth et al. (2023); nulls and
-    controls of this book.
+    Source: Definitions 1, 2 and 4, measured as in B.2 to B.4; matchings of Ainsworth et al. (2023);
+    nulls and controls of this book.
     """
     if matching not in MATCHINGS:
         raise ValueError(f"unknown matching {matching!r}; choose one of {MATCHINGS}")
@@ -178,7 +250,10 @@ def compare(a: nn.Module, b: nn.Module, loader: Loader, matching: str | None = "
     _check_same_layers(pair)
     if (one := _tied(a)) != (other := _tied(b)):
         names = sorted(min(one ^ other, key=sorted))
-        raise ValueError(f"the networks differ: {' and '.join(map(repr, names))} are one parameter in only one of them; they must be of one architecture")
+        raise ValueError(
+            f"the networks differ: {' and '.join(map(repr, names))} are one parameter in only one"
+            " of them; they must be of one architecture"
+        )
     pair.check_traced(x)
     if train_loader is not None:
         _first_images(train_loader, "train_loader")
@@ -187,11 +262,15 @@ def compare(a: nn.Module, b: nn.Module, loader: Loader, matching: str | None = "
     found, partner = Comparison([], 0, matching, b, draws), pair.b
     if matching is not None:
         found.symmetry = sym = symmetry(pair.a, x)
-        check_symmetry(b, sym, x[:CHECKED], randomise=True, seed=seed)  # statistics of 0 and 1 would hide a mistake
+        check_symmetry(
+            b, sym, x[:CHECKED], randomise=True, seed=seed
+        )  # statistics of 0 and 1 would hide a mistake
         if matching == "weight":
             found.attempts = _weight_matchings(sym, pair, seeds, seed, train_loader, calibration)
         else:
-            result = activation_matching(sym, pair.a, pair.b, loader if train_loader is None else train_loader)
+            result = activation_matching(
+                sym, pair.a, pair.b, loader if train_loader is None else train_loader
+            )
             found.attempts = [Attempt(result.permutations, result.objective)]
         found.chosen = min(range(len(found.attempts)), key=lambda k: found.attempts[k].rank())
         check_symmetry(b, sym, x[:CHECKED], found.permutations)
@@ -206,15 +285,31 @@ def compare(a: nn.Module, b: nn.Module, loader: Loader, matching: str | None = "
 
     found.rows = measured(partner, DeadUnits())
     found.images = next(row.n for row in found.rows if row.quantity == "disagreement")
-    dead = [f"{row.mean} of {row.quantity[-1]} at {row.site!r}" for row in found.rows if row.quantity.startswith("dead_units")]
+    dead = [
+        f"{row.mean} of {row.quantity[-1]} at {row.site!r}"
+        for row in found.rows
+        if row.quantity.startswith("dead_units")
+    ]
     if dead and matching != "activation":  # which has said so already
         warnings.warn(f"units that respond to no image: {', '.join(dead)}", stacklevel=3)
     if matching is not None:
-        found.rows += [replace(row, role="control", kind=f"{CONTROL}: {row.kind}" if row.kind else CONTROL)
-                       for row in measured(pair.b)]
+        found.rows += [
+            replace(row, role="control", kind=f"{CONTROL}: {row.kind}" if row.kind else CONTROL)
+            for row in measured(pair.b)
+        ]
     if draws and len(pair.a.sites) > 1:
-        found.rows += displacement_null(pair.a, partner, loader, lambda: _metrics(NEEDED, nulls=False), "rotation",
-                                        matched=True, draws=draws, seed=seed, dtype=dtype, calibration=calibration)
+        found.rows += displacement_null(
+            pair.a,
+            partner,
+            loader,
+            lambda: _metrics(NEEDED, nulls=False),
+            "rotation",
+            matched=True,
+            draws=draws,
+            seed=seed,
+            dtype=dtype,
+            calibration=calibration,
+        )
     return found
 
 
@@ -222,16 +317,26 @@ def _metrics(grid: Sequence[float], nulls: bool = True) -> list[Metric]:
     return [LLFC(), Commutativity(nulls=nulls), Stitching(), Barrier(grid)]
 
 
-def _weight_matchings(sym: Symmetry, pair: Pair, seeds: int, seed: object, train_loader: Loader | None,
-                      calibration: Sequence[Tensor] | None) -> list[Attempt]:
+def _weight_matchings(
+    sym: Symmetry,
+    pair: Pair,
+    seeds: int,
+    seed: object,
+    train_loader: Loader | None,
+    calibration: Sequence[Tensor] | None,
+) -> list[Attempt]:
     attempts = []
     with Progress("weight matching", seeds) as bar:
         for k in range(seeds):
             result = weight_matching(sym, pair.state_a, pair.state_b, (seed, k))
             attempts.append(Attempt(result.permutations, result.objective))
             if train_loader is not None:
-                half = pair.a.with_state(interpolate(pair.state_a, sym.apply(pair.state_b, result.permutations), 0.5))
-                attempts[-1].loss = _loss(half if calibration is None else recomputed(half, calibration), train_loader)
+                half = pair.a.with_state(
+                    interpolate(pair.state_a, sym.apply(pair.state_b, result.permutations), 0.5)
+                )
+                attempts[-1].loss = _loss(
+                    half if calibration is None else recomputed(half, calibration), train_loader
+                )
             bar.advance(f"objective {result.objective:.6g}")
     return attempts
 
@@ -246,18 +351,30 @@ def _loss(view: View, loader: Loader) -> float:
 def _first_images(loader: Loader, name: str) -> Tensor:
     batches = iter(loader)
     if batches is loader:
-        raise ValueError(f"{name} is an iterator and gives its images only once; pass a list or a DataLoader")
+        raise ValueError(
+            f"{name} is an iterator and gives its images only once; pass a list or a DataLoader"
+        )
     first = next(batches, None)
     if first is None:
         raise ValueError(f"{name}: {NO_IMAGES}")
-    if not isinstance(first, (tuple, list)) or len(first) != 2 or not all(isinstance(part, Tensor) for part in first):
-        raise ValueError(f"{name} must give (images, labels), two tensors; its first batch is a {type(first).__name__}"
-                         f"{f' of {len(first)}' if isinstance(first, (tuple, list)) else ''}")
+    if (
+        not isinstance(first, (tuple, list))
+        or len(first) != 2
+        or not all(isinstance(part, Tensor) for part in first)
+    ):
+        raise ValueError(
+            f"{name} must give (images, labels), two tensors; its first batch is a"
+            f" {type(first).__name__}"
+            f"{f' of {len(first)}' if isinstance(first, (tuple, list)) else ''}"
+        )
     x, y = first
     if not len(x):
         raise ValueError(f"{name}: {NO_IMAGES}")
     if y.ndim != 1 or y.is_floating_point():
-        raise ValueError(f"{name}: labels must be class numbers, one integer an image; they are {_told(y)} {y.dtype}")
+        raise ValueError(
+            f"{name}: labels must be class numbers, one integer an image; they are {_told(y)}"
+            f" {y.dtype}"
+        )
     if x.is_floating_point() and not x.isfinite().all():
         raise ValueError(f"{name}: images hold NaN or infinity")
     return x
@@ -276,13 +393,25 @@ def _calibration(loader: Loader) -> list[Tensor]:
 
 
 def _check_same_layers(pair: Pair) -> None:
-    """Shapes do not show everything: an activation or a stride of A would silently take the place of B's."""
-    in_a, in_b = ({n.name: n.format_node() for n in view.nodes}
-                  | {name: f"{type(layer).__name__}({layer.extra_repr() if isinstance(layer, (*MAP_MODULES, *ACTIVATIONS)) else ''})"
-                     for name, layer in view.module.named_modules()} for view in (pair.a, pair.b))
+    """Shapes do not show everything: an activation or a stride of A would silently take the place
+    of B's.
+    """
+    in_a, in_b = (
+        {n.name: n.format_node() for n in view.nodes}
+        | {
+            name: (
+                f"{type(layer).__name__}({layer.extra_repr() if isinstance(layer, (*MAP_MODULES, *ACTIVATIONS)) else ''})"
+            )
+            for name, layer in view.module.named_modules()
+        }
+        for view in (pair.a, pair.b)
+    )
     for name, what in in_a.items():
         if in_b.get(name) != what:
-            raise ValueError(f"the networks differ: {name!r} is {what} in A and {in_b.get(name)} in B; they must be of one architecture")
+            raise ValueError(
+                f"the networks differ: {name!r} is {what} in A and {in_b.get(name)} in B; they must"
+                " be of one architecture"
+            )
 
 
 def _tied(network: nn.Module) -> set[frozenset[str]]:
@@ -294,7 +423,8 @@ def _tied(network: nn.Module) -> set[frozenset[str]]:
 
 
 class DeadUnits:
-    """"dead_units_A" and "dead_units_B": how many units of a site respond to none of the images, where there are any.
+    """ "dead_units_A" and "dead_units_B": how many units of a site respond to none of the images,
+    where there are any.
 
     Source: this book.
     """
@@ -308,7 +438,9 @@ class DeadUnits:
         for name, node in self.nodes.items():
             for who, h in (("A", batch.a[node]), ("B", batch.b[node])):
                 responds = (h != 0).movedim(2 if h.ndim == 3 else 1, -1).flatten(0, -2).any(0)
-                self.alive[name, who] = self.alive[name, who] | responds if (name, who) in self.alive else responds
+                self.alive[name, who] = (
+                    self.alive[name, who] | responds if (name, who) in self.alive else responds
+                )
 
     def rows(self) -> list[Row]:
         count = {key: int((~alive).sum()) for key, alive in self.alive.items()}
@@ -316,11 +448,13 @@ class DeadUnits:
 
 
 def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
-    """Fill ``network`` from a .safetensors file, or from one that ``torch.save`` made of a state dict; returns it.
+    """Fill ``network`` from a .safetensors file, or from one that ``torch.save`` made of a state
+    dict; returns it.
 
-    No code of the file is executed. A state dict may lie under "state_dict", "model" or "model_state_dict", its names may
-    begin with "module." (DataParallel) or "_orig_mod." (compiled). FileNotFoundError; ValueError for a damaged file, one
-    that needs code to be read, or weights of another network, which is then left as it was.
+    No code of the file is executed. A state dict may lie under "state_dict", "model" or
+    "model_state_dict", its names may begin with "module." (DataParallel) or "_orig_mod."
+    (compiled). FileNotFoundError; ValueError for a damaged file, one that needs code to be read, or
+    weights of another network, which is then left as it was.
 
     Source: this book.
     """
@@ -331,19 +465,36 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
             break
     own = network.state_dict(keep_vars=True)
     for prefix in ("module.", "_orig_mod."):
-        if state and all(name.startswith(prefix) for name in state) and not all(name.startswith(prefix) for name in own):
+        if (
+            state
+            and all(name.startswith(prefix) for name in state)
+            and not all(name.startswith(prefix) for name in own)
+        ):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     # a tied parameter may be stored once, and old files do not count batches
     first = {id(own[name]): value for name, value in state.items() if name in own}
-    state = {name: first[id(value)] for name, value in own.items() if id(value) in first} | dict(state)
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    state = {name: first[id(value)] for name, value in own.items() if id(value) in first} | dict(
+        state
+    )
+    missing = [
+        name for name in own if name not in state and not name.endswith("num_batches_tracked")
+    ]
     unexpected = [name for name in state if name not in own]
-    other = [f"{name} is {_told(value)} in the file and {_told(own[name])} in the network"
-             for name, value in state.items() if name in own and _told(value) != _told(own[name])]
+    other = [
+        f"{name} is {_told(value)} in the file and {_told(own[name])} in the network"
+        for name, value in state.items()
+        if name in own and _told(value) != _told(own[name])
+    ]
     if missing or unexpected or other:
         parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", other))
-        raise ValueError(f"{path} does not fit {type(network).__name__}: " + "; ".join(
-            f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' * (len(names) > 3)}" for what, names in parts if names))
+        raise ValueError(
+            f"{path} does not fit {type(network).__name__}: "
+            + "; ".join(
+                f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' * (len(names) > 3)}"
+                for what, names in parts
+                if names
+            )
+        )
     network.load_state_dict(state, strict=False)
     return network
 
@@ -351,11 +502,18 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
 def _read(path: Path) -> Mapping[str, object]:
     path.stat()  # FileNotFoundError; any other OSError below comes from what is in the file
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
-        raise ValueError(f"{path} {f'asks for {wanted[1]}' if wanted else 'is no file of weights'}; only tensors are read, no code is "
-                         f"executed. If you trust it, load it yourself and save its state_dict()") from None  # torch: "set it to False"
+        raise ValueError(
+            f"{path} {f'asks for {wanted[1]}' if wanted else 'is no file of weights'}; only tensors"
+            " are read, no code is executed. If you trust it, load it yourself and save its"
+            " state_dict()"
+        ) from None  # torch: "set it to False"
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} is damaged, or no file of weights ({error})") from error
     if not isinstance(state, Mapping):

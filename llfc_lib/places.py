@@ -24,7 +24,9 @@ def data_dir() -> Path:
 
 
 def writable(folder: Path) -> Path:
-    """Make ``folder`` and return it; one that cannot be written to is a PermissionError that says what to do."""
+    """Make ``folder`` and return it; one that cannot be written to is a PermissionError that says
+    what to do.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-test-{os.getpid()}"
@@ -32,13 +34,16 @@ def writable(folder: Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise PermissionError(
-            f"cannot write to {folder} ({error.strerror}); set LLFC_CACHE to a folder that you can write to"
+            f"cannot write to {folder} ({error.strerror}); set LLFC_CACHE to a folder that you can"
+            " write to"
         ) from error
     return folder
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write ``content`` so that a kill at any moment leaves the old file or the new one, never half of one."""
+    """Write ``content`` so that a kill at any moment leaves the old file or the new one, never half
+    of one.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_bytes(content)
     os.replace(partial, path)

@@ -1,5 +1,5 @@
-"""Long work says where it is: a bar on a terminal, lines in the file that ``$LLFC_PROGRESS`` names, and to whoever
-listens in the process.
+"""Long work says where it is: a bar on a terminal, lines in the file that ``$LLFC_PROGRESS`` names,
+and to whoever listens in the process.
 
 Source: this book.
 """
@@ -20,7 +20,9 @@ class Progress:
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title, self.total, self.done, self.first = title, total, done, done
-        told = True if os.environ.get("LLFC_PROGRESS") else None  # None: a bar where there is a terminal
+        told = (
+            True if os.environ.get("LLFC_PROGRESS") else None
+        )  # None: a bar where there is a terminal
         self.bar = tqdm(total=total, initial=done, desc=title, disable=told, leave=False)
         self.start = self.last = time.monotonic()
 

@@ -1,8 +1,9 @@
 """Independent random streams, each named by what it is for and seeded by a hash of that name.
 
-No generator is carried from epoch to epoch: the draws of an epoch follow from (seed, stream, epoch, purpose)
-alone. So a checkpoint needs to hold no generator state, a resumed run draws what an undisturbed one would, and
-two children never see each other's order shifted by one, as they do where seeds are added up.
+No generator is carried from epoch to epoch: the draws of an epoch follow from (seed, stream, epoch,
+purpose) alone. So a checkpoint needs to hold no generator state, a resumed run draws what an
+undisturbed one would, and two children never see each other's order shifted by one, as they do
+where seeds are added up.
 
 Source: this book.
 """
@@ -20,7 +21,9 @@ def seed_of(*name: object) -> int:
 
 
 def generator(*name: object) -> torch.Generator:
-    """A CPU generator; what is drawn from it is then moved, so that every device sees the same draws."""
+    """A CPU generator; what is drawn from it is then moved, so that every device sees the same
+    draws.
+    """
     return torch.Generator().manual_seed(seed_of(*name))
 
 

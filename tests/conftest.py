@@ -7,7 +7,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is import
 import pytest
 from hypothesis import settings
 
-# The same examples each time (a failure repeats itself), and no deadline: the machine has other work to do.
+# The same examples each time (a failure repeats itself), and no deadline: the machine has other
+# work to do.
 settings.register_profile("book", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("book")
 

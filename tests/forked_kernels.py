@@ -1,8 +1,10 @@
-"""A plugin for nbval runs of many small notebooks: every kernel is a process of its own, forked from one that knows torch already.
+"""A plugin for nbval runs of many small notebooks: every kernel is a process of its own, forked
+from one that knows torch already.
 
-Importing torch, pandas and the drawing takes a kernel four seconds, which a run of many notebooks would spend again and again. Here a
-server imports them once. The book's library is not among them: each kernel imports it anew, from the folder above its notebook.
-Use: ``PYTHONPATH=tests pytest -p forked_kernels --nbval ...``.
+Importing torch, pandas and the drawing takes a kernel four seconds, which a run of many notebooks
+would spend again and again. Here a server imports them once. The book's library is not among them:
+each kernel imports it anew, from the folder above its notebook. Use: ``PYTHONPATH=tests pytest -p
+forked_kernels --nbval ...``.
 """
 
 import multiprocessing
@@ -14,9 +16,24 @@ from typing import Any
 
 from jupyter_client.provisioning import local_provisioner
 
-KNOWN = ("ipykernel.kernelapp", "IPython.core.completer", "ipykernel.ipkernel", "ipykernel.zmqshell", "matplotlib.backends.backend_agg",
-         "matplotlib.pyplot", "matplotlib_inline.backend_inline", "pandas", "safetensors.torch", "scipy.optimize", "scipy.linalg",
-         "sklearn.datasets", "torch.func", "torch.fx", "tqdm", "networkx")
+KNOWN = (
+    "ipykernel.kernelapp",
+    "IPython.core.completer",
+    "ipykernel.ipkernel",
+    "ipykernel.zmqshell",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.pyplot",
+    "matplotlib_inline.backend_inline",
+    "pandas",
+    "safetensors.torch",
+    "scipy.optimize",
+    "scipy.linalg",
+    "sklearn.datasets",
+    "torch.func",
+    "torch.fx",
+    "tqdm",
+    "networkx",
+)
 SERVER = multiprocessing.get_context("forkserver")
 
 
@@ -29,12 +46,17 @@ def kernel(ready: Connection, connection_file: str, folder: str) -> None:
         os.dup2(nowhere, stream)
     os.chdir(folder)
     os.environ["LLFC_CACHE"] = str(Path(folder).parent / "cache")
-    sys.path[:] = [str(Path(folder).parent), *(p for p in sys.path if p and Path(p).name != "tests")]
+    sys.path[:] = [
+        str(Path(folder).parent),
+        *(p for p in sys.path if p and Path(p).name != "tests"),
+    ]
     assert not [name for name in sys.modules if name.startswith("llfc_lib")]
     from ipykernel.kernelapp import IPKernelApp
 
     # without the server there is no use for kernels
-    IPKernelApp.launch_instance(argv=["-f", connection_file, f"--IPKernelApp.parent_handle={os.getppid()}"])
+    IPKernelApp.launch_instance(
+        argv=["-f", connection_file, f"--IPKernelApp.parent_handle={os.getppid()}"]
+    )
 
 
 class Forked:
@@ -44,7 +66,9 @@ class Forked:
 
     def __init__(self, connection_file: str, folder: str) -> None:
         here, there = SERVER.Pipe()
-        self.process = SERVER.Process(target=kernel, args=(there, connection_file, folder), daemon=True)
+        self.process = SERVER.Process(
+            target=kernel, args=(there, connection_file, folder), daemon=True
+        )
         self.process.start()
         self.pid = here.recv()
 
@@ -70,6 +94,9 @@ def launch(command: list[str], cwd: str, **_: Any) -> Forked:
 
 
 def pytest_configure() -> None:
-    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as a kernel sets it before it imports anything
+    os.environ["MPLBACKEND"] = (
+        # as a kernel sets it before it imports anything
+        "module://matplotlib_inline.backend_inline"
+    )
     SERVER.set_forkserver_preload(list(KNOWN))
     local_provisioner.launch_kernel = launch

@@ -42,8 +42,13 @@ def conv(seed: int, dtype: torch.dtype = torch.float64) -> Conv:
     return Conv().to(dtype).eval()
 
 
-def loader(n: int = 60, shape: tuple[int, ...] = (1, 3, 4), batch: int = 25, seed: int = 0,
-           dtype: torch.dtype = torch.float64) -> list[tuple[Tensor, Tensor]]:
+def loader(
+    n: int = 60,
+    shape: tuple[int, ...] = (1, 3, 4),
+    batch: int = 25,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, *shape, generator=generator, dtype=torch.float64).to(dtype)
     y = torch.randint(0, 5, (n,), generator=generator)
@@ -53,6 +58,10 @@ def loader(n: int = 60, shape: tuple[int, ...] = (1, 3, 4), batch: int = 25, see
 def find(rows: list, quantity: str, **where: object):
     """The one row that fits."""
     where = {"role": "value", **where}
-    found = [r for r in rows if r.quantity == quantity and all(getattr(r, k) == v for k, v in where.items())]
+    found = [
+        r
+        for r in rows
+        if r.quantity == quantity and all(getattr(r, k) == v for k, v in where.items())
+    ]
     assert len(found) == 1, f"{len(found)} rows for {quantity} {where}"
     return found[0]

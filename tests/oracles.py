@@ -1,8 +1,11 @@
-"""What a change of structure must leave alone: ``python tests/oracles.py write FILE``, and then ``compare FILE``.
+"""What a change of structure must leave alone: ``python tests/oracles.py write FILE``, and then
+``compare FILE``.
 
-Hashes of all recipes, where every unit keeps its result, what the queue would do with an empty cache and with a filled one, every
-verdict, and of every page the numbers told in its text, its other outputs and the descriptions of its figures, read from
-the notebooks as they are (``--notebooks`` names another folder, such as one executed anew). Needs the data sets of all profiles.
+Hashes of all recipes, where every unit keeps its result, what the queue would do with an empty
+cache and with a filled one, every verdict, and of every page the numbers told in its text, its
+other outputs and the descriptions of its figures, read from the notebooks as they are
+(``--notebooks`` names another folder, such as one executed anew). Needs the data sets of all
+profiles.
 """
 
 import argparse
@@ -21,10 +24,16 @@ SHOWN = 12  # differences of a section that are printed
 
 
 def recipes() -> dict[str, Any]:
-    """The hash of every recipe in every profile, and its settings, those among them that the hash leaves out."""
+    """The hash of every recipe in every profile, and its settings, those among them that the hash
+    leaves out.
+    """
     from llfc_lib.training.recipes import SCALE, recipe
 
-    every = {f"{profile}/{name}": recipe(name, profile) for profile, scale in SCALE.items() for name in scale}
+    every = {
+        f"{profile}/{name}": recipe(name, profile)
+        for profile, scale in SCALE.items()
+        for name in scale
+    }
     return {name: {"hash": r.hash, **asdict(r)} for name, r in every.items()}
 
 
@@ -70,7 +79,9 @@ def missing_with_first_pairs_measured() -> list[str]:
     with cache_of_its_own():
         for unit in (unit for unit in every_unit() if unit.index == 0 and not unit.trains):
             unit.path().parent.mkdir(parents=True, exist_ok=True)
-            unit.path().write_text(json.dumps({"unit": str(unit), "rows": [], "seconds": 0.0, "networks": {}}))
+            unit.path().write_text(
+                json.dumps({"unit": str(unit), "rows": [], "seconds": 0.0, "networks": {}})
+            )
         return [str(unit) for unit in queue.missing(queue.chosen(None))]
 
 
@@ -82,21 +93,38 @@ def verdicts() -> dict[str, dict[str, Any]]:
 
 
 def pages(folder: Path) -> dict[str, Any]:
-    """Texts that the outputs of every notebook hold, and told numbers by name; of pictures what describes them."""
+    """Texts that the outputs of every notebook hold, and told numbers by name; of pictures what
+    describes them.
+    """
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.ipynb")):
         cells = json.loads(path.read_text())["cells"]
-        for number, output in enumerate(output for cell in cells for output in cell.get("outputs", ())):
-            texts = {mime: value for mime, value in output.get("data", {}).items() if not mime.startswith("image/")}
+        for number, output in enumerate(
+            output for cell in cells for output in cell.get("outputs", ())
+        ):
+            texts = {
+                mime: value
+                for mime, value in output.get("data", {}).items()
+                if not mime.startswith("image/")
+            }
             texts |= {key: output[key] for key in ("text", "evalue") if key in output}
             told = output.get("metadata", {}).get("scrapbook", {}).get("name")
-            found[f"{path.stem}/{told or number}"] = {"texts": texts, "described": output.get("metadata", {})}
+            found[f"{path.stem}/{told or number}"] = {
+                "texts": texts,
+                "described": output.get("metadata", {}),
+            }
     return found
 
 
 def read(folder: Path) -> dict[str, Any]:
     """Every section by its name."""
-    sections: tuple[Callable[[], Any], ...] = (recipes, unit_paths, missing_with_an_empty_cache, missing_with_first_pairs_measured, verdicts)
+    sections: tuple[Callable[[], Any], ...] = (
+        recipes,
+        unit_paths,
+        missing_with_an_empty_cache,
+        missing_with_first_pairs_measured,
+        verdicts,
+    )
     found = {section.__name__: section() for section in sections}
     return {**found, "pages": pages(folder)}
 
@@ -104,12 +132,28 @@ def read(folder: Path) -> dict[str, Any]:
 def changes(before: Any, after: Any, where: str = "") -> list[str]:
     """What differs, one line a place."""
     if isinstance(before, dict) and isinstance(after, dict):
-        return [line for key in dict.fromkeys((*before, *after))
-                for line in changes(before.get(key, "nothing"), after.get(key, "nothing"), f"{where}/{key}")]
-    if isinstance(before, list) and isinstance(after, list) and all(isinstance(item, str) for item in (*before, *after)):
-        gone, come = [item for item in before if item not in after], [item for item in after if item not in before]
+        return [
+            line
+            for key in dict.fromkeys((*before, *after))
+            for line in changes(
+                before.get(key, "nothing"), after.get(key, "nothing"), f"{where}/{key}"
+            )
+        ]
+    if (
+        isinstance(before, list)
+        and isinstance(after, list)
+        and all(isinstance(item, str) for item in (*before, *after))
+    ):
+        gone, come = (
+            [item for item in before if item not in after],
+            [item for item in after if item not in before],
+        )
         other_order = [] if gone or come or before == after else [f"{where}: in another order"]
-        return [*(f"{where}: no longer {item}" for item in gone), *(f"{where}: now {item}" for item in come), *other_order]
+        return [
+            *(f"{where}: no longer {item}" for item in gone),
+            *(f"{where}: now {item}" for item in come),
+            *other_order,
+        ]
     return [] if before == after else [f"{where}: {_short(before)} -> {_short(after)}"]
 
 
@@ -120,7 +164,9 @@ def _short(value: Any) -> str:
 
 def main() -> int:
     """The command line; 1 where something changed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("action", choices=("write", "compare"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--notebooks", type=Path, default=NOTEBOOKS)
@@ -133,7 +179,10 @@ def main() -> int:
         print(", ".join(f"{len(section)} {name}" for name, section in now.items()))
         return 0
     before = json.loads(options.file.read_text())
-    found = {name: changes(before.get(name, {}), now.get(name, {})) for name in dict.fromkeys((*before, *now))}
+    found = {
+        name: changes(before.get(name, {}), now.get(name, {}))
+        for name in dict.fromkeys((*before, *now))
+    }
     for name, lines in found.items():
         print(f"{name}: {len(lines)} changed of {len(now.get(name, ()))}")
         for line in lines[:SHOWN]:

@@ -1,7 +1,8 @@
-"""Weight matching as one would write it down first: Algorithm 1 of Ainsworth et al. (2023), term by term.
+"""Weight matching as one would write it down first: Algorithm 1 of Ainsworth et al. (2023), term by
+term.
 
-Tests compare the library with it, and `make bench` times the two. Nothing is kept between visits: every product is made
-anew from B's own weights, with all axes but one in their current order.
+Tests compare the library with it, and `make bench` times the two. Nothing is kept between visits:
+every product is made anew from B's own weights, with all axes but one in their current order.
 """
 
 import numpy as np
@@ -12,10 +13,14 @@ from torch import Tensor
 from llfc_lib.matching import Permutation, Permutations, Symmetry, Use
 
 
-def inner_product(sym: Symmetry, a: dict[str, Tensor], b: dict[str, Tensor], permutations: Permutations) -> float:
+def inner_product(
+    sym: Symmetry, a: dict[str, Tensor], b: dict[str, Tensor], permutations: Permutations
+) -> float:
     """<A, pi(B)> in float64, over the parameters that some permutation moves."""
     names = {u.parameter for p in sym for u in p.uses if counts(u)}
-    return sum(float((a[n].double() * put(sym, n, b[n], permutations).double()).sum()) for n in names)
+    return sum(
+        float((a[n].double() * put(sym, n, b[n], permutations).double()).sum()) for n in names
+    )
 
 
 def counts(use: Use) -> bool:
@@ -23,7 +28,9 @@ def counts(use: Use) -> bool:
     return "running_" not in use.parameter and not use.alias
 
 
-def put(sym: Symmetry, name: str, value: Tensor, permutations: Permutations, but: int | None = None) -> Tensor:
+def put(
+    sym: Symmetry, name: str, value: Tensor, permutations: Permutations, but: int | None = None
+) -> Tensor:
     """Parameter ``name`` with every axis ``but`` one in the order of ``permutations``."""
     for rows_first in (True, False):
         for p in sym:
@@ -31,7 +38,9 @@ def put(sym: Symmetry, name: str, value: Tensor, permutations: Permutations, but
                 if use.parameter != name or use.axis == but or (use.rows is not None) != rows_first:
                     continue
                 new = value.clone()
-                block, old = (new[slice(*use.rows)], value[slice(*use.rows)]) if use.rows else (new, value)
+                block, old = (
+                    (new[slice(*use.rows)], value[slice(*use.rows)]) if use.rows else (new, value)
+                )
                 for k in range(use.positions.shape[1]):
                     to, source = use.positions[:, k], use.positions[permutations[p.name], k]
                     block.index_copy_(use.axis, to, old.index_select(use.axis, source))
@@ -39,17 +48,31 @@ def put(sym: Symmetry, name: str, value: Tensor, permutations: Permutations, but
     return value
 
 
-def similarity(sym: Symmetry, p: Permutation, a: dict[str, Tensor], b: dict[str, Tensor], permutations: Permutations
-               ) -> Tensor:
+def similarity(
+    sym: Symmetry,
+    p: Permutation,
+    a: dict[str, Tensor],
+    b: dict[str, Tensor],
+    permutations: Permutations,
+) -> Tensor:
     """[i, j]: what it adds to <A, pi(B)> if B's own unit j is put where A's unit i is."""
     total = 0
     for use in filter(counts, p.uses):
-        x, y = a[use.parameter], put(sym, use.parameter, b[use.parameter], permutations, but=use.axis)
+        x, y = (
+            a[use.parameter],
+            put(sym, use.parameter, b[use.parameter], permutations, but=use.axis),
+        )
         if use.rows:
             x, y = x[slice(*use.rows)], y[slice(*use.rows)]
         for k in range(use.positions.shape[1]):
-            u, v = (w.index_select(use.axis, use.positions[:, k]).movedim(use.axis, 0).flatten(1) if w.ndim > 1
-                    else w[use.positions[:, k], None] for w in (x, y))
+            u, v = (
+                (
+                    w.index_select(use.axis, use.positions[:, k]).movedim(use.axis, 0).flatten(1)
+                    if w.ndim > 1
+                    else w[use.positions[:, k], None]
+                )
+                for w in (x, y)
+            )
             total = total + u @ v.T
     return total
 
@@ -59,8 +82,14 @@ def both_axes(sym: Symmetry, p: Permutation) -> bool:
     return any(u.parameter == v.parameter and u.axis != v.axis for u in p.uses for v in p.uses)
 
 
-def match(sym: Symmetry, a: dict[str, Tensor], b: dict[str, Tensor], rng: np.random.Generator, tolerance: float = 1e-6,
-          max_sweeps: int = 100) -> tuple[dict[str, Tensor], int]:
+def match(
+    sym: Symmetry,
+    a: dict[str, Tensor],
+    b: dict[str, Tensor],
+    rng: np.random.Generator,
+    tolerance: float = 1e-6,
+    max_sweeps: int = 100,
+) -> tuple[dict[str, Tensor], int]:
     """Permutations, and the number of sweeps; ``rng`` draws the order of visits."""
     found, all_of_them = sym.identity(), list(sym)
     for sweep in range(1, max_sweeps + 1):

@@ -15,8 +15,12 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import apidoc  # noqa: E402
 
 PACKAGE = {
-    "__init__.py": '"""A toy; see :mod:`toy.tools`."""\n\nfrom toy.tools import Row, measure\n\n__all__ = ["Row", "measure"]\n',
-    "tools.py": '''"""Tools for ``toys``, with
+    "__init__.py": (
+        '"""A toy; see :mod:`toy.tools`."""\n\nfrom toy.tools import Row, measure\n\n__all__ ='
+        ' ["Row", "measure"]\n'
+    ),
+    "tools.py": (
+        '''"""Tools for ``toys``, with
 
     x <= *y* | z_1
 
@@ -70,8 +74,10 @@ def measure(values: "Rows", at: tuple[float, ...] = GRID, how: str = "plain, 'qu
 
 def _hidden() -> None:
     pass
-''',
-    "wanting.py": '''"""What a build refuses."""
+'''
+    ),
+    "wanting.py": (
+        '''"""What a build refuses."""
 
 
 def silent():
@@ -89,14 +95,17 @@ class Half:
     """
 
     def method(self): ...
-''',
+'''
+    ),
 }
 PAGES = {
     "index": "# Start\n\n```{toctree}\ntoy\nwanting\nlinks\n```\n",
     "toy": "# Toy\n\n```{api} toy\n:without: toy.wanting\n```\n",
     "wanting": "# Wanting\n\n```{api} toy.wanting\n```\n",
-    "links": "# Links\n\n{py:func}`toy.measure`, {py:func}`toy.tools.measure`, {py:class}`toy.Row`, {py:func}`toy.measured`, "
-             "[page](toy)\n",
+    "links": (
+        "# Links\n\n{py:func}`toy.measure`, {py:func}`toy.tools.measure`, {py:class}`toy.Row`,"
+        " {py:func}`toy.measured`, [page](toy)\n"
+    ),
 }
 
 
@@ -107,8 +116,10 @@ def build(folder: Path) -> tuple[dict[str, str], str]:
         (folder / "toy" / name).write_text(code)
     book = folder / "book"
     book.mkdir()
-    (book / "conf.py").write_text("extensions = ['myst_parser', 'apidoc']\nnitpicky = True\nhtml_theme = 'basic'\n"
-                                  "html_static_path = ['static']\n")
+    (book / "conf.py").write_text(
+        "extensions = ['myst_parser', 'apidoc']\nnitpicky = True\nhtml_theme = 'basic'\n"
+        "html_static_path = ['static']\n"
+    )
     (book / "static").mkdir()
     shutil.copy(ROOT / "book" / "_static" / "api.css", book / "static")
     for name, text in PAGES.items():
@@ -116,7 +127,9 @@ def build(folder: Path) -> tuple[dict[str, str], str]:
     app = SphinxTestApp("html", srcdir=book, freshenv=True)
     try:
         app.build()
-        return {name: (Path(app.outdir) / f"{name}.html").read_text() for name in PAGES}, app.warning.getvalue()
+        return {
+            name: (Path(app.outdir) / f"{name}.html").read_text() for name in PAGES
+        }, app.warning.getvalue()
     finally:
         app.cleanup()
 
@@ -132,12 +145,25 @@ def words(html: str) -> str:
 
 def test_names_types_text_and_source_are_shown(built):
     page, text = built[0]["toy"], words(built[0]["toy"])
-    for anchor in ("toy.measure", "toy.Row", "toy.Row.double", "toy.tools.GRID", "toy.tools.Rows", "module-toy.tools"):
+    for anchor in (
+        "toy.measure",
+        "toy.Row",
+        "toy.Row.double",
+        "toy.tools.GRID",
+        "toy.tools.Rows",
+        "module-toy.tools",
+    ):
         assert f'id="{anchor}"' in page
     assert "class toy.Row(mean: float, notes: list[str] = list())" in text
     assert "One *number* of <a, b>_c: `x_*`." in text
-    for part in ("x <= *y* | z_1", "two, with more", "Source: Definition 2; B.2", "Source: this book", "where it is measured",
-                 "any number of them"):
+    for part in (
+        "x <= *y* | z_1",
+        "two, with more",
+        "Source: Definition 2; B.2",
+        "Source: this book",
+        "where it is measured",
+        "any number of them",
+    ):
         assert part in text, part
     assert "type toy.tools.Rows = Iterable[Row]" in text
     assert "_hidden" not in text and "UNSEEN" not in text
@@ -145,8 +171,14 @@ def test_names_types_text_and_source_are_shown(built):
 
 
 def test_types_link_to_our_own_and_only_to_those(built):
-    signature = re.search(r'<dt class="sig[^"]*" id="toy.measure">.*?</dt>\s*<dd>', built[0]["toy"], re.DOTALL)[0]
-    assert set(re.findall(r'href="([^"]*)"', signature)) >= {"#toy.tools.Rows", "#toy.tools.GRID", "#toy.Row"}
+    signature = re.search(
+        r'<dt class="sig[^"]*" id="toy.measure">.*?</dt>\s*<dd>', built[0]["toy"], re.DOTALL
+    )[0]
+    assert set(re.findall(r'href="([^"]*)"', signature)) >= {
+        "#toy.tools.Rows",
+        "#toy.tools.GRID",
+        "#toy.Row",
+    }
     assert "np.ndarray" in words(signature) and not re.search(r'href="[^"]*ndarray', signature)
 
 
@@ -155,11 +187,17 @@ def test_chapters_link_by_either_name_and_a_plain_link_means_a_page(built):
     assert 'href="toy.html#toy.Row"' in built[0]["links"] and "ambiguous" not in built[1]
 
 
-@pytest.mark.parametrize("warning", [
-    "links.md:3: WARNING: py:func reference target not found: toy.measured",
-    "wanting.md:3: WARNING: py:func reference target not found: lost",
-    "toy.wanting.silent has no docstring", "toy.wanting.silent names no source", "toy.wanting.sourceless names no source",
-    "toy.wanting.Half.method has no docstring"])
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "links.md:3: WARNING: py:func reference target not found: toy.measured",
+        "wanting.md:3: WARNING: py:func reference target not found: lost",
+        "toy.wanting.silent has no docstring",
+        "toy.wanting.silent names no source",
+        "toy.wanting.sourceless names no source",
+        "toy.wanting.Half.method has no docstring",
+    ],
+)
 def test_the_build_refuses_a_broken_link_a_bare_function_and_one_without_source(built, warning):
     assert warning in built[1]
 
@@ -172,7 +210,8 @@ def test_two_builds_are_the_same_to_the_byte(built, tmp_path):
     assert build(tmp_path)[0] == built[0]
 
 
-# --- the library ------------------------------------------------------------------------------------------------------
+# --- the library
+# ------------------------------------------------------------------------------------------------------
 
 STUBS = sorted((ROOT / "book" / "api").glob("*.md"))
 DIRECTIVE = re.compile(r"^```\{api\} (.+)\n(?::without: (.+)\n)?```$", re.MULTILINE)
@@ -189,10 +228,18 @@ def test_every_public_name_is_on_one_page(library):
     shown = Counter()
     for page in STUBS:
         for names, without in DIRECTIVE.findall(page.read_text()):
-            shown.update(module.name for module in apidoc.modules_below(library, names.split(), without.split()))
+            shown.update(
+                module.name
+                for module in apidoc.modules_below(library, names.split(), without.split())
+            )
     assert set(shown.values()) == {1}
     missing = set(library.modules) - set(shown) - ELSEWHERE
-    assert not [entry.name for name in missing for entry in library.modules[name].entries if entry.kind not in ("data", "type")]
+    assert not [
+        entry.name
+        for name in missing
+        for entry in library.modules[name].entries
+        if entry.kind not in ("data", "type")
+    ]
     names = Counter(entry.name for entry in library.entries.values())
     assert names.most_common(1)[0][1] == 1
     toc = (ROOT / "_toc.yml").read_text()
@@ -200,21 +247,38 @@ def test_every_public_name_is_on_one_page(library):
 
 
 def test_every_public_function_and_class_has_a_docstring_and_a_source(library):
-    assert not [finding for name, module in library.modules.items() if name not in ELSEWHERE
-                for entry in module.entries for finding in apidoc.findings(entry)]
+    assert not [
+        finding
+        for name, module in library.modules.items()
+        if name not in ELSEWHERE
+        for entry in module.entries
+        for finding in apidoc.findings(entry)
+    ]
 
 
 def test_every_role_leads_somewhere(library):
     lost = []
     for name, module in library.modules.items():
-        for text, owner in [(module.text, "")] + [(part.text, entry.short) for entry in module.entries for part in (entry, *entry.members)]:
-            lost += [(name, target) for target in apidoc.targets_of(text)
-                     if target not in library.modules and not library.resolve(target, name, owner) and not library.is_foreign(target, name)]
+        for text, owner in [(module.text, "")] + [
+            (part.text, entry.short) for entry in module.entries for part in (entry, *entry.members)
+        ]:
+            lost += [
+                (name, target)
+                for target in apidoc.targets_of(text)
+                if target not in library.modules
+                and not library.resolve(target, name, owner)
+                and not library.is_foreign(target, name)
+            ]
     assert not lost
 
 
 def test_first_sentences():
-    assert apidoc.first_sentence("One of 0.5 and 1.0, e.g. this. Another.") == "One of 0.5 and 1.0, e.g. this."
+    assert (
+        apidoc.first_sentence("One of 0.5 and 1.0, e.g. this. Another.")
+        == "One of 0.5 and 1.0, e.g. this."
+    )
     assert apidoc.first_sentence("No stop\n\nMore.") == "No stop"
     assert apidoc.split_docstring("Text.\n\nSource: B.2,\nFigure 8.") == ("Text.", "B.2, Figure 8")
-    assert apidoc.split_docstring("Source: of text") == ("", "of text") and apidoc.split_docstring(None) == ("", "")
+    assert apidoc.split_docstring("Source: of text") == ("", "of text") and apidoc.split_docstring(
+        None
+    ) == ("", "")

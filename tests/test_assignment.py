@@ -1,4 +1,6 @@
-"""A.3: its identities and what would be seen of a slip, its assignment problems against enumeration, and the reduction."""
+"""A.3: its identities and what would be seen of a slip, its assignment problems against
+enumeration, and the reduction.
+"""
 
 from functools import cache
 from itertools import permutations
@@ -23,7 +25,9 @@ from llfc_lib.theory import hardness, identities
 RANDOM = identities.random_layers((5, 6, 7, 4, 3), 20, "test")
 ORDERS = [identities.random_orders(RANDOM, "test", k) for k in range(4)]
 EXACT = 1e-12
-by_name = pytest.mark.parametrize("identity", identities.IDENTITIES, ids=lambda identity: identity.name)
+by_name = pytest.mark.parametrize(
+    "identity", identities.IDENTITIES, ids=lambda identity: identity.name
+)
 
 
 @cache
@@ -44,10 +48,13 @@ def tiny(seed: int, *hidden: int, inputs: int = 5, outputs: int = 3) -> nn.Seque
 
 def matrices(seed: int, n: int = 5, out: int = 4, images: int = 6) -> tuple[torch.Tensor, ...]:
     rng = numpy_generator("test qap", seed)
-    return tuple(torch.from_numpy(rng.normal(size=size)) for size in ((out, n), (n, images), (n, images)))
+    return tuple(
+        torch.from_numpy(rng.normal(size=size)) for size in ((out, n), (n, images), (n, images))
+    )
 
 
 # Identities
+
 
 @by_name
 def test_identity_on_random_matrices(identity):
@@ -64,13 +71,19 @@ def test_identity_on_trained_matrices(identity):
     assert (identities.deviation(identity, layers, orders) < EXACT) == identity.holds_as_printed
 
 
-@pytest.mark.parametrize("mutate", [lambda c: -c, lambda c: 2 * c, lambda c: c / 2, lambda c: 0.0], ids=["sign", "twice", "half", "left out"])
+@pytest.mark.parametrize(
+    "mutate",
+    [lambda c: -c, lambda c: 2 * c, lambda c: c / 2, lambda c: 0.0],
+    ids=["sign", "twice", "half", "left out"],
+)
 @by_name
 def test_a_wrong_sign_or_factor_would_be_seen(identity, mutate):
     right = true_right(identity)
     for k in range(len(right.coefficients)):
         wrong = tuple(mutate(c) if j == k else c for j, c in enumerate(right.coefficients))
-        assert identities.deviation(identity, RANDOM, ORDERS, right, wrong) > 1e-3, f"coefficient {k} of {right.math}"
+        assert identities.deviation(identity, RANDOM, ORDERS, right, wrong) > 1e-3, (
+            f"coefficient {k} of {right.math}"
+        )
 
 
 @by_name
@@ -78,14 +91,22 @@ def test_a_transposed_permutation_would_be_seen(identity):
     """Where the right line depends on a permutation at all, its inverse gives something else."""
     right = true_right(identity)
     inverse = [[torch.argsort(p) for p in orders] for orders in ORDERS]
-    left, value = (np.array([line.value(RANDOM, orders) for orders in which]) for line, which in (
-        (identity.left, ORDERS), (right, inverse)))
+    left, value = (
+        np.array([line.value(RANDOM, orders) for orders in which])
+        for line, which in ((identity.left, ORDERS), (right, inverse))
+    )
     apart = left - value
     assert np.ptp(apart) > 1e-3 * np.ptp(left)
 
 
 def test_lines_are_chained_in_the_printed_order():
-    assert [i.name for i in identities.IDENTITIES] == ["O1", "O2", *(f"F{k}" for k in range(1, 6)), *(f"S{k}" for k in range(1, 7)), "C1"]
+    assert [i.name for i in identities.IDENTITIES] == [
+        "O1",
+        "O2",
+        *(f"F{k}" for k in range(1, 6)),
+        *(f"S{k}" for k in range(1, 7)),
+        "C1",
+    ]
     for one, after in zip(identities.IDENTITIES, identities.IDENTITIES[1:]):
         assert one.name[0] != after.name[0] or one.right is after.left
     assert [i.name for i in identities.IDENTITIES if not i.holds_as_printed] == ["O2"]
@@ -97,7 +118,9 @@ def test_constants_are_what_is_said_to_be_dropped():
         step = next(i for i in identities.IDENTITIES if i.name == name)
         constant = sum(float(dropped(t).square().sum()) for t in RANDOM)
         for orders in ORDERS:
-            assert step.left.value(RANDOM, orders) - step.right.value(RANDOM, orders) == pytest.approx(constant)
+            assert step.left.value(RANDOM, orders) - step.right.value(
+                RANDOM, orders
+            ) == pytest.approx(constant)
 
 
 def test_printed_line_is_half_a_sum_of_three_squares():
@@ -108,7 +131,9 @@ def test_printed_line_is_half_a_sum_of_three_squares():
             y = (t.w_b @ (t.h_a[torch.argsort(p)] - t.h_b))[q]
             plain += float(x.square().sum() + y.square().sum() + (x + y).square().sum()) / 2
         assert identities.printed_objective(RANDOM, orders) == pytest.approx(plain, rel=1e-12)
-        assert identities.expanded_objective(RANDOM, orders) == pytest.approx(identities.OBJECTIVE.value(RANDOM, orders), rel=1e-12)
+        assert identities.expanded_objective(RANDOM, orders) == pytest.approx(
+            identities.OBJECTIVE.value(RANDOM, orders), rel=1e-12
+        )
 
 
 def test_a_constant_needs_two_orders():
@@ -131,7 +156,10 @@ def test_layers_of_a_network_hold_what_enters_its_maps():
     layers = identities.layers_of(one, two, images)
     x = torch.cat([x for x, _ in images]).flatten(1).T
     assert torch.equal(layers[0].h_a, x) and torch.equal(layers[0].h_a, layers[0].h_b)
-    logits = layers[-1].w_b @ layers[-1].h_b + [m for m in two.modules() if isinstance(m, nn.Linear)][-1].bias[:, None]
+    logits = (
+        layers[-1].w_b @ layers[-1].h_b
+        + [m for m in two.modules() if isinstance(m, nn.Linear)][-1].bias[:, None]
+    )
     with torch.no_grad():
         assert torch.allclose(logits.T, torch.cat([two(x) for x, _ in images]))
     residual = Residual(one, two, images)
@@ -141,6 +169,7 @@ def test_layers_of_a_network_hold_what_enters_its_maps():
 
 
 # All permutations
+
 
 @pytest.mark.parametrize("hidden", [(4,), (3, 4), (3, 2, 3)])
 def test_enumerated_terms_are_the_printed_lines(hidden):
@@ -152,10 +181,20 @@ def test_enumerated_terms_are_the_printed_lines(hidden):
     rng = numpy_generator("test places", hidden)
     for _ in range(6):
         place = tuple(int(rng.integers(n)) for n in terms.first.shape)
-        orders = [torch.arange(5), *(a.all_orders(n)[k] for n, k in zip(hidden, place)), torch.arange(3)]
-        for line, values in ((identities.FIRST_NORM, terms.first), (identities.SECOND_NORM, terms.second), (identities.CROSS, terms.cross),
-                             (identities.SPLIT, terms.printed)):
-            assert float(values[place]) == pytest.approx(line.value(layers, orders), rel=1e-10, abs=1e-10)
+        orders = [
+            torch.arange(5),
+            *(a.all_orders(n)[k] for n, k in zip(hidden, place)),
+            torch.arange(3),
+        ]
+        for line, values in (
+            (identities.FIRST_NORM, terms.first),
+            (identities.SECOND_NORM, terms.second),
+            (identities.CROSS, terms.cross),
+            (identities.SPLIT, terms.printed),
+        ):
+            assert float(values[place]) == pytest.approx(
+                line.value(layers, orders), rel=1e-10, abs=1e-10
+            )
 
 
 def test_too_much_to_enumerate_is_refused():
@@ -178,22 +217,30 @@ def test_first_and_second_term_fall_apart_into_layers_and_the_last_does_not():
 
 
 def test_terms_vary_in_all_layers_but_the_first():
-    """L - 1 problems: with one permutation at a time, layer l's first term changes exactly where l - 1 is permuted."""
+    """L - 1 problems: with one permutation at a time, layer l's first term changes exactly where l
+    - 1 is permuted.
+    """
     for k in range(1, len(RANDOM)):
         orders = [p if j == k else torch.arange(len(p)) for j, p in enumerate(ORDERS[0])]
         kept, first = [torch.arange(len(p)) for p in orders], identities.FIRST_NORM.value
-        changed = [abs(first([t], orders[j:j + 2]) / first([t], kept[j:j + 2]) - 1) > 1e-6 for j, t in enumerate(RANDOM) if j]
+        changed = [
+            abs(first([t], orders[j : j + 2]) / first([t], kept[j : j + 2]) - 1) > 1e-6
+            for j, t in enumerate(RANDOM)
+            if j
+        ]
         assert changed == [j == k for j in range(1, len(RANDOM))]
     assert all(identities.OBJECTIVE.value(RANDOM[:1], orders[:2]) == 0 for orders in ORDERS)
 
 
 def test_interaction_of_known_tables():
     rows, columns = torch.arange(3.0).double()[:, None], torch.arange(4.0).double()[None]
-    assert abs(a.interaction_share(rows + columns ** 2)) < EXACT
+    assert abs(a.interaction_share(rows + columns**2)) < EXACT
     centred = (rows - rows.mean()) * (columns - columns.mean())
     assert a.interaction_share(centred) == pytest.approx(1)
     assert a.interaction_share(torch.arange(5.0).double()) == pytest.approx(0, abs=EXACT)
-    both = (rows - rows.mean()).expand(3, 4) / rows.std(correction=0) + centred / centred.std(correction=0)
+    both = (rows - rows.mean()).expand(3, 4) / rows.std(correction=0) + centred / centred.std(
+        correction=0
+    )
     assert a.interaction_share(both) == pytest.approx(0.5)
     with pytest.raises(ValueError, match="all values are equal"):
         a.interaction_share(torch.ones(3, 3).double())
@@ -202,7 +249,11 @@ def test_interaction_of_known_tables():
 def test_bilinear_term_falls_apart_exactly_for_row_and_column_sums():
     """The proposition about the last term, on matrices."""
     orders, rng = a.all_orders(4), numpy_generator("test rank")
-    row, column, other = torch.from_numpy(rng.normal(size=4)), torch.from_numpy(rng.normal(size=4)), torch.from_numpy(rng.normal(size=(4, 4)))
+    row, column, other = (
+        torch.from_numpy(rng.normal(size=4)),
+        torch.from_numpy(rng.normal(size=4)),
+        torch.from_numpy(rng.normal(size=(4, 4))),
+    )
     constant, free = (d[torch.arange(4), orders].sum(1) for d in (row[:, None] + column, other))
     assert float(constant.max() - constant.min()) < EXACT < 0.1 < float(free.max() - free.min())
 
@@ -232,7 +283,8 @@ def test_minimiser_of_the_printed_line_is_another_one():
 
 # Quadratic assignment
 
-@given(st.integers(0, 10 ** 6), st.integers(1, 5), st.integers(1, 5), st.integers(1, 4))
+
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 5), st.integers(1, 4))
 def test_the_embedding_has_the_same_values(seed, n, out, images):
     w, h_a, h_b = matrices(seed, n, out, images)
     m, both = a.embedded(w, h_a, h_b)
@@ -240,11 +292,15 @@ def test_the_embedding_has_the_same_values(seed, n, out, images):
     values = a.qap_values(w, h_a, h_b, orders)
     for p, value in zip(orders[::7], values[::7]):
         whole = torch.cat([torch.arange(n), n + p])
-        assert float((m * both[whole][:, whole]).sum()) == pytest.approx(float((w @ (h_a - h_b[p])).square().sum()), rel=1e-9, abs=1e-9)
-        assert float(value) == pytest.approx(float((w @ (h_a - h_b[p])).square().sum()), rel=1e-9, abs=1e-9)
+        assert float((m * both[whole][:, whole]).sum()) == pytest.approx(
+            float((w @ (h_a - h_b[p])).square().sum()), rel=1e-9, abs=1e-9
+        )
+        assert float(value) == pytest.approx(
+            float((w @ (h_a - h_b[p])).square().sum()), rel=1e-9, abs=1e-9
+        )
 
 
-@given(st.integers(0, 10 ** 6), st.integers(2, 5))
+@given(st.integers(0, 10**6), st.integers(2, 5))
 def test_solvers_return_permutations_no_better_than_the_optimum(seed, n):
     w, h_a, h_b = matrices(seed, n)
     plain = {p: float((w @ (h_a - h_b[list(p)])).square().sum()) for p in permutations(range(n))}
@@ -252,7 +308,9 @@ def test_solvers_return_permutations_no_better_than_the_optimum(seed, n):
     assert plain[tuple(best.tolist())] == pytest.approx(min(plain.values()), rel=1e-9)
     for method in a.METHODS:
         p = a.solve_qap(w, h_a, h_b, method, seed)
-        assert sorted(p.tolist()) == list(range(n)) and plain[tuple(p.tolist())] >= min(plain.values()) * (1 - 1e-9)
+        assert sorted(p.tolist()) == list(range(n)) and plain[tuple(p.tolist())] >= min(
+            plain.values()
+        ) * (1 - 1e-9)
         assert torch.equal(p, a.solve_qap(w, h_a, h_b, method, seed))
 
 
@@ -278,7 +336,10 @@ def test_a_planted_order_is_found(method):
 
 def test_second_term_is_the_first_with_the_networks_exchanged():
     t = identities.random_layers((4, 5, 3), 12, "second")[1]
-    values = {p: float((t.w_b @ (t.h_a[np.argsort(p)] - t.h_b)).square().sum()) for p in permutations(range(5))}
+    values = {
+        p: float((t.w_b @ (t.h_a[np.argsort(p)] - t.h_b)).square().sum())
+        for p in permutations(range(5))
+    }
     p = a.solve_second(t)
     assert values[tuple(p.tolist())] == pytest.approx(min(values.values()), rel=1e-9)
 
@@ -296,7 +357,10 @@ def test_orthogonal_columns_make_the_first_term_linear():
     """The easy special case of the page."""
     _, h_a, h_b = matrices(0, 5)
     scale = torch.tensor([1.0, 2, 3, 0.5, 1.5]).double()
-    w = torch.linalg.qr(torch.from_numpy(numpy_generator("test columns").normal(size=(7, 5))))[0] * scale
+    w = (
+        torch.linalg.qr(torch.from_numpy(numpy_generator("test columns").normal(size=(7, 5))))[0]
+        * scale
+    )
     cost = scale[:, None].square() * (h_a[:, None] - h_b[None]).square().sum(2)
     orders = a.all_orders(5)
     assert torch.allclose(a.qap_values(w, h_a, h_b, orders), cost[torch.arange(5), orders].sum(1))
@@ -304,19 +368,31 @@ def test_orthogonal_columns_make_the_first_term_linear():
 
 def test_solved_measures_every_method_from_the_optimum():
     frame = a.solved(a.planted_layers(5, 20, 4))
-    assert set(frame["method"]) == {*a.METHODS[1:], "random order"} and (frame["excess"] > -1e-9).all()
+    assert (
+        set(frame["method"]) == {*a.METHODS[1:], "random order"} and (frame["excess"] > -1e-9).all()
+    )
     assert len(frame) == 4 * 2 * 5 and (frame["optimal"] == (frame["excess"] < 1e-9)).all()
 
 
 def test_few_units_are_living_units():
     layers = shipped()[1:]
     for layer in a.few_units(layers, 6, 4):
-        assert layer.h_a.shape[0] == layer.w_b.shape[1] == 6 and layer.h_a.any(1).all() and layer.h_b.any(1).all()
+        assert (
+            layer.h_a.shape[0] == layer.w_b.shape[1] == 6
+            and layer.h_a.any(1).all()
+            and layer.h_b.any(1).all()
+        )
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda w, u, v: (w[:, 1:], u, v, "faq"), "do not fit features"), (lambda w, u, v: (w, u[:, 1:], v, "2opt"), "do not fit features"),
-    (lambda w, u, v: (w[0], u, v, "faq"), "do not fit features"), (lambda w, u, v: (w, u, v, "simplex"), "unknown method 'simplex'")])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda w, u, v: (w[:, 1:], u, v, "faq"), "do not fit features"),
+        (lambda w, u, v: (w, u[:, 1:], v, "2opt"), "do not fit features"),
+        (lambda w, u, v: (w[0], u, v, "faq"), "do not fit features"),
+        (lambda w, u, v: (w, u, v, "simplex"), "unknown method 'simplex'"),
+    ],
+)
 def test_bad_problems_are_refused(spoil, message):
     *problem, method = spoil(*matrices(0))
     with pytest.raises(ValueError, match=message):
@@ -332,9 +408,12 @@ def test_nine_units_are_solved_but_not_enumerated():
 
 # NP-hardness
 
+
 def has_hamiltonian_cycle(adjacency: torch.Tensor) -> bool:
     n = len(adjacency)
-    return any(all(adjacency[u, v] for u, v in zip((0, *p), (*p, 0))) for p in permutations(range(1, n)))
+    return any(
+        all(adjacency[u, v] for u, v in zip((0, *p), (*p, 0))) for p in permutations(range(1, n))
+    )
 
 
 def test_matrices_of_the_reduction():
@@ -342,7 +421,10 @@ def test_matrices_of_the_reduction():
         n = len(graph)
         complement = 1 - graph - torch.eye(n, dtype=torch.long)
         root, c = hardness.root_of_complement(graph)
-        assert torch.equal(root.T @ root, (complement + c * torch.eye(n)).double()) and c == complement.sum(0).max()
+        assert (
+            torch.equal(root.T @ root, (complement + c * torch.eye(n)).double())
+            and c == complement.sum(0).max()
+        )
         assert len(root) <= n * (n - 1) / 2 + n * (n - 1) and ((root == 0) | (root == 1)).all()
         cycle = hardness.graph_of(n, [(k, (k + 1) % n) for k in range(n)])
         incidence = hardness.cycle_incidence(n)
@@ -353,14 +435,24 @@ def test_matrices_of_the_reduction():
 def test_all_graphs_up_to_isomorphism(n, classes, hamiltonian):
     found = hardness.graphs(n)
     assert len(found) == classes and sum(map(has_hamiltonian_cycle, found)) == hamiltonian
-    assert all((hardness.missing_edges(graph) == 0) == has_hamiltonian_cycle(graph) for graph in found)
+    assert all(
+        (hardness.missing_edges(graph) == 0) == has_hamiltonian_cycle(graph) for graph in found
+    )
 
 
-@pytest.mark.parametrize("graph", [*hardness.graphs(4), *hardness.graphs(5)[1::4],
-                                   *(hardness.random_graph(n, "test", k) for n, k in ((6, 0), (6, 1), (7, 0)))])
+@pytest.mark.parametrize(
+    "graph",
+    [
+        *hardness.graphs(4),
+        *hardness.graphs(5)[1::4],
+        *(hardness.random_graph(n, "test", k) for n, k in ((6, 0), (6, 1), (7, 0))),
+    ],
+)
 def test_least_residual_tells_whether_there_is_a_hamiltonian_cycle(graph):
     made = hardness.hamiltonian_networks(graph)
-    assert isinstance(made.a, nn.Module) and all(((w == 0) | (w == 1)).all() for net in (made.a, made.b) for w in net.parameters())
+    assert isinstance(made.a, nn.Module) and all(
+        ((w == 0) | (w == 1)).all() for net in (made.a, made.b) for w in net.parameters()
+    )
     residual = Residual(made.a, made.b, made.images)
     least = enumerate_minimum(residual)
     assert (least.value == made.threshold) == has_hamiltonian_cycle(graph)
@@ -373,7 +465,9 @@ def test_least_residual_tells_whether_there_is_a_hamiltonian_cycle(graph):
 def test_matchings_are_blind_to_the_graph():
     for graph in hardness.graphs(4):
         found = hardness.verified(graph)
-        assert found["spread"] < EXACT and found["excess"] == 2 * found["missing"] and found["n"] == 4
+        assert (
+            found["spread"] < EXACT and found["excess"] == 2 * found["missing"] and found["n"] == 4
+        )
 
 
 def test_an_easy_sum_with_a_hard_term():
@@ -381,16 +475,29 @@ def test_an_easy_sum_with_a_hard_term():
     for graph in (path, *hardness.graphs(4)):
         made = hardness.hamiltonian_networks(graph, same_weights=True)
         terms = a.enumerate_terms(identities.layers_of(made.a, made.b, made.images))
-        assert float(terms.objective[0]) == float(terms.objective.min()) == 0  # the first order is the identity
+        assert (
+            float(terms.objective[0]) == float(terms.objective.min()) == 0
+        )  # the first order is the identity
         assert float(terms.first.min()) == made.threshold + 2 * hardness.missing_edges(graph)
     hard = hardness.hamiltonian_networks(path)
     terms = a.enumerate_terms(identities.layers_of(hard.a, hard.b, hard.images))
-    assert torch.equal(terms.objective, terms.first) and not terms.second.any() and not terms.cross.any()
+    assert (
+        torch.equal(terms.objective, terms.first)
+        and not terms.second.any()
+        and not terms.cross.any()
+    )
 
 
-@pytest.mark.parametrize("adjacency, message", [
-    (torch.zeros(2, 2), "n >= 3"), (torch.zeros(3, 4), "n x n"), (torch.eye(3), "without loops"),
-    (torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]]), "symmetric"), (2 * torch.ones(3, 3), "entries 0 or 1")])
+@pytest.mark.parametrize(
+    "adjacency, message",
+    [
+        (torch.zeros(2, 2), "n >= 3"),
+        (torch.zeros(3, 4), "n x n"),
+        (torch.eye(3), "without loops"),
+        (torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]]), "symmetric"),
+        (2 * torch.ones(3, 3), "entries 0 or 1"),
+    ],
+)
 def test_what_is_no_graph_is_refused(adjacency, message):
     with pytest.raises(ValueError, match=message):
         hardness.hamiltonian_networks(adjacency)
@@ -403,14 +510,22 @@ def test_larger_graphs_are_not_listed():
 
 # What the page shows
 
+
 def test_page_names_every_step():
     text = "".join(shown.chain(block, f"eq-{block}").text for block in "OFSC")
-    assert all(f"\\text{{{i.name}}}" in text for i in identities.IDENTITIES) and text.count(r"\neq") == 1 and text.count(r"\simeq") == 2
+    assert (
+        all(f"\\text{{{i.name}}}" in text for i in identities.IDENTITIES)
+        and text.count(r"\neq") == 1
+        and text.count(r"\simeq") == 2
+    )
     with pytest.raises(ValueError, match="no steps called 'Z'"):
         shown.chain("Z", "eq")
     cases = {"random": (RANDOM, ORDERS), "trained": (RANDOM, ORDERS)}
     steps = identities.deviations(cases)
-    assert len(steps) == len(identities.IDENTITIES) + 1 and shown.identities(steps).text.count("**no**") == 1
+    assert (
+        len(steps) == len(identities.IDENTITIES) + 1
+        and shown.identities(steps).text.count("**no**") == 1
+    )
 
 
 def test_tables_and_figure_say_what_the_frames_hold():
@@ -420,7 +535,9 @@ def test_tables_and_figure_say_what_the_frames_hold():
     assert "as printed, +⟨X, Y⟩: median" in shown.over_minimum(ends).alt
     coupled = shown.coupling({"untrained": a.coupling(draws)}).text
     assert coupled.count("below 1e-12") == 6 and coupled.count("last term") == 1
-    found = pd.DataFrame([{**hardness.verified(graph), "graphs": "all"} for graph in hardness.graphs(3)])
+    found = pd.DataFrame(
+        [{**hardness.verified(graph), "graphs": "all"} for graph in hardness.graphs(3)]
+    )
     assert "4 of 4" in shown.reduction(found).text
     found.loc[0, "excess"] += 1
     assert "3 of 4" in shown.reduction(found).text
@@ -429,18 +546,26 @@ def test_tables_and_figure_say_what_the_frames_hold():
 
 def test_tiny_draws_are_pairs_of_unlike_networks_on_the_same_images():
     (layers,) = tiny_draws(load("digits", normalise="pixels in [0, 1]"), (3, 2), 1, 1, images=10)
-    assert [tuple(t.w_a.shape) for t in layers] == [(3, 64), (2, 3), (10, 2)] and layers[1].h_b.shape == (3, 10)
-    assert torch.equal(layers[0].h_a, layers[0].h_b) and not torch.equal(layers[0].w_a, layers[0].w_b)
+    assert [tuple(t.w_a.shape) for t in layers] == [(3, 64), (2, 3), (10, 2)] and layers[
+        1
+    ].h_b.shape == (3, 10)
+    assert torch.equal(layers[0].h_a, layers[0].h_b) and not torch.equal(
+        layers[0].w_a, layers[0].w_b
+    )
 
 
 def test_planted_orders_are_optimal_without_noise_and_not_the_identity():
     for layer in a.planted_layers(5, 20, 4, noise=0.0):
         values = a.qap_values(layer.w_a, layer.h_a, layer.h_b, a.all_orders(5))
         best = a.all_orders(5)[int(values.argmin())]
-        torch.testing.assert_close(layer.h_b[best], layer.h_a)  # the order that was planted, found again
+        torch.testing.assert_close(
+            layer.h_b[best], layer.h_a
+        )  # the order that was planted, found again
         torch.testing.assert_close(layer.w_b[:, best], layer.w_a)
         assert best.tolist() != list(range(5)) or not torch.equal(layer.h_a, layer.h_b)
-    assert any(not torch.equal(layer.h_a, layer.h_b) for layer in a.planted_layers(5, 20, 4, noise=0.0))
+    assert any(
+        not torch.equal(layer.h_a, layer.h_b) for layer in a.planted_layers(5, 20, 4, noise=0.0)
+    )
 
 
 def test_what_is_said_of_every_method_is_what_enumeration_says():
@@ -448,22 +573,31 @@ def test_what_is_said_of_every_method_is_what_enumeration_says():
     found = a.solved(draws).set_index(["draw", "term", "method"])
     for k, layer in enumerate(draws):
         for term, t in (("first", layer), ("second", layer.exchanged())):
-            every = torch.stack([(t.w_a @ (t.h_a - t.h_b[p])).square().sum() for p in a.all_orders(5)])
+            every = torch.stack(
+                [(t.w_a @ (t.h_a - t.h_b[p])).square().sum() for p in a.all_orders(5)]
+            )
             for method in a.METHODS[1:]:
                 p = a.solve_qap(t.w_a, t.h_a, t.h_b, method, k)
-                excess = float(((t.w_a @ (t.h_a - t.h_b[p])).square().sum() - every.min()) / (every.mean() - every.min()))
+                excess = float(
+                    ((t.w_a @ (t.h_a - t.h_b[p])).square().sum() - every.min())
+                    / (every.mean() - every.min())
+                )
                 assert found.loc[(k, term, method), "excess"] == pytest.approx(excess, abs=1e-9)
                 assert found.loc[(k, term, method), "optimal"] == (excess < 1e-9)
     chance = a.solved([identities.random_layers((5, 5, 5), 20, "chance", k)[1] for k in range(12)])
     assert 0.6 < chance[chance["method"] == "random order"]["excess"].mean() < 1.4
-    assert all(bool((layer.h_a >= 0).all()) and bool((layer.h_a == 0).any()) for layer in draws)  # features after a ReLU
+    assert all(
+        bool((layer.h_a >= 0).all()) and bool((layer.h_a == 0).any()) for layer in draws
+    )  # features after a ReLU
 
 
 def test_units_are_taken_from_all_layers_in_turn():
     layers = [identities.random_layers((9, 9, 9), 20, "turns", k)[1] for k in range(3)]
     for k, few in enumerate(a.few_units(layers, 4, 6)):
         whole = layers[k % 3]
-        assert all(any(torch.equal(row, other) for other in whole.h_a) for row in few.h_a) and few.w_a.shape == (9, 4)
+        assert all(
+            any(torch.equal(row, other) for other in whole.h_a) for row in few.h_a
+        ) and few.w_a.shape == (9, 4)
 
 
 def test_the_null_of_a_wrong_objective_is_a_random_order():

@@ -21,24 +21,33 @@ BOTH = ("crop", "flip")
 
 
 def colour(n: int = 50, side: int = 32) -> torch.Tensor:
-    return torch.randint(1, 256, (n, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return torch.randint(
+        1, 256, (n, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
 
 
 def test_crops_and_flips_are_torchvisions_on_the_same_draws():
     transform = torchvision().transforms.functional
     x = colour()
     augmenter = Augmenter(x, BOTH)
-    draws, index = augmenter.draw(0, "A", 3), torch.randperm(50, generator=torch.Generator().manual_seed(1))
+    draws, index = (
+        augmenter.draw(0, "A", 3),
+        torch.randperm(50, generator=torch.Generator().manual_seed(1)),
+    )
     batch = augmenter.batch(index, draws)
     for k, i in enumerate(index.tolist()):
-        image = transform.crop(transform.pad(x[i], 4), int(draws.top[i]), int(draws.left[i]), 32, 32)
+        image = transform.crop(
+            transform.pad(x[i], 4), int(draws.top[i]), int(draws.left[i]), 32, 32
+        )
         assert torch.equal(batch[k], transform.hflip(image) if draws.flip[i] else image)
     assert batch.is_contiguous(memory_format=torch.channels_last) and batch.dtype == torch.uint8
 
 
 def test_every_place_and_both_sides_occur():
     draws = Augmenter(colour(2000, 8), BOTH).draw(0, "A", 0)
-    assert set(draws.top.tolist()) == set(draws.left.tolist()) == {0, 1, 2}  # a border of an eighth: 1 pixel at 8
+    assert (
+        set(draws.top.tolist()) == set(draws.left.tolist()) == {0, 1, 2}
+    )  # a border of an eighth: 1 pixel at 8
     assert 0.45 < draws.flip.double().mean() < 0.55
     wide = Augmenter(colour(2000, 32), BOTH).draw(0, "A", 0)
     assert set(wide.top.tolist()) == set(range(9)) and not torch.equal(wide.top, wide.left)
@@ -52,7 +61,10 @@ def test_draws_differ_between_epochs_and_children_and_repeat():
     drawn = [augmenter.draw(*name) for name in names]
     for j, one in enumerate(drawn):
         assert torch.equal(one.top, augmenter.draw(*names[j]).top)
-        assert all(not torch.equal(one.top, other.top) and not torch.equal(one.flip, other.flip) for other in drawn[:j])
+        assert all(
+            not torch.equal(one.top, other.top) and not torch.equal(one.flip, other.flip)
+            for other in drawn[:j]
+        )
 
 
 def test_an_unknown_augmentation_is_refused():
@@ -60,7 +72,9 @@ def test_an_unknown_augmentation_is_refused():
         Augmenter(colour(2), ("crop", "rotate"))
 
 
-# -- the loop ----------------------------------------------------------------------------------------------------------
+# -- the loop
+# ----------------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def digits():
@@ -69,8 +83,17 @@ def digits():
 
 
 def small(name="resnet20_cifar10_spawn", **change):
-    return replace(recipe(name, "smoke"), **{"model_args": (("width", 4),), "epochs": 2, "spawn_epoch": 0, "augment": BOTH,
-                                             "batch": 64, **change})
+    return replace(
+        recipe(name, "smoke"),
+        **{
+            "model_args": (("width", 4),),
+            "epochs": 2,
+            "spawn_epoch": 0,
+            "augment": BOTH,
+            "batch": 64,
+            **change,
+        },
+    )
 
 
 def start(r, data) -> Checkpoint:
@@ -78,10 +101,19 @@ def start(r, data) -> Checkpoint:
 
 
 def plain(r, data) -> tuple[nn.Module, list[float]]:
-    """What a reader would write: one image after the other is cropped and flipped, usual memory, SGD not fused."""
+    """What a reader would write: one image after the other is cropped and flipped, usual memory,
+    SGD not fused.
+    """
     transform = torchvision().transforms.functional
     model = loop.new_network(r, data).train()
-    optimiser = torch.optim.SGD(model.parameters(), lr=r.lr, momentum=r.momentum, weight_decay=r.weight_decay, fused=False, foreach=False)
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        lr=r.lr,
+        momentum=r.momentum,
+        weight_decay=r.weight_decay,
+        fused=False,
+        foreach=False,
+    )
     losses = []
     for epoch in range(r.epochs):
         branch = "trunk" if epoch < r.spawn_epoch else "A"
@@ -91,9 +123,24 @@ def plain(r, data) -> tuple[nn.Module, list[float]]:
         draws = Augmenter(data.x_train, r.augment).draw(0, branch, epoch)
         total = 0.0
         for index in order.split(r.batch):
-            x = torch.stack([transform.crop(transform.pad(data.x_train[i], 1), int(draws.top[i]), int(draws.left[i]), 8, 8) for i in index])
-            x = torch.stack([transform.hflip(image) if draws.flip[i] else image for image, i in zip(x, index)])
-            loss = nn.functional.cross_entropy(model((x / data.scale - data.mean[0]) / data.std[0]), data.y_train[index])
+            x = torch.stack(
+                [
+                    transform.crop(
+                        transform.pad(data.x_train[i], 1),
+                        int(draws.top[i]),
+                        int(draws.left[i]),
+                        8,
+                        8,
+                    )
+                    for i in index
+                ]
+            )
+            x = torch.stack(
+                [transform.hflip(image) if draws.flip[i] else image for image, i in zip(x, index)]
+            )
+            loss = nn.functional.cross_entropy(
+                model((x / data.scale - data.mean[0]) / data.std[0]), data.y_train[index]
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -102,9 +149,13 @@ def plain(r, data) -> tuple[nn.Module, list[float]]:
     return model, losses
 
 
-@pytest.mark.parametrize("fast, tolerance", [((), 1e-5), (("channels last",), 1e-5), (("channels last", "bf16 autocast"), 0.05)])
+@pytest.mark.parametrize(
+    "fast, tolerance",
+    [((), 1e-5), (("channels last",), 1e-5), (("channels last", "bf16 autocast"), 0.05)],
+)
 def test_the_fast_path_learns_what_the_plain_one_learns(digits, fast, tolerance):
-    """Losses of the first two epochs within ``tolerance``: rounding in float32, 8 bits of mantissa in bf16. At a rate of
+    """Losses of the first two epochs within ``tolerance``: rounding in float32, 8 bits of mantissa
+    in bf16. At a rate of
     0.01: at 0.05 these few steps amplify a rounding error ten thousand times."""
     r = small(speedups=fast, lr=0.01)
     if loop.speedups(r, "cpu") != fast:
@@ -115,23 +166,45 @@ def test_the_fast_path_learns_what_the_plain_one_learns(digits, fast, tolerance)
     assert losses[1] < losses[0] - 5 * 0.05  # something was learned, more than any tolerance here
     assert all(h.get("speedups", "") == ", ".join(fast) for h in found.history)
     if fast != ("channels last", "bf16 autocast"):
-        apart = max((found.model[k].double() - v.double()).abs().max().item() for k, v in model.state_dict().items())
+        apart = max(
+            (found.model[k].double() - v.double()).abs().max().item()
+            for k, v in model.state_dict().items()
+        )
         assert apart < 10 * tolerance
 
 
 def test_a_spawned_child_learns_what_a_plain_loop_learns(digits, tmp_path):
-    """Momentum runs on through the spawn, the rate drops at its epoch, the images come in the child's own order. A perceptron:
-    without normalisation, rounding stays small for as long as this takes."""
-    r = small("mlp_mnist_spawn", model_args=(("hidden", 16),), optimiser="sgd", lr=0.05, momentum=0.9, schedule="steps", epochs=4,
-              spawn_epoch=2, drops=(3,))
+    """Momentum runs on through the spawn, the rate drops at its epoch, the images come in the
+    child's own order. A perceptron: without normalisation, rounding stays small for as long as this
+    takes."""
+    r = small(
+        "mlp_mnist_spawn",
+        model_args=(("hidden", 16),),
+        optimiser="sgd",
+        lr=0.05,
+        momentum=0.9,
+        schedule="steps",
+        epochs=4,
+        spawn_epoch=2,
+        drops=(3,),
+    )
     model, losses = plain(r, digits)
     found = loop.train(r, 0, "A", digits, cache=tmp_path)
     assert [h["train_loss"] for h in found.history] == pytest.approx(losses, abs=1e-5)
-    apart = max((found.model[k].double() - v.double()).abs().max().item() for k, v in model.state_dict().items())
+    apart = max(
+        (found.model[k].double() - v.double()).abs().max().item()
+        for k, v in model.state_dict().items()
+    )
     assert apart < 1e-4
     for change in ({"drops": ()}, {"momentum": 0.0}):  # what the tolerance would have to miss
         other, _ = plain(replace(r, **change), digits)
-        assert max((found.model[k].double() - v.double()).abs().max().item() for k, v in other.state_dict().items()) > 1e-2
+        assert (
+            max(
+                (found.model[k].double() - v.double()).abs().max().item()
+                for k, v in other.state_dict().items()
+            )
+            > 1e-2
+        )
 
 
 def test_what_is_compiled_is_the_network_that_is_kept(digits):
@@ -151,7 +224,9 @@ def test_autocast_is_entered_in_training_and_nowhere_else(digits, monkeypatch):
             self.fc = nn.Linear(64, 10)
 
         def forward(self, x):
-            seen.append((self.training, torch.is_autocast_enabled("cpu"), self.fc(x.flatten(1)).dtype))
+            seen.append(
+                (self.training, torch.is_autocast_enabled("cpu"), self.fc(x.flatten(1)).dtype)
+            )
             return self.fc(x.flatten(1))
 
     monkeypatch.setattr(loop, "new_network", lambda *_: Probe())
@@ -163,7 +238,13 @@ def test_autocast_is_entered_in_training_and_nowhere_else(digits, monkeypatch):
         assert set(seen) == {(True, bool(fast), dtype), (False, False, torch.float32)}
 
 
-@pytest.mark.parametrize("name, change", [("resnet20_cifar10_spawn", {}), ("vgg16_cifar10_spawn", {"optimiser": "sgd", "lr": 0.05, "momentum": 0.9})])
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("resnet20_cifar10_spawn", {}),
+        ("vgg16_cifar10_spawn", {"optimiser": "sgd", "lr": 0.05, "momentum": 0.9}),
+    ],
+)
 def test_a_killed_and_resumed_run_equals_an_undisturbed_one(digits, tmp_path, name, change):
     """To the bit: batch-norm statistics, momentum and dropout included."""
     r = small(name, epochs=3, speedups=("channels last",), **change)
@@ -178,7 +259,9 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(digits, tmp_path, na
 
     with pytest.raises(Killed):
         loop.fit(start(r, digits), r, digits, (0, "A"), 3, save=kill)
-    resumed = loop.fit(checkpoints.read(tmp_path / "run.safetensors", "key"), r, digits, (0, "A"), 3)
+    resumed = loop.fit(
+        checkpoints.read(tmp_path / "run.safetensors", "key"), r, digits, (0, "A"), 3
+    )
     assert [k for k, v in undisturbed.model.items() if not torch.equal(v, resumed.model[k])] == []
     assert any("running_var" in k for k in resumed.model) and undisturbed.optimiser
     assert all(torch.equal(v, resumed.optimiser[k]) for k, v in undisturbed.optimiser.items())
@@ -190,11 +273,15 @@ def test_restored_momentum_lies_in_memory_as_its_parameter(digits):
     model = loop.new_network(r, digits).to(memory_format=torch.channels_last)
     optimiser = loop.make_optimiser(r, model)
     loop._restore(optimiser, checkpoint.optimiser)
-    strides = [(p.stride(), optimiser.state[p]["momentum_buffer"].stride()) for p in model.parameters()]
+    strides = [
+        (p.stride(), optimiser.state[p]["momentum_buffer"].stride()) for p in model.parameters()
+    ]
     assert strides and all(one == other for one, other in strides)
     first = next(model.parameters())
     assert not first.is_contiguous() or first.shape[1] == 1
-    assert torch.equal(optimiser.state[first]["momentum_buffer"], checkpoint.optimiser["0/momentum_buffer"])
+    assert torch.equal(
+        optimiser.state[first]["momentum_buffer"], checkpoint.optimiser["0/momentum_buffer"]
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg16"])
@@ -234,14 +321,20 @@ def test_a_long_unfinished_run_is_kept_and_goes_when_it_is_complete(digits, tmp_
     assert publish._keep_unfinished([unit]) == []  # once
     loop.latest_path(finished).unlink()  # another machine: the cache is empty
     seen = []
-    monkeypatch.setattr(loop, "fit", lambda start, *args, **rest: seen.append(start.epoch) or replace(first, epoch=2))
+    monkeypatch.setattr(
+        loop,
+        "fit",
+        lambda start, *args, **rest: seen.append(start.epoch) or replace(first, epoch=2),
+    )
     loop.train(r, 0, "A", digits)
     assert seen == [1] and finished.exists()
     assert publish._keep_unfinished([unit]) and not loop.unfinished_path(finished).exists()
 
 
 def test_the_bench_shows_its_plain_loop_the_same_images():
-    """Tensors handed to another process move to shared memory; images that only looked at the old one would be gone."""
+    """Tensors handed to another process move to shared memory; images that only looked at the old
+    one would be gone.
+    """
     import bench
 
     r = recipe("resnet20_cifar10_spawn")
@@ -249,11 +342,16 @@ def test_the_bench_shows_its_plain_loop_the_same_images():
     before = bench.PlainImages(replace(r, augment=()), data)
     first, label = before[3]
     data.x_train.share_memory_()
-    assert before.images.base is None and torch.equal(before[3][0], first) and label == int(data.y_train[3])
+    assert (
+        before.images.base is None
+        and torch.equal(before[3][0], first)
+        and label == int(data.y_train[3])
+    )
     assert torch.allclose(first, data.normalise(data.x_train[3:4])[0], atol=1e-6)
 
 
-# -- resized crops and rotations (B.1.2) -------------------------------------------------------------------------------
+# -- resized crops and rotations (B.1.2)
+# -------------------------------------------------------------------------------
 
 ALL_RESAMPLED = ("resized crop", "flip", "rotate")
 
@@ -269,17 +367,23 @@ def test_a_flip_is_a_flip_and_half_of_the_images_have_one():
     x = colour(400, 8)
     resampler = Resampler(x, ("flip",))
     found = resampler.batch(torch.arange(400), resampler.draw(0))
-    same, turned = ((found - other.float()).abs().amax((1, 2, 3)) < 1e-3 for other in (x, x.flip(-1)))
+    same, turned = (
+        (found - other.float()).abs().amax((1, 2, 3)) < 1e-3 for other in (x, x.flip(-1))
+    )
     assert torch.equal(same, ~turned) and 150 < int(same.sum()) < 250
 
 
 def test_zoom_rotation_and_place_as_recorded():
-    """Each draw is turned * mirrored / zoom plus a place of the window; undone, its parts lie within their ranges."""
+    """Each draw is turned * mirrored / zoom plus a place of the window; undone, its parts lie
+    within their ranges.
+    """
     draws = Resampler(colour(4000, 8), ALL_RESAMPLED).draw(1)
     linear, shift = draws[:, :, :2], draws[:, :, 2]
     zoom = 1 / torch.linalg.det(linear).abs().sqrt()
     assert ZOOM[0] <= zoom.min() < 0.81 and 1.19 < zoom.max() <= ZOOM[1] + 1e-5
-    assert float((zoom.log() < 0).float().mean()) == pytest.approx(math.log(1 / 0.8) / math.log(1.2 / 0.8), abs=0.03)  # log-uniform
+    assert float((zoom.log() < 0).float().mean()) == pytest.approx(
+        math.log(1 / 0.8) / math.log(1.2 / 0.8), abs=0.03
+    )  # log-uniform
     angle = torch.rad2deg(torch.atan2(-linear[:, 1, 0], linear[:, 1, 1]))
     assert angle.abs().max() <= DEGREES + 1e-3 and angle.min() < -29 and angle.max() > 29
     # the window stays inside a zoomed image, and around one that is smaller
@@ -307,7 +411,9 @@ def test_what_lies_outside_is_black_and_small_images_lie_anywhere():
     draws = resampler.draw(3)
     found = resampler.batch(torch.arange(300), draws)
     small = 1 / draws[:, 0, 0] < 0.95
-    assert (found[small].amin((1, 2, 3)) < 160).all() and found[1 / draws[:, 0, 0] > 1].min() > 150  # a little darker at the edge
+    assert (found[small].amin((1, 2, 3)) < 160).all() and found[
+        1 / draws[:, 0, 0] > 1
+    ].min() > 150  # a little darker at the edge
     left, right = found[small][:, 0, 8, 0], found[small][:, 0, 8, -1]
     assert (left > 200).any() and (right > 200).any()  # not always in the middle
 

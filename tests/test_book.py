@@ -39,25 +39,39 @@ repeat = 1  # how often
 
 def chapter(title: str, *cells: str) -> str:
     """The source of a chapter: its title, the parameters cell and ``cells``."""
-    return HEADER + "\n\n".join([f"# {title}", PARAMETERS, *(f"```{{code-cell}}\n{cell}\n```" for cell in cells)]) + "\n"
+    return (
+        HEADER
+        + "\n\n".join(
+            [f"# {title}", PARAMETERS, *(f"```{{code-cell}}\n{cell}\n```" for cell in cells)]
+        )
+        + "\n"
+    )
 
 
 GOOD = chapter(
     "Good",
     "import os\nwith open(os.environ['LLFC_PROGRESS'], 'a') as file:\n"
     "    file.write('trunk: 1 of 2, loss 0.5, 3 s left\\n')",
-    "from IPython.display import display\ndisplay({'text/plain': 'digits'}, raw=True, metadata={'run': {'data': 'digits'}})",
+    "from IPython.display import display\ndisplay({'text/plain': 'digits'}, raw=True,"
+    " metadata={'run': {'data': 'digits'}})",
     # not TCP ports, which two chapters can be told at once
-    "from ipykernel.connect import get_connection_info\nassert get_connection_info(unpack=True)['transport'] == 'ipc'\n"
-    "profile * repeat",
+    "from ipykernel.connect import get_connection_info\nassert"
+    " get_connection_info(unpack=True)['transport'] == 'ipc'\nprofile * repeat",
 )
-CHAPTERS = {"good": GOOD, "bad": chapter("Bad", "print('so far')", "# divide\n1 / 0", "print('never')"),
-            "quits": chapter("Quits", "import sys\nsys.exit()", "print('never')")}
+CHAPTERS = {
+    "good": GOOD,
+    "bad": chapter("Bad", "print('so far')", "# divide\n1 / 0", "print('never')"),
+    "quits": chapter("Quits", "import sys\nsys.exit()", "print('never')"),
+}
 
 
 def execute(root: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(TOOLS / "execute.py"), *arguments, "--root", str(root)],
-                          capture_output=True, text=True, env={**os.environ, "LLFC_CACHE": str(root / "cache")})
+    return subprocess.run(
+        [sys.executable, str(TOOLS / "execute.py"), *arguments, "--root", str(root)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LLFC_CACHE": str(root / "cache")},
+    )
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -79,9 +93,15 @@ def executed(tmp_path_factory):
 def test_failed_chapters_are_named_and_the_others_still_run(executed):
     root, done = executed
     assert done.returncode == 1
-    assert re.search(r"chapter 1 of 3: bad FAILED after \d+ s\n"
-                     r"cell 3 of 4 \('# divide'\): ZeroDivisionError: division by zero", done.stdout)
-    assert re.search(r"chapter 3 of 3: quits FAILED after \d+ s\ncell \d of 3 .*cell 2 did not run to its end", done.stdout)
+    assert re.search(
+        r"chapter 1 of 3: bad FAILED after \d+ s\n"
+        r"cell 3 of 4 \('# divide'\): ZeroDivisionError: division by zero",
+        done.stdout,
+    )
+    assert re.search(
+        r"chapter 3 of 3: quits FAILED after \d+ s\ncell \d of 3 .*cell 2 did not run to its end",
+        done.stdout,
+    )
     assert re.search(r"chapter 2 of 3: good done in \d+ s", done.stdout)
     assert done.stdout.endswith("1 of 3 chapters executed in profile smoke\n")
 
@@ -90,7 +110,11 @@ def test_failed_chapters_keep_what_they_got_to_and_leave_the_good_product(execut
     root, _ = executed
     for name in ("bad", "quits"):
         assert (root / "_build/chapters/smoke" / f"{name}.ipynb").read_text() == "of before"
-    outputs = [output for cell in read(root / "_build/failed/bad.ipynb").cells for output in cell.get("outputs", [])]
+    outputs = [
+        output
+        for cell in read(root / "_build/failed/bad.ipynb").cells
+        for output in cell.get("outputs", [])
+    ]
     assert outputs[0].text == "so far\n" and outputs[-1].ename == "ZeroDivisionError"
     assert not (root / "_build/failed/good.ipynb").exists()
 
@@ -103,23 +127,54 @@ def test_tracked_pairs_are_not_touched(executed):
 def test_progress_shows_cells_and_what_the_library_says(executed):
     _, done = executed
     assert "chapter 2 of 3: good ...\n" in done.stdout
-    told = [line.removeprefix("  good: ") for line in done.stdout.splitlines() if line.startswith("  good: ")]
-    assert told == ["cell 1 of 4", "cell 2 of 4", "trunk: 1 of 2, loss 0.5, 3 s left", "cell 3 of 4", "cell 4 of 4"]
+    told = [
+        line.removeprefix("  good: ")
+        for line in done.stdout.splitlines()
+        if line.startswith("  good: ")
+    ]
+    assert told == [
+        "cell 1 of 4",
+        "cell 2 of 4",
+        "trunk: 1 of 2, loss 0.5, 3 s left",
+        "cell 3 of 4",
+        "cell 4 of 4",
+    ]
 
 
 def test_products_hold_the_run_and_nothing_of_papermill(executed):
     root, _ = executed
     product = read(root / "_build/chapters/smoke/good.ipynb")
     run = product.metadata.run
-    assert {"profile", "commit", "cpu", "threads", "python", "torch", "seconds", "parameters", "data", "drawn_by", "records"} == set(run)
+    assert {
+        "profile",
+        "commit",
+        "cpu",
+        "threads",
+        "python",
+        "torch",
+        "seconds",
+        "parameters",
+        "data",
+        "drawn_by",
+        "records",
+    } == set(run)
     assert (run.profile, run.data, run.parameters) == ("smoke", "digits", {"profile": "smoke"})
-    assert "papermill" not in json.dumps(product) and "injected-parameters" not in json.dumps(product)
-    assert [cell.execution_count for cell in product.cells if cell.cell_type == "code"] == [1, 2, 3, 4]
+    assert "papermill" not in json.dumps(product) and "injected-parameters" not in json.dumps(
+        product
+    )
+    assert [cell.execution_count for cell in product.cells if cell.cell_type == "code"] == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_parameters_reach_the_chapter_with_their_type(executed):
     root, _ = executed
-    done = execute(root, "good", "--profile", "lite", "-p", "repeat", "2", "--out", str(root / "elsewhere"))
+    done = execute(
+        root, "good", "--profile", "lite", "-p", "repeat", "2", "--out", str(root / "elsewhere")
+    )
     assert done.returncode == 0
     product = read(root / "elsewhere/good.ipynb")
     assert product.cells[-1].outputs[0].data["text/plain"] == "'litelite'"
@@ -140,49 +195,90 @@ def test_refreshing_twice_writes_the_same_but_for_the_seconds(executed, tmp_path
 
 def test_a_chapter_knows_the_records_that_it_shows(tmp_path):
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks/good.md").write_text(GOOD.replace("repeat = 1", "repeat = 1  # of published(\"fig08\")"))
+    (tmp_path / "notebooks/good.md").write_text(
+        GOOD.replace("repeat = 1", 'repeat = 1  # of published("fig08")')
+    )
     assert execute(tmp_path, "--refresh").returncode == 0
     (shown,) = read(tmp_path / "notebooks/good.ipynb").metadata.run.records
     record = json.loads((ROOT / "book/records/paper/fig08.json").read_text())["pairs"]
-    assert (shown.record, shown.profile, shown.pairs, shown.data) == ("fig08", "paper", len(record), ["mnist"])
+    assert (shown.record, shown.profile, shown.pairs, shown.data) == (
+        "fig08",
+        "paper",
+        len(record),
+        ["mnist"],
+    )
     assert shown.train_minutes == round(sum(p["train_seconds"] for p in record.values()) / 60)
-    assert set(shown.seeds) == {seed for p in record.values() for seed in p["seeds"].values()} and shown.seeds[0] == "0A"
-    assert set(shown.commits) == {commit for p in record.values() for commit in p["commit"].split(", ")}
+    assert (
+        set(shown.seeds) == {seed for p in record.values() for seed in p["seeds"].values()}
+        and shown.seeds[0] == "0A"
+    )
+    assert set(shown.commits) == {
+        commit for p in record.values() for commit in p["commit"].split(", ")
+    }
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["nope"], "unknown chapter 'nope'; choose from ['bad', 'good', 'quits']"),
-    (["--profile", "smok"], "unknown profile 'smok'; choose from ['smoke', 'lite', 'paper']"),
-    (["-p", "profile", "smok"], "unknown profile 'smok'"),
-    (["-p", "profil", "smoke"], "unknown parameter 'profil'; chapter bad has ['profile', 'repeat']"),
-    (["-p", "repeat", "often"], "parameter repeat takes a value like 1, not 'often'"),
-    (["--refresh", "--profile", "lite"], "--refresh writes the tracked pairs"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nope"], "unknown chapter 'nope'; choose from ['bad', 'good', 'quits']"),
+        (["--profile", "smok"], "unknown profile 'smok'; choose from ['smoke', 'lite', 'paper']"),
+        (["-p", "profile", "smok"], "unknown profile 'smok'"),
+        (
+            ["-p", "profil", "smoke"],
+            "unknown parameter 'profil'; chapter bad has ['profile', 'repeat']",
+        ),
+        (["-p", "repeat", "often"], "parameter repeat takes a value like 1, not 'often'"),
+        (["--refresh", "--profile", "lite"], "--refresh writes the tracked pairs"),
+    ],
+)
 def test_unknown_names_are_refused_before_anything_runs(executed, arguments, message):
     done = execute(executed[0], *arguments)
     assert done.returncode == 2 and message in done.stderr and not done.stdout
 
 
-# --- the build --------------------------------------------------------------------------------------------------------
+# --- the build
+# --------------------------------------------------------------------------------------------------------
 
-PIXEL = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 def figure(alt: str | None) -> nbformat.NotebookNode:
     metadata = {"image/png": {"width": 640, **({"alt": alt} if alt else {})}}
-    return nbformat.v4.new_output("display_data", {"image/png": PIXEL, "text/plain": "<figure>"}, metadata=metadata)
+    return nbformat.v4.new_output(
+        "display_data", {"image/png": PIXEL, "text/plain": "<figure>"}, metadata=metadata
+    )
 
 
-RUN = {"profile": "smoke", "commit": "abc123", "cpu": "a processor", "threads": 1, "seconds": 1.0, "python": "3.11.7", "torch": "2.13.0"}
+RUN = {
+    "profile": "smoke",
+    "commit": "abc123",
+    "cpu": "a processor",
+    "threads": 1,
+    "seconds": 1.0,
+    "python": "3.11.7",
+    "torch": "2.13.0",
+}
 
 
-def page(title: str, *outputs: nbformat.NotebookNode, text: str = "Words.", count: int | None = 1, tags: tuple = (),
-         run: dict | None = RUN) -> str:
+def page(
+    title: str,
+    *outputs: nbformat.NotebookNode,
+    text: str = "Words.",
+    count: int | None = 1,
+    tags: tuple = (),
+    run: dict | None = RUN,
+) -> str:
     """A notebook: title, text, and one executed code cell with ``outputs``."""
-    cell = nbformat.v4.new_code_cell("1 + 1", execution_count=count, outputs=list(outputs), metadata={"tags": list(tags)})
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {title}\n\n{text}"), cell])
-    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-                         **({"run": run} if run else {})}
+    cell = nbformat.v4.new_code_cell(
+        "1 + 1", execution_count=count, outputs=list(outputs), metadata={"tags": list(tags)}
+    )
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell(f"# {title}\n\n{text}"), cell]
+    )
+    notebook.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        **({"run": run} if run else {}),
+    }
     return nbformat.writes(notebook)
 
 
@@ -191,35 +287,61 @@ def stream(name: str) -> nbformat.NotebookNode:
 
 
 def build(folder: Path, pages: dict[str, str], **environment: str) -> subprocess.CompletedProcess:
-    """Strictly build a book of ``pages`` (name with suffix: content) with this project's configuration."""
+    """Strictly build a book of ``pages`` (name with suffix: content) with this project's
+    configuration.
+    """
     shutil.copy(ROOT / "_config.yml", folder)
-    shutil.copytree(ROOT / "book" / "_ext", folder / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "book" / "_ext",
+        folder / "book" / "_ext",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     shutil.copytree(ROOT / "book" / "_static" / "tippy", folder / "book" / "_static" / "tippy")
     (folder / "book" / "pixel.png").write_bytes(base64.b64decode(PIXEL))
     for name in ("references.bib", "_static/book.css"):
         shutil.copy(ROOT / "book" / name, folder / "book" / name)
-    (folder / "book" / "index.md").write_text("# Start\n\n{cite:p}`zhou2023going`, $x$.\n\n```{bibliography}\n```\n")
+    (folder / "book" / "index.md").write_text(
+        "# Start\n\n{cite:p}`zhou2023going`, $x$.\n\n```{bibliography}\n```\n"
+    )
     for name, content in pages.items():
         (folder / "book" / name).write_text(content)
     files = "".join(f"  - file: book/{Path(name).stem}\n" for name in pages)
     (folder / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{files}")
     jupyter_book = str(Path(sys.executable).with_name("jupyter-book"))
     command = [jupyter_book, "build", str(folder), "--all", "-W", "-n", "--keep-going"]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment})
+    return subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    )
 
 
 BROKEN = "```{note} of `x`\nwords\n```"
 FAULTS = {
-    "failed.ipynb": (page("A", nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=["no"])),
-                     "cell 1: holds the error ValueError: no"),
-    "leftover.ipynb": (page("B", tags=("papermill-error-cell-tag",)), "cell 1: left over from a failed run"),
+    "failed.ipynb": (
+        page(
+            "A", nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=["no"])
+        ),
+        "cell 1: holds the error ValueError: no",
+    ),
+    "leftover.ipynb": (
+        page("B", tags=("papermill-error-cell-tag",)),
+        "cell 1: left over from a failed run",
+    ),
     "neverrun.ipynb": (page("C", count=None), "cell 1: never executed"),
     "stderr.ipynb": (page("D", stream("stderr")), "cell 1: wrote to stderr"),
     "wordless.ipynb": (page("E", figure(None)), "a figure without alternative text"),
     "two.ipynb": (page("F", figure("one"), figure("two")), "cell 1: two figures in one cell"),
-    "fence.ipynb": (page("G", text=BROKEN), "cell 0: a backtick inside the title of a backtick fence"),
-    "shown.ipynb": (page("H", nbformat.v4.new_output("display_data", {"text/markdown": BROKEN})),
-                    "cell 1: displayed markdown with a backtick inside the title"),
+    "fence.ipynb": (
+        page("G", text=BROKEN),
+        "cell 0: a backtick inside the title of a backtick fence",
+    ),
+    "shown.ipynb": (
+        page("H", nbformat.v4.new_output("display_data", {"text/markdown": BROKEN})),
+        "cell 1: displayed markdown with a backtick inside the title",
+    ),
     "heading.ipynb": (page("I", text="## See {ref}`x`"), "cell 0: a role in a heading"),
     "unsaid.ipynb": (page("L", run={"profile": "smoke"}), "no provenance (commit, cpu, seconds)"),
     "plain.md": (f"# J\n\n{BROKEN}\n", "a backtick inside the title of a backtick fence"),
@@ -229,36 +351,86 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("faulty"), {name: content for name, (content, _) in FAULTS.items()})
+    return build(
+        tmp_path_factory.mktemp("faulty"), {name: content for name, (content, _) in FAULTS.items()}
+    )
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_build_refuses(refused, name):
     assert refused.returncode != 0
-    warnings = [line for line in refused.stdout.splitlines() if "WARNING" in line and f"book/{Path(name).stem}" in line]
+    warnings = [
+        line
+        for line in refused.stdout.splitlines()
+        if "WARNING" in line and f"book/{Path(name).stem}" in line
+    ]
     assert any(FAULTS[name][1] in line for line in warnings), refused.stdout
 
 
 def test_a_good_chapter_is_rendered_with_its_words_and_provenance(tmp_path):
-    run = {"profile": "smoke", "commit": "abc123", "seconds": 12.3, "cpu": "a processor", "threads": 1, "python": "3.11.7",
-           "torch": "2.13.0", "data": "digits", "device": "cpu", "seeds": [0, 1],
-           "records": [{"record": "fig08", "profile": "paper", "pairs": 3, "data": ["mnist"], "seeds": ["0A", "0B"], "commits": ["c0ffee"],
-                        "device": ["cpu"], "cpu": ["fast"], "threads": ["1"], "torch": ["2"], "python": ["3"], "train_minutes": 1234,
-                        "measure_minutes": 5, "finished": "2026-01-02"}]}
-    notebook = nbformat.reads(page("Good", figure("Error over alpha, flat."), run=run), as_version=4)
-    injected = nbformat.v4.new_code_cell("profile = 'smoke'  # dropped", metadata={"tags": ["injected-parameters"]})
+    run = {
+        "profile": "smoke",
+        "commit": "abc123",
+        "seconds": 12.3,
+        "cpu": "a processor",
+        "threads": 1,
+        "python": "3.11.7",
+        "torch": "2.13.0",
+        "data": "digits",
+        "device": "cpu",
+        "seeds": [0, 1],
+        "records": [
+            {
+                "record": "fig08",
+                "profile": "paper",
+                "pairs": 3,
+                "data": ["mnist"],
+                "seeds": ["0A", "0B"],
+                "commits": ["c0ffee"],
+                "device": ["cpu"],
+                "cpu": ["fast"],
+                "threads": ["1"],
+                "torch": ["2"],
+                "python": ["3"],
+                "train_minutes": 1234,
+                "measure_minutes": 5,
+                "finished": "2026-01-02",
+            }
+        ],
+    }
+    notebook = nbformat.reads(
+        page("Good", figure("Error over alpha, flat."), run=run), as_version=4
+    )
+    injected = nbformat.v4.new_code_cell(
+        "profile = 'smoke'  # dropped", metadata={"tags": ["injected-parameters"]}
+    )
     notebook.cells.insert(1, injected)
-    notebook.cells.append(nbformat.v4.new_code_cell(
-        "2", execution_count=2, outputs=[figure(None)], metadata={"tags": ["remove-output"]}))
+    notebook.cells.append(
+        nbformat.v4.new_code_cell(
+            "2", execution_count=2, outputs=[figure(None)], metadata={"tags": ["remove-output"]}
+        )
+    )
     done = build(tmp_path, {"good.ipynb": nbformat.writes(notebook)})
     assert done.returncode == 0 and "WARNING" not in done.stdout, done.stdout
     built = tmp_path / "_build" / "html"
     html = (built / "book/good.html").read_text()
     assert 'alt="Error over alpha, flat."' in html and "dropped" not in html
-    head = re.sub("<[^>]*>|\\s+", " ", html[html.index('class="provenance'):html.index("Words.")])
+    head = re.sub("<[^>]*>|\\s+", " ", html[html.index('class="provenance') : html.index("Words.")])
     head = re.sub(r"\s+", " ", head)
-    for part in ("smoke", "abc123", "12 s", "cpu: a processor, 1 thread", "data: digits", "seeds 0, 1", "Python 3.11.7, torch 2.13.0",
-                 "Records shown on this page", "fig08 paper 3 mnist 0A, 0B c0ffee cpu: fast, 1 thread 1,234 and 5 Python 3, torch 2 2026-01-02"):
+    for part in (
+        "smoke",
+        "abc123",
+        "12 s",
+        "cpu: a processor, 1 thread",
+        "data: digits",
+        "seeds 0, 1",
+        "Python 3.11.7, torch 2.13.0",
+        "Records shown on this page",
+        (
+            "fig08 paper 3 mnist 0A, 0B c0ffee cpu: fast, 1 thread 1,234 and 5 Python 3, torch 2"
+            " 2026-01-02"
+        ),
+    ):
         assert part in head, head
     for path in (path for path in built.rglob("*.html") if "_static" not in path.parts):
         assert not re.search(r'(src|href)="https?://|unpkg|jsdelivr', path.read_text()), path
@@ -272,15 +444,26 @@ def extension(name: str):
     return module
 
 
-@pytest.mark.parametrize("change, expected", [
-    (lambda notebook: None, ""),
-    (lambda notebook: notebook["cells"].pop(), "belong to another source than page.md"),
-    (lambda notebook: notebook["cells"][1].update(source="1 + 2"), "belong to another source than page.md"),
-    (lambda notebook: notebook["metadata"].update(papermill={"exception": True}), "papermill recorded an exception"),
-])
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (lambda notebook: None, ""),
+        (lambda notebook: notebook["cells"].pop(), "belong to another source than page.md"),
+        (
+            lambda notebook: notebook["cells"][1].update(source="1 + 2"),
+            "belong to another source than page.md",
+        ),
+        (
+            lambda notebook: notebook["metadata"].update(papermill={"exception": True}),
+            "papermill recorded an exception",
+        ),
+    ],
+)
 def test_a_chapter_of_another_source_or_a_failed_run_is_refused(tmp_path, caplog, change, expected):
     notebook = json.loads(page("Page"))
-    (tmp_path / "page.md").write_text(jupytext.writes(nbformat.reads(page("Page"), as_version=4), fmt="md:myst"))
+    (tmp_path / "page.md").write_text(
+        jupytext.writes(nbformat.reads(page("Page"), as_version=4), fmt="md:myst")
+    )
     change(notebook)
     app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda docname: tmp_path / "page.ipynb"))
     extension("bookfix").read_chapter(app, "page", [json.dumps(notebook)])
@@ -289,11 +472,23 @@ def test_a_chapter_of_another_source_or_a_failed_run_is_refused(tmp_path, caplog
 
 def test_tips_are_in_order_and_long_tables_are_cut():
     row = "<tr><td>1</td></tr>"
-    tips = {"b": "<p id=\"x\">B</p>", "a": "<table><caption>Words</caption><tbody>" + 30 * row + "</tbody></table>"}
-    head, _, rest = extension("pagefix").tip_script(f"selector_to_html = {json.dumps(tips)}\nonShow(instance)").partition("\n")
+    tips = {
+        "b": '<p id="x">B</p>',
+        "a": "<table><caption>Words</caption><tbody>" + 30 * row + "</tbody></table>",
+    }
+    head, _, rest = (
+        extension("pagefix")
+        .tip_script(f"selector_to_html = {json.dumps(tips)}\nonShow(instance)")
+        .partition("\n")
+    )
     found = json.loads(head.removeprefix("selector_to_html = "))
     assert list(found) == ["a", "b"] and rest == "onMount(instance)" and found["b"] == "<p>B</p>"
-    assert found["a"].count("<tr>") == 10 and "Words" in found["a"] and "20 more rows" in found["a"] and found["a"].count("</table>") == 1
+    assert (
+        found["a"].count("<tr>") == 10
+        and "Words" in found["a"]
+        and "20 more rows" in found["a"]
+        and found["a"].count("</table>") == 1
+    )
 
 
 def test_a_run_from_uncommitted_sources_says_so(tmp_path, monkeypatch):
@@ -365,7 +560,11 @@ def built_twice(tmp_path_factory):
 
 def test_two_builds_are_the_same_to_the_byte(built_twice):
     def files(folder):
-        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
 
     first, second = map(files, built_twice)
     assert set(first) == set(second)
@@ -374,12 +573,24 @@ def test_two_builds_are_the_same_to_the_byte(built_twice):
 
 def test_tips_are_local_whole_and_repeat_no_id(built_twice):
     page = (built_twice[0] / "book/all.html").read_text()
-    assert "tippy/popper.min.js" in page and "tippy/tippy-bundle.umd.min.js" in page and "tippy/book/all.tips.js" in page
+    assert (
+        "tippy/popper.min.js" in page
+        and "tippy/tippy-bundle.umd.min.js" in page
+        and "tippy/book/all.tips.js" in page
+    )
     script = (built_twice[0] / "_static/tippy/book/all.tips.js").read_text()
     tips = json.loads(script.partition("\n")[0].removeprefix("selector_to_html = "))
-    for target, words in (("thm-tiny", "x=1"), ("equation-eq-tiny", "x^2=1"), ("fig-tiny", "Nothing to see"), ("term-word", "What it means"),
-                          ("index.html#id", "Zhanpeng Zhou")):
-        assert any(target in selector and words in tip for selector, tip in tips.items()), (target, list(tips))
+    for target, words in (
+        ("thm-tiny", "x=1"),
+        ("equation-eq-tiny", "x^2=1"),
+        ("fig-tiny", "Nothing to see"),
+        ("term-word", "What it means"),
+        ("index.html#id", "Zhanpeng Zhou"),
+    ):
+        assert any(target in selector and words in tip for selector, tip in tips.items()), (
+            target,
+            list(tips),
+        )
     assert "onMount(instance)" in script and "onShow" not in script and "console.log" not in script
     assert not any(' id="' in tip for tip in tips.values())
 
@@ -391,7 +602,9 @@ def test_pages_have_unique_ids_and_tables_that_keys_can_scroll(built_twice):
     assert re.search(r'<table tabindex="0" class="[^"]*table', page)
 
 
-# --- what is staged ---------------------------------------------------------------------------------------------------
+# --- what is staged
+# ---------------------------------------------------------------------------------------------------
+
 
 def test_a_product_of_another_source_is_not_shown(executed, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(TOOLS))
@@ -412,7 +625,9 @@ def test_a_product_of_another_source_is_not_shown(executed, tmp_path, monkeypatc
     assert "bad as it stands was not executed in profile smoke" in capsys.readouterr().out
     assert not (staged.parent / "book" / "records").exists()
 
-    (tmp_path / "notebooks/good.md").write_text(GOOD.replace("profile * repeat", "profile * repeat * 2"))
+    (tmp_path / "notebooks/good.md").write_text(
+        GOOD.replace("profile * repeat", "profile * repeat * 2")
+    )
     assert (site.stage(tmp_path, "smoke") / "notebooks/good.ipynb").read_text() == "of before"
     (tmp_path / "notebooks/good.md").write_text(GOOD)
     assert (site.stage(tmp_path, None) / "notebooks/good.ipynb").read_text() == "of before"

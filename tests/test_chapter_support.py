@@ -1,23 +1,36 @@
-"""What chapters rely on: parameters that are checked, live numbers that are held against the record."""
+"""What chapters rely on: parameters that are checked, live numbers that are held against the
+record.
+"""
 
 import pytest
 
 from llfc_lib.report import chapter, records
 from llfc_lib.report.chapter import Chapter
 
-GOOD = {"profile": "smoke", "retrain": False, "device": "cpu", "In": [""], "Out": {}, "_ih": [""], "__name__": "__main__"}
+GOOD = {
+    "profile": "smoke",
+    "retrain": False,
+    "device": "cpu",
+    "In": [""],
+    "Out": {},
+    "_ih": [""],
+    "__name__": "__main__",
+}
 
 
 def test_parameters_are_taken():
     assert chapter.begin(GOOD) == Chapter("smoke", False, "cpu")
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"profil": "paper"}, "unknown parameter 'profil'; choose from .*'profile'"),
-    ({"seed": 3}, "unknown parameter 'seed'"),
-    ({"profile": "smok"}, "unknown profile 'smok'; choose one of"),
-    ({"device": "cpux"}, "device 'cpux' is not available"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"profil": "paper"}, "unknown parameter 'profil'; choose from .*'profile'"),
+        ({"seed": 3}, "unknown parameter 'seed'"),
+        ({"profile": "smok"}, "unknown profile 'smok'; choose one of"),
+        ({"device": "cpux"}, "device 'cpux' is not available"),
+    ],
+)
 def test_bad_parameters_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         chapter.begin({**GOOD, **change})
@@ -46,8 +59,13 @@ def test_without_a_record_of_the_profile_the_page_says_so(monkeypatch, tmp_path)
     assert "no record of profile *smoke*" in Chapter("smoke", False, "cpu").check("tab1", live).text
 
 
-@pytest.mark.parametrize("there, retrain, expected", [(False, False, "smoke"), (True, False, "lite"), (False, True, "paper")])
-def test_networks_that_would_take_hours_are_replaced_by_smaller_ones(monkeypatch, there, retrain, expected):
+@pytest.mark.parametrize(
+    "there, retrain, expected",
+    [(False, False, "smoke"), (True, False, "lite"), (False, True, "paper")],
+)
+def test_networks_that_would_take_hours_are_replaced_by_smaller_ones(
+    monkeypatch, there, retrain, expected
+):
     """Unless they are asked for; a network that is there is used whatever it cost."""
     monkeypatch.setattr(chapter.Unit, "available", lambda unit: there and unit.profile == "lite")
     monkeypatch.setattr(chapter.Unit, "work", lambda unit: 1e15)

@@ -1,4 +1,6 @@
-"""One call for a pair of networks: against the functions it calls, and everything that a user may get wrong."""
+"""One call for a pair of networks: against the functions it calls, and everything that a user may
+get wrong.
+"""
 
 import copy
 import os
@@ -19,12 +21,21 @@ from llfc_lib.compare import CONTROL, compare, load_weights
 from llfc_lib.matching.activation import activation_matching
 from llfc_lib.matching.symmetry import UnsupportedOperation, permuted, symmetry
 from llfc_lib.matching.weight import objective, weight_matching
-from llfc_lib.metrics import LLFC, Barrier, Commutativity, Row, Stitching, displacement_null, measure
+from llfc_lib.metrics import (
+    LLFC,
+    Barrier,
+    Commutativity,
+    Row,
+    Stitching,
+    displacement_null,
+    measure,
+)
 from llfc_lib.metrics.barrier import NEEDED
 from llfc_lib.models.view import UntraceableError
 from llfc_lib.models.weights import interpolate
 
-DEAD = "ignore:units that respond to no image"  # small networks have some; what is said of them has a test of its own
+# small networks have some; what is said of them has a test of its own
+DEAD = "ignore:units that respond to no image"
 pytestmark = pytest.mark.filterwarnings(DEAD)
 
 
@@ -100,7 +111,9 @@ def without_dead_units(rows: list) -> list:
     return [row for row in rows if not row.quantity.startswith("dead_units")]
 
 
-# -- against the functions it calls ------------------------------------------------------------------------------------
+# -- against the functions it calls
+# ------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("matching", ["weight", "activation", None])
 def test_the_rows_are_those_of_the_single_functions(matching):
@@ -109,13 +122,28 @@ def test_the_rows_are_those_of_the_single_functions(matching):
     calibration = [x for x, _ in TRAIN]
 
     def both(partner: nn.Module) -> list:
-        return (measure(a, partner, TEST, standard())
-                + measure(a, partner, TEST, [LLFC(), Barrier(NEEDED)], calibration=calibration))
+        return measure(a, partner, TEST, standard()) + measure(
+            a, partner, TEST, [LLFC(), Barrier(NEEDED)], calibration=calibration
+        )
 
-    control = [replace(row, role="control", kind=f"{CONTROL}: {row.kind}" if row.kind else CONTROL) for row in both(b)]
-    null = displacement_null(a, found.partner, TEST, lambda: standard(False), "rotation", matched=True, draws=1, seed=5,
-                             calibration=calibration)
-    assert without_dead_units(found.rows) == both(found.partner) + (control if matching else []) + null
+    control = [
+        replace(row, role="control", kind=f"{CONTROL}: {row.kind}" if row.kind else CONTROL)
+        for row in both(b)
+    ]
+    null = displacement_null(
+        a,
+        found.partner,
+        TEST,
+        lambda: standard(False),
+        "rotation",
+        matched=True,
+        draws=1,
+        seed=5,
+        calibration=calibration,
+    )
+    assert (
+        without_dead_units(found.rows) == both(found.partner) + (control if matching else []) + null
+    )
     assert found.images == 40 and {row.role for row in null} == {"null"}
     assert {row.statistics for row in found.rows} == {"interpolated", "recomputed"}
 
@@ -136,13 +164,21 @@ def test_another_precision():
     single = loader(40, dtype=torch.float32)
     found = compare(a, b, single, draws=1, grid=NEEDED, dtype=torch.float64)
     assert find(found.rows, "cos_ratio", site="FC 2", alpha=0.5) == find(
-        measure(a, found.partner, single, [LLFC()], torch.float64), "cos_ratio", site="FC 2", alpha=0.5)
+        measure(a, found.partner, single, [LLFC()], torch.float64),
+        "cos_ratio",
+        site="FC 2",
+        alpha=0.5,
+    )
     assert found.partner.fc1.weight.dtype == torch.float32
-    null = displacement_null(a, found.partner, single, lambda: standard(False), "rotation", True, 1, 0, torch.float64)
-    assert found.rows[-len(null):] == null
+    null = displacement_null(
+        a, found.partner, single, lambda: standard(False), "rotation", True, 1, 0, torch.float64
+    )
+    assert found.rows[-len(null) :] == null
 
 
-# -- matching ----------------------------------------------------------------------------------------------------------
+# -- matching
+# ----------------------------------------------------------------------------------------------------------
+
 
 def test_weight_matching_takes_the_lowest_training_loss_half_way():
     a, b = mlp(0), mlp(1)
@@ -151,16 +187,22 @@ def test_weight_matching_takes_the_lowest_training_loss_half_way():
     x, y = (torch.cat(part) for part in zip(*TRAIN))
     for k, attempt in enumerate(found.attempts):
         result = weight_matching(sym, a.state_dict(), b.state_dict(), (3, k))
-        assert all(torch.equal(attempt.permutations[name], p) for name, p in result.permutations.items())
+        assert all(
+            torch.equal(attempt.permutations[name], p) for name, p in result.permutations.items()
+        )
         assert attempt.objective == result.objective
         half = mlp(0)
-        half.load_state_dict(interpolate(a.state_dict(), sym.apply(b.state_dict(), result.permutations), 0.5))
+        half.load_state_dict(
+            interpolate(a.state_dict(), sym.apply(b.state_dict(), result.permutations), 0.5)
+        )
         assert attempt.loss == pytest.approx(F.cross_entropy(half(x), y).item())
     losses = [attempt.loss for attempt in found.attempts]
     assert len(losses) == 4 and losses[found.chosen] == min(losses) < max(losses)
     assert found.permutations is found.attempts[found.chosen].permutations
     expected = sym.apply(b.state_dict(), found.permutations)
-    assert all(torch.equal(value, expected[name]) for name, value in found.partner.state_dict().items())
+    assert all(
+        torch.equal(value, expected[name]) for name, value in found.partner.state_dict().items()
+    )
 
 
 def test_the_loss_half_way_is_that_with_recomputed_statistics():
@@ -175,7 +217,9 @@ def test_without_training_images_the_highest_objective_is_taken():
     found = compare(a, b, TEST, seeds=4, draws=0, grid=NEEDED)
     values = [attempt.objective for attempt in found.attempts]
     assert values[found.chosen] == max(values) > min(values) and found.attempts[0].loss is None
-    assert objective(found.symmetry, a.state_dict(), b.state_dict(), found.permutations) == pytest.approx(max(values))
+    assert objective(
+        found.symmetry, a.state_dict(), b.state_dict(), found.permutations
+    ) == pytest.approx(max(values))
 
 
 @pytest.mark.parametrize("train", [None, TRAIN])
@@ -186,8 +230,14 @@ def test_activation_matching_looks_at_training_images_if_there_are_any(train):
     found = compare(a, b, test, "activation", train, draws=0, grid=NEEDED)
     expected = activation_matching(found.symmetry, a, b, train or test)
     other = activation_matching(found.symmetry, a, b, loader(50, shape=(2, 4, 4), seed=2))
-    assert all(torch.equal(p, expected.permutations[name]) for name, p in found.permutations.items())
-    assert [attempt.objective for attempt in found.attempts] == [expected.objective] != [other.objective]
+    assert all(
+        torch.equal(p, expected.permutations[name]) for name, p in found.permutations.items()
+    )
+    assert (
+        [attempt.objective for attempt in found.attempts]
+        == [expected.objective]
+        != [other.objective]
+    )
 
 
 def test_without_a_matching_b_is_measured_as_it_is():
@@ -204,10 +254,14 @@ def test_a_planted_order_of_units_is_found_and_nothing_is_left(make, matching):
     a = make(0)
     found = compare(a, hidden_order(a), TEST, matching, TRAIN, draws=1, grid=NEEDED)
     for quantity in ("1-cos_AB", "cos_ratio", "dist_com", "weight_distance", "disagreement"):
-        values = [row.mean for row in found.rows if row.quantity == quantity and row.role == "value"]
+        values = [
+            row.mean for row in found.rows if row.quantity == quantity and row.role == "value"
+        ]
         assert values and max(values) < 1e-12, quantity
     for barrier in ("error_barrier", "loss_barrier_chord"):
-        assert find(found.rows, barrier, statistics="interpolated").mean == pytest.approx(0, abs=1e-12)
+        assert find(found.rows, barrier, statistics="interpolated").mean == pytest.approx(
+            0, abs=1e-12
+        )
     control = find(found.rows, "weight_distance", role="control", statistics="interpolated")
     assert control.kind == CONTROL and control.mean > 0.5
 
@@ -215,11 +269,22 @@ def test_a_planted_order_of_units_is_found_and_nothing_is_left(make, matching):
 def test_a_network_with_itself():
     a = norm(0)
     found = compare(a, a, TEST, None, TRAIN, grid=NEEDED)
-    zero = [row.mean for row in found.rows if row.quantity in ("1-cos_AB", "1-cos_alpha", "dist_com", "error_barrier", "disagreement")]
+    zero = [
+        row.mean
+        for row in found.rows
+        if row.quantity in ("1-cos_AB", "1-cos_alpha", "dist_com", "error_barrier", "disagreement")
+    ]
     assert len(zero) > 20 and max(zero) == 0.0
-    assert not any(row.kind == "rotation matched" for row in found.rows)  # no random partner is at distance 0
+    assert not any(
+        row.kind == "rotation matched" for row in found.rows
+    )  # no random partner is at distance 0
     alt = found.figure().alt  # nothing to draw on a logarithmic axis
-    assert "nan" not in alt and "control" not in alt and "recomputed 0" in alt and ", 0 of 2 displaced partners." in alt
+    assert (
+        "nan" not in alt
+        and "control" not in alt
+        and "recomputed 0" in alt
+        and ", 0 of 2 displaced partners." in alt
+    )
 
 
 def test_networks_without_anything_to_permute():
@@ -228,10 +293,15 @@ def test_networks_without_anything_to_permute():
         return nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).double()
 
     found = compare(linear(0), linear(1), TEST)
-    assert len(found.symmetry) == 0 and find(found.rows, "cos_ratio", site="logits", alpha=0.5).mean < 1e-12
+    assert (
+        len(found.symmetry) == 0
+        and find(found.rows, "cos_ratio", site="logits", alpha=0.5).mean < 1e-12
+    )
 
 
-# -- what stays as it is -----------------------------------------------------------------------------------------------
+# -- what stays as it is
+# -----------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("matching", ["weight", "activation", None])
 def test_the_networks_stay_as_they_are(matching):
@@ -240,7 +310,10 @@ def test_the_networks_stay_as_they_are(matching):
         network(TEST[0][0]).sum().backward()
         network.conv1.weight.requires_grad_(False)
     before = [copy.deepcopy(network.state_dict()) for network in nets]
-    grads = [[None if p.grad is None else p.grad.clone() for p in network.parameters()] for network in nets]
+    grads = [
+        [None if p.grad is None else p.grad.clone() for p in network.parameters()]
+        for network in nets
+    ]
     torch.manual_seed(7)
     random = torch.get_rng_state()
     found = compare(*nets, TEST, matching, TRAIN, draws=1, grid=NEEDED)
@@ -248,10 +321,16 @@ def test_the_networks_stay_as_they_are(matching):
     for network, state, old in zip(nets, before, grads, strict=True):
         assert all(m.training for m in network.modules())
         assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
-        assert all(p.grad is g is None or torch.equal(p.grad, g) for p, g in zip(network.parameters(), old, strict=True))
+        assert all(
+            p.grad is g is None or torch.equal(p.grad, g)
+            for p, g in zip(network.parameters(), old, strict=True)
+        )
         assert not network.conv1.weight.requires_grad and network.fc.weight.requires_grad
     if matching:
-        assert found.partner is not nets[1] and found.partner.conv1.weight.data_ptr() != nets[1].conv1.weight.data_ptr()
+        assert (
+            found.partner is not nets[1]
+            and found.partner.conv1.weight.data_ptr() != nets[1].conv1.weight.data_ptr()
+        )
 
 
 class Stream:
@@ -276,7 +355,9 @@ def test_loaders_are_streamed(monkeypatch):
     test, train = Stream(1), Stream(2)
     found = compare(norm(0), norm(1), test, "weight", train, seeds=2, draws=0, grid=NEEDED)
     assert found.images == 160 and test.passes > 2 and train.passes > 2
-    assert test.most <= 2 and train.most <= 3  # one in use, one in the making; two kept for the statistics
+    assert (
+        test.most <= 2 and train.most <= 3
+    )  # one in use, one in the making; two kept for the statistics
 
 
 def test_batches_for_statistics_are_of_one_size():
@@ -284,7 +365,9 @@ def test_batches_for_statistics_are_of_one_size():
     assert sum(len(x) for x in module._calibration([(torch.zeros(700, 1), None)] * 9)) == 2100
 
 
-# -- bad input ---------------------------------------------------------------------------------------------------------
+# -- bad input
+# ---------------------------------------------------------------------------------------------------------
+
 
 class Branching(nn.Module):
     def __init__(self) -> None:
@@ -304,41 +387,148 @@ def broken(value: float) -> nn.Module:
 
 def plain(activation: type[nn.Module] = nn.ReLU, padding: int = 1) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=padding, padding_mode="zeros" if padding else "circular"), activation(),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).double()
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=padding, padding_mode="zeros" if padding else "circular"),
+        activation(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 5),
+    ).double()
 
 
 def attention() -> nn.Module:
-    return nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(12, 2, 16), nn.Flatten(), nn.Linear(12, 5)).double()
+    return nn.Sequential(
+        nn.Flatten(2), nn.TransformerEncoderLayer(12, 2, 16), nn.Flatten(), nn.Linear(12, 5)
+    ).double()
 
 
 EMPTY = [(torch.empty(0, 1, 3, 4, dtype=torch.float64), torch.empty(0, dtype=torch.long))]
 BAD = {
-    "other width": (lambda: compare(mlp(0), mlp(1, hidden=9), TEST), ValueError, r"networks differ: 'fc1.weight' is \(16, 12\) in A and \(9, 12\) in B"),
-    "other network": (lambda: compare(mlp(0), norm(1), TEST), ValueError, "networks differ: .* only one of them"),
-    "other activation": (lambda: compare(plain(), plain(nn.Tanh), TEST), ValueError, r"networks differ: '1' is ReLU.* in A and Tanh"),
-    "other padding": (lambda: compare(plain(), plain(padding=0), TEST), ValueError, "networks differ: '0' is Conv2d.*padding"),
-    "NaN in A": (lambda: compare(broken(float("nan")), mlp(0), TEST), ValueError, "network A: 'fc2.weight' holds NaN"),
-    "infinity in B": (lambda: compare(mlp(0), broken(float("inf")), TEST), ValueError, "network B: 'fc2.weight' holds NaN or inf"),
-    "untraceable": (lambda: compare(Branching().double(), Branching().double(), TEST), UntraceableError, "cannot follow the forward pass of Branching"),
-    "unknown symmetry": (lambda: compare(attention(), attention(), TEST), UnsupportedOperation, "TransformerEncoderLayer.*compare with matching=None"),
-    "unknown matching": (lambda: compare(mlp(0), mlp(1), TEST, "weights"), ValueError, "unknown matching 'weights'; choose one of"),
-    "tied in one only": (lambda: compare(tied(0), untied(1), TEST, None), ValueError, "'second.weight' and 'third.weight' are one parameter in only one"),
-    "fewer than no draws": (lambda: compare(mlp(0), mlp(1), TEST, draws=-1), ValueError, "draws = -1: there cannot be fewer"),
-    "no seeds": (lambda: compare(mlp(0), mlp(1), TEST, seeds=0), ValueError, "seeds = 0: there must be at least one"),
-    "bad grid": (lambda: compare(mlp(0), mlp(1), TEST, grid=(0, 1)), ValueError, "grid of alpha has 2 points"),
-    "empty loader": (lambda: compare(mlp(0), mlp(1), []), ValueError, "loader: the loader gave no images"),
-    "empty batch": (lambda: compare(mlp(0), mlp(1), EMPTY), ValueError, "loader: the loader gave no images"),
-    "empty train_loader": (lambda: compare(mlp(0), mlp(1), TEST, train_loader=[]), ValueError, "train_loader: the loader gave no images"),
-    "no labels": (lambda: compare(mlp(0), mlp(1), [x for x, _ in TEST]), ValueError, r"loader must give \(images, labels\), two tensors; its first batch is a Tensor"),
-    "a dictionary": (lambda: compare(mlp(0), mlp(1), [{"x": 1}]), ValueError, "two tensors; its first batch is a dict"),
-    "three parts": (lambda: compare(mlp(0), mlp(1), [(*TEST[0], 1)]), ValueError, "its first batch is a tuple of 3"),
-    "one-hot labels": (lambda: compare(mlp(0), mlp(1), [(x, F.one_hot(y)) for x, y in TEST]), ValueError, "labels must be class numbers"),
-    "float labels": (lambda: compare(mlp(0), mlp(1), [(x, y.float()) for x, y in TEST]), ValueError, "labels must be class numbers.*float32"),
-    "NaN images": (lambda: compare(mlp(0), mlp(1), [(x * float("nan"), y) for x, y in TEST]), ValueError, "loader: images hold NaN"),
-    "iterator": (lambda: compare(mlp(0), mlp(1), iter(TEST)), ValueError, "loader is an iterator and gives its images only once"),
-    "iterator to train on": (lambda: compare(mlp(0), mlp(1), TEST, train_loader=iter(TRAIN)), ValueError, "train_loader is an iterator"),
-    "wrong labels": (lambda: compare(mlp(0), mlp(1), [(x, y + 1) for x, y in TEST], draws=0), ValueError, "labels run from 1 to 5, outside 0..4"),
+    "other width": (
+        lambda: compare(mlp(0), mlp(1, hidden=9), TEST),
+        ValueError,
+        r"networks differ: 'fc1.weight' is \(16, 12\) in A and \(9, 12\) in B",
+    ),
+    "other network": (
+        lambda: compare(mlp(0), norm(1), TEST),
+        ValueError,
+        "networks differ: .* only one of them",
+    ),
+    "other activation": (
+        lambda: compare(plain(), plain(nn.Tanh), TEST),
+        ValueError,
+        r"networks differ: '1' is ReLU.* in A and Tanh",
+    ),
+    "other padding": (
+        lambda: compare(plain(), plain(padding=0), TEST),
+        ValueError,
+        "networks differ: '0' is Conv2d.*padding",
+    ),
+    "NaN in A": (
+        lambda: compare(broken(float("nan")), mlp(0), TEST),
+        ValueError,
+        "network A: 'fc2.weight' holds NaN",
+    ),
+    "infinity in B": (
+        lambda: compare(mlp(0), broken(float("inf")), TEST),
+        ValueError,
+        "network B: 'fc2.weight' holds NaN or inf",
+    ),
+    "untraceable": (
+        lambda: compare(Branching().double(), Branching().double(), TEST),
+        UntraceableError,
+        "cannot follow the forward pass of Branching",
+    ),
+    "unknown symmetry": (
+        lambda: compare(attention(), attention(), TEST),
+        UnsupportedOperation,
+        "TransformerEncoderLayer.*compare with matching=None",
+    ),
+    "unknown matching": (
+        lambda: compare(mlp(0), mlp(1), TEST, "weights"),
+        ValueError,
+        "unknown matching 'weights'; choose one of",
+    ),
+    "tied in one only": (
+        lambda: compare(tied(0), untied(1), TEST, None),
+        ValueError,
+        "'second.weight' and 'third.weight' are one parameter in only one",
+    ),
+    "fewer than no draws": (
+        lambda: compare(mlp(0), mlp(1), TEST, draws=-1),
+        ValueError,
+        "draws = -1: there cannot be fewer",
+    ),
+    "no seeds": (
+        lambda: compare(mlp(0), mlp(1), TEST, seeds=0),
+        ValueError,
+        "seeds = 0: there must be at least one",
+    ),
+    "bad grid": (
+        lambda: compare(mlp(0), mlp(1), TEST, grid=(0, 1)),
+        ValueError,
+        "grid of alpha has 2 points",
+    ),
+    "empty loader": (
+        lambda: compare(mlp(0), mlp(1), []),
+        ValueError,
+        "loader: the loader gave no images",
+    ),
+    "empty batch": (
+        lambda: compare(mlp(0), mlp(1), EMPTY),
+        ValueError,
+        "loader: the loader gave no images",
+    ),
+    "empty train_loader": (
+        lambda: compare(mlp(0), mlp(1), TEST, train_loader=[]),
+        ValueError,
+        "train_loader: the loader gave no images",
+    ),
+    "no labels": (
+        lambda: compare(mlp(0), mlp(1), [x for x, _ in TEST]),
+        ValueError,
+        r"loader must give \(images, labels\), two tensors; its first batch is a Tensor",
+    ),
+    "a dictionary": (
+        lambda: compare(mlp(0), mlp(1), [{"x": 1}]),
+        ValueError,
+        "two tensors; its first batch is a dict",
+    ),
+    "three parts": (
+        lambda: compare(mlp(0), mlp(1), [(*TEST[0], 1)]),
+        ValueError,
+        "its first batch is a tuple of 3",
+    ),
+    "one-hot labels": (
+        lambda: compare(mlp(0), mlp(1), [(x, F.one_hot(y)) for x, y in TEST]),
+        ValueError,
+        "labels must be class numbers",
+    ),
+    "float labels": (
+        lambda: compare(mlp(0), mlp(1), [(x, y.float()) for x, y in TEST]),
+        ValueError,
+        "labels must be class numbers.*float32",
+    ),
+    "NaN images": (
+        lambda: compare(mlp(0), mlp(1), [(x * float("nan"), y) for x, y in TEST]),
+        ValueError,
+        "loader: images hold NaN",
+    ),
+    "iterator": (
+        lambda: compare(mlp(0), mlp(1), iter(TEST)),
+        ValueError,
+        "loader is an iterator and gives its images only once",
+    ),
+    "iterator to train on": (
+        lambda: compare(mlp(0), mlp(1), TEST, train_loader=iter(TRAIN)),
+        ValueError,
+        "train_loader is an iterator",
+    ),
+    "wrong labels": (
+        lambda: compare(mlp(0), mlp(1), [(x, y + 1) for x, y in TEST], draws=0),
+        ValueError,
+        "labels run from 1 to 5, outside 0..4",
+    ),
 }
 
 
@@ -361,7 +551,10 @@ def test_statistics_that_training_has_not_moved_hide_no_wrong_symmetry(monkeypat
 
     def without_means(network, x):
         sym = right(network, x)
-        sym.permutations = tuple(replace(p, uses=tuple(u for u in p.uses if not u.parameter.endswith("running_mean"))) for p in sym)
+        sym.permutations = tuple(
+            replace(p, uses=tuple(u for u in p.uses if not u.parameter.endswith("running_mean")))
+            for p in sym
+        )
         return sym
 
     monkeypatch.setattr(module, "symmetry", without_means)
@@ -378,7 +571,10 @@ def test_a_wrong_symmetry_stops_everything_before_a_number_is_made(monkeypatch, 
 
         def without_biases(network, x):
             sym = right(network, x)
-            sym.permutations = tuple(replace(p, uses=tuple(u for u in p.uses if not u.parameter.endswith("bias"))) for p in sym)
+            sym.permutations = tuple(
+                replace(p, uses=tuple(u for u in p.uses if not u.parameter.endswith("bias")))
+                for p in sym
+            )
             return sym
 
         monkeypatch.setattr(module, "symmetry", without_biases)
@@ -421,9 +617,15 @@ def dying(seed: int, dead: int) -> nn.Module:
 def test_dead_units_are_counted_in_one_warning(matching):
     with pytest.warns(UserWarning) as told:
         found = compare(dying(0, 3), dying(1, 2), TEST, matching, draws=0, grid=NEEDED)
-    assert len(told) == 1 and re.search("units that respond to no image: 3 of A.* 2 of B", str(told[0].message))
+    assert len(told) == 1 and re.search(
+        "units that respond to no image: 3 of A.* 2 of B", str(told[0].message)
+    )
     assert told[0].filename == __file__ or matching == "activation"
-    dead = {(row.quantity, row.site): row.mean for row in found.rows if row.quantity.startswith("dead_units")}
+    dead = {
+        (row.quantity, row.site): row.mean
+        for row in found.rows
+        if row.quantity.startswith("dead_units")
+    }
     assert dead == {("dead_units_A", "FC 2"): 3, ("dead_units_B", "FC 2"): 2}
 
 
@@ -438,12 +640,18 @@ def test_a_unit_that_responds_in_one_batch_only_is_not_dead():
     with torch.no_grad():
         network.fc1.weight.abs_()
         network.fc1.bias.fill_(-1.0)  # silent on a black image
-    batches = [(torch.zeros_like(x), y) if k != 1 else (3 * x.abs(), y) for k, (x, y) in enumerate(TEST)]
+    batches = [
+        (torch.zeros_like(x), y) if k != 1 else (3 * x.abs(), y) for k, (x, y) in enumerate(TEST)
+    ]
     found = compare(network, network, batches, None, grid=NEEDED)
-    assert not any(row.quantity.startswith("dead_units") and row.site == "FC 1" for row in found.rows)
+    assert not any(
+        row.quantity.startswith("dead_units") and row.site == "FC 1" for row in found.rows
+    )
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+# -- files
+# -------------------------------------------------------------------------------------------------------------
+
 
 def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
@@ -454,8 +662,12 @@ FORMS = {
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
     "model": lambda state: {"model": state, "optimizer": {"lr": 0.1}},
     "DataParallel": lambda state: {f"module.{name}": value for name, value in state.items()},
-    "nested and compiled": lambda state: {"model": {f"_orig_mod.{name}": value for name, value in state.items()}},
-    "before batches were counted": lambda state: {n: v for n, v in state.items() if not n.endswith("num_batches_tracked")},
+    "nested and compiled": lambda state: {
+        "model": {f"_orig_mod.{name}": value for name, value in state.items()}
+    },
+    "before batches were counted": lambda state: {
+        n: v for n, v in state.items() if not n.endswith("num_batches_tracked")
+    },
 }
 
 
@@ -494,7 +706,10 @@ def test_networks_from_files_are_compared(tmp_path):
     torch.save(mlp(0).state_dict(), tmp_path / "a.pt")
     safetensors.torch.save_file(mlp(1).state_dict(), tmp_path / "b.safetensors")
     nets = [load_weights(mlp(9), tmp_path / name) for name in ("a.pt", "b.safetensors")]
-    assert compare(*nets, TEST, draws=0, grid=NEEDED).rows == compare(mlp(0), mlp(1), TEST, draws=0, grid=NEEDED).rows
+    assert (
+        compare(*nets, TEST, draws=0, grid=NEEDED).rows
+        == compare(mlp(0), mlp(1), TEST, draws=0, grid=NEEDED).rows
+    )
 
 
 class Evil:
@@ -503,15 +718,23 @@ class Evil:
 
 
 def change(**entries) -> dict:
-    return {name: value for name, value in (mlp(0).state_dict() | entries).items() if value is not None}
+    return {
+        name: value for name, value in (mlp(0).state_dict() | entries).items() if value is not None
+    }
 
 
 UNFIT = {
     "missing": (change(**{"fc2.bias": None}), "does not fit MLP: missing: fc2.bias$"),
     "unexpected": (change(fc9=torch.zeros(1)), "unexpected: fc9$"),
-    "another shape": (change(**{"fc1.bias": torch.zeros(3)}), r"of another shape: fc1.bias is \(3,\) in the file and \(16,\) in the network"),
+    "another shape": (
+        change(**{"fc1.bias": torch.zeros(3)}),
+        r"of another shape: fc1.bias is \(3,\) in the file and \(16,\) in the network",
+    ),
     "no tensor": (change(**{"fc1.bias": 3}), "fc1.bias is a int in the file"),
-    "another network": (norm(0).state_dict(), "missing: fc1.weight, fc1.bias, fc2.weight and 5 more; unexpected: "),
+    "another network": (
+        norm(0).state_dict(),
+        "missing: fc1.weight, fc1.bias, fc2.weight and 5 more; unexpected: ",
+    ),
     "a list": ([1, 2], "holds a list, not a state dict"),
     "nothing": ({}, "missing: fc1.weight"),
     "code": (Evil(), "asks for (posix|nt).mkdir; only tensors are read, no code is executed"),
@@ -545,16 +768,22 @@ def test_a_plain_pickle_is_not_executed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("keep", [0.0, 0.5])
 def test_damaged_files_are_refused(tmp_path, name, keep):
     path = tmp_path / name
-    torch.save(mlp(0).state_dict(), path) if name == "w.pt" else safetensors.torch.save_file(mlp(0).state_dict(), path)
+    (
+        torch.save(mlp(0).state_dict(), path)
+        if name == "w.pt"
+        else safetensors.torch.save_file(mlp(0).state_dict(), path)
+    )
     whole = path.read_bytes()
-    path.write_bytes(whole[:int(keep * len(whole))])
+    path.write_bytes(whole[: int(keep * len(whole))])
     with pytest.raises(ValueError, match="is damaged, or no file of weights"):
         load_weights(mlp(1), path)
     with pytest.raises(FileNotFoundError):
         load_weights(mlp(1), tmp_path / f"no {name}")
 
 
-# -- what it shows -----------------------------------------------------------------------------------------------------
+# -- what it shows
+# -----------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def found():
@@ -565,61 +794,112 @@ def test_the_table_holds_the_rows(found):
     table = found.table()
     assert table.columns[:2].tolist() == ["pair", "pair / smallest null"]
     cell = table.loc[("cos_ratio", "relu#2")]
-    for column, where in {"pair": {}, "pair, recomputed": {"statistics": "recomputed"},
-                          CONTROL: {"role": "control", "kind": CONTROL},
-                          "null: nearest endpoint": {"role": "null", "kind": "nearest endpoint"},
-                          "null: rotation matched": {"role": "null", "kind": "rotation matched"},
-                          f"{CONTROL}: nearest endpoint": {"role": "control", "kind": f"{CONTROL}: nearest endpoint"}}.items():
+    for column, where in {
+        "pair": {},
+        "pair, recomputed": {"statistics": "recomputed"},
+        CONTROL: {"role": "control", "kind": CONTROL},
+        "null: nearest endpoint": {"role": "null", "kind": "nearest endpoint"},
+        "null: rotation matched": {"role": "null", "kind": "rotation matched"},
+        f"{CONTROL}: nearest endpoint": {"role": "control", "kind": f"{CONTROL}: nearest endpoint"},
+    }.items():
         where = {"statistics": "interpolated", **where}
         assert cell[column] == find(found.rows, "cos_ratio", site="relu#2", alpha=0.5, **where).mean
-    assert cell["pair / smallest null"] == cell["pair"] / min(cell["null: nearest endpoint"], cell["null: rotation matched"])
+    assert cell["pair / smallest null"] == cell["pair"] / min(
+        cell["null: nearest endpoint"], cell["null: rotation matched"]
+    )
     com, w, h = (table.loc[(quantity, "conv2")] for quantity in ("dist_com", "dist_W", "dist_H"))
-    turned = com["null: rotation matched"] * w["pair"] * h["pair"] / w["null: rotation matched"] / h["null: rotation matched"]
-    assert com["pair / smallest null"] == pytest.approx(com["pair"] / min(*com[["null: formula", "null: shuffled units"]], turned), rel=1e-12)
-    assert table.loc["error_barrier_chord"].shape[0] == 1 and table.loc[("stitched_error", "relu A to B"), "pair"] >= 0
-    assert table["pair / smallest null"].dropna().index.get_level_values(0).unique().tolist() == ["cos_ratio", "1-cos_alpha", "dist_com"]
+    turned = (
+        com["null: rotation matched"]
+        * w["pair"]
+        * h["pair"]
+        / w["null: rotation matched"]
+        / h["null: rotation matched"]
+    )
+    assert com["pair / smallest null"] == pytest.approx(
+        com["pair"] / min(*com[["null: formula", "null: shuffled units"]], turned), rel=1e-12
+    )
+    assert (
+        table.loc["error_barrier_chord"].shape[0] == 1
+        and table.loc[("stitched_error", "relu A to B"), "pair"] >= 0
+    )
+    assert table["pair / smallest null"].dropna().index.get_level_values(0).unique().tolist() == [
+        "cos_ratio",
+        "1-cos_alpha",
+        "dist_com",
+    ]
     assert table.index.is_unique and table["pair"].notna().all()
 
 
 def test_a_displaced_partner_is_compared_at_the_pairs_distances():
-    """Half the distance in weights and in features: a quarter of the product says no more than the whole of the pair."""
+    """Half the distance in weights and in features: a quarter of the product says no more than the
+    whole of the pair.
+    """
+
     def rows(com, w, h, **what):
-        return [Row(quantity, value, site="fc2", **what) for quantity, value in (("dist_com", com), ("dist_W", w), ("dist_H", h))]
+        return [
+            Row(quantity, value, site="fc2", **what)
+            for quantity, value in (("dist_com", com), ("dist_W", w), ("dist_H", h))
+        ]
 
     turned = {"role": "null", "kind": "rotation matched"}
-    found = module.Comparison([*rows(0.02, 2.0, 1.0), *rows(0.005, 1.0, 0.5, **turned), Row("dist_com", 0.08, site="fc2", role="null", kind="formula"),
-                               Row("cos_ratio", 0.1, site="fc1", alpha=0.5), Row("cos_ratio", 0.2, site="fc1", alpha=0.5, **turned)], 1, None, mlp(0))
+    found = module.Comparison(
+        [
+            *rows(0.02, 2.0, 1.0),
+            *rows(0.005, 1.0, 0.5, **turned),
+            Row("dist_com", 0.08, site="fc2", role="null", kind="formula"),
+            Row("cos_ratio", 0.1, site="fc1", alpha=0.5),
+            Row("cos_ratio", 0.2, site="fc1", alpha=0.5, **turned),
+        ],
+        1,
+        None,
+        mlp(0),
+    )
     share = found.table()["pair / smallest null"]
-    assert share[("dist_com", "fc2")] == pytest.approx(1.0) and share[("cos_ratio", "fc1")] == pytest.approx(0.5)
+    assert share[("dist_com", "fc2")] == pytest.approx(1.0) and share[
+        ("cos_ratio", "fc1")
+    ] == pytest.approx(0.5)
 
 
 def test_errors_are_given_at_both_ends_and_half_way(found):
     errors = found.table().loc["error", "pair"]
     assert {place: errors[place] for place in errors.index} == {
-        place: find(found.rows, "error", alpha=alpha, statistics="interpolated").mean for place, alpha in (("A", 1.0), ("half-way", 0.5), ("B", 0.0))}
+        place: find(found.rows, "error", alpha=alpha, statistics="interpolated").mean
+        for place, alpha in (("A", 1.0), ("half-way", 0.5), ("B", 0.0))
+    }
 
 
 def test_another_alpha(found):
-    assert found.table(0.25).loc[("cos_ratio", "logits"), "pair"] == find(
-        found.rows, "cos_ratio", site="logits", alpha=0.25, statistics="interpolated").mean
+    assert (
+        found.table(0.25).loc[("cos_ratio", "logits"), "pair"]
+        == find(found.rows, "cos_ratio", site="logits", alpha=0.25, statistics="interpolated").mean
+    )
 
 
 def test_the_frame_is_tidy(found):
     frame = found.frame()
-    assert len(frame) == len(found.rows) and frame["mean"].tolist() == [row.mean for row in found.rows]
+    assert len(frame) == len(found.rows) and frame["mean"].tolist() == [
+        row.mean for row in found.rows
+    ]
 
 
 def test_the_summary_names_every_matching_and_the_means(found):
     text = str(found)
     lines = text.splitlines()
-    assert lines[0] == "weight matching, 40 images, 1 of 1 displaced partners" and lines[1 + found.chosen].endswith(", chosen")
+    assert lines[0] == "weight matching, 40 images, 1 of 1 displaced partners" and lines[
+        1 + found.chosen
+    ].endswith(", chosen")
     assert not lines[2 - found.chosen].endswith("chosen")
     for k, attempt in enumerate(found.attempts):
-        assert f"matching {k}: objective {attempt.objective:.6g}, training loss half-way {attempt.loss:.4g}" in lines[1 + k]
+        assert (
+            f"matching {k}: objective {attempt.objective:.6g}, training loss half-way"
+            f" {attempt.loss:.4g}" in lines[1 + k]
+        )
     mean = found.table().loc["cos_ratio", "pair"].mean()
     assert f" {mean:.3g} " in next(line for line in lines if line.startswith("cos_ratio  "))
     assert not any("formula" in line for line in lines)
-    assert "not matched, 40 images\n" in str(compare(mlp(0), mlp(1), TEST, None, draws=0, grid=NEEDED))
+    assert "not matched, 40 images\n" in str(
+        compare(mlp(0), mlp(1), TEST, None, draws=0, grid=NEEDED)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -628,26 +908,52 @@ def shown(found):
 
 
 def test_the_figure_draws_the_rows(found, shown):
-    assert [axis.get_ylabel().split("\n")[0] for axis in shown.figure.axes][::4] == ["error (%)", "commutativity: Dist$_{com}$"]
+    assert [axis.get_ylabel().split("\n")[0] for axis in shown.figure.axes][::4] == [
+        "error (%)",
+        "commutativity: Dist$_{com}$",
+    ]
     for axis in shown.figure.axes:
-        assert axis.get_xlabel() and axis.get_ylabel() and len(axis.get_legend_handles_labels()[1]) >= 4
+        assert (
+            axis.get_xlabel()
+            and axis.get_ylabel()
+            and len(axis.get_legend_handles_labels()[1]) >= 4
+        )
         assert all(text.get_size() >= 7 for text in axis.get_xticklabels())
     lines = {line.get_label(): line for line in shown.figure.axes[4].lines}
-    for label, column in (("the pair", "pair"), ("control: before matching", CONTROL), ("null: displaced at random, as far", "null: rotation matched"),
-                          ("null: formula (commutativity)", "null: formula"), ("null: shuffled units (commutativity)", "null: shuffled units")):
+    for label, column in (
+        ("the pair", "pair"),
+        ("control: before matching", CONTROL),
+        ("null: displaced at random, as far", "null: rotation matched"),
+        ("null: formula (commutativity)", "null: formula"),
+        ("null: shuffled units (commutativity)", "null: shuffled units"),
+    ):
         assert lines[label].get_ydata().tolist() == found.table().loc["dist_com", column].tolist()
     errors = {line.get_label(): line for line in shown.figure.axes[0].lines}
     assert errors["the pair"].get_xdata().tolist() == [k / 20 for k in range(21)]
-    assert errors["the pair"].get_ydata()[10] == 100 * found.table().loc[("error", "half-way"), "pair"]
-    assert errors["the pair, recomputed"].get_ydata()[0] == 100 * found.table().loc[("error", "B"), "pair, recomputed"]
+    assert (
+        errors["the pair"].get_ydata()[10] == 100 * found.table().loc[("error", "half-way"), "pair"]
+    )
+    assert (
+        errors["the pair, recomputed"].get_ydata()[0]
+        == 100 * found.table().loc[("error", "B"), "pair, recomputed"]
+    )
 
 
 def test_the_figures_words_hold_the_numbers(found, shown):
     table = found.table()
     assert f"LLFC ratio: the pair {table.loc['cos_ratio', 'pair'].mean():.2g}, " in shown.alt
-    assert f"null: formula (commutativity) {table.loc['dist_com', 'null: formula'].mean():.2g}" in shown.alt
-    assert shown.alt.startswith("weight matching, 40 images, 1 of 1 displaced partners. ") and "nan" not in shown.alt
-    assert len(shown.png) < 400_000 and shown._repr_mimebundle_()[0]["text/plain"] == f"<figure: {shown.alt}>"
+    assert (
+        f"null: formula (commutativity) {table.loc['dist_com', 'null: formula'].mean():.2g}"
+        in shown.alt
+    )
+    assert (
+        shown.alt.startswith("weight matching, 40 images, 1 of 1 displaced partners. ")
+        and "nan" not in shown.alt
+    )
+    assert (
+        len(shown.png) < 400_000
+        and shown._repr_mimebundle_()[0]["text/plain"] == f"<figure: {shown.alt}>"
+    )
 
 
 def test_a_table_for_a_page_leaves_out_empty_columns(found):

@@ -1,4 +1,6 @@
-"""Intervals of barriers and stitched networks: against Barrier and Stitching, a plain loop, and simulated test sets."""
+"""Intervals of barriers and stitched networks: against Barrier and Stitching, a plain loop, and
+simulated test sets.
+"""
 
 import math
 
@@ -61,7 +63,9 @@ def assert_close(rows, others):
         assert value == pytest.approx(flat(others)[key], rel=1e-12, abs=1e-12), key
 
 
-# -- Connected ---------------------------------------------------------------------------------------------------------
+# -- Connected
+# ---------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("grid", [GRID, NEEDED, (1, 0.25, 0.75, 0.5, 0)])
 def test_the_estimate_is_that_of_barrier(pair, images, grid):
@@ -70,13 +74,20 @@ def test_the_estimate_is_that_of_barrier(pair, images, grid):
         one, other = (r for r in rows if r.quantity == quantity)
         assert one.mean == pytest.approx(other.mean, rel=0, abs=1e-12) and one.n == other.n == 240
         assert one.mean > 0 and one.std is None and other.std > 0
-        assert [r.n for r in rows if r.quantity in (f"{quantity}_lower", f"{quantity}_upper")] == [240, 240]
+        assert [r.n for r in rows if r.quantity in (f"{quantity}_lower", f"{quantity}_upper")] == [
+            240,
+            240,
+        ]
 
 
 def test_nothing_but_these_rows(pair, images):
     rows = measure(*pair, images, [Connected(NEEDED, 20)])
     assert [r.quantity for r in rows] == [
-        f"{what}_{name}{end}" for what in ("error", "loss") for name in ("barrier", "barrier_chord", "ends") for end in ("", "_lower", "_upper")]
+        f"{what}_{name}{end}"
+        for what in ("error", "loss")
+        for name in ("barrier", "barrier_chord", "ends")
+        for end in ("", "_lower", "_upper")
+    ]
 
 
 def test_a_network_with_itself_has_no_barrier(pair, images):
@@ -84,7 +95,11 @@ def test_a_network_with_itself_has_no_barrier(pair, images):
     ends = {r.quantity: r.mean for r in rows if "_ends" in r.quantity}
     rows = [r for r in rows if "_ends" not in r.quantity]
     assert len(rows) == 12 and all(abs(r.mean) < 1e-12 for r in rows)
-    assert ends["error_ends"] == pytest.approx(by_hand((pair[0], pair[0]), images, "error")[:, 0].mean()) and ends["error_ends_lower"] < ends["error_ends"]
+    assert (
+        ends["error_ends"]
+        == pytest.approx(by_hand((pair[0], pair[0]), images, "error")[:, 0].mean())
+        and ends["error_ends_lower"] < ends["error_ends"]
+    )
     assert all(r.std < 1e-12 for r in rows if r.quantity in BARRIERS)
 
 
@@ -104,12 +119,18 @@ def test_the_interval_by_a_plain_loop(pair, images, what, seed):
     for name, draws in over.items():
         quantity = f"{what}_barrier{name}"
         assert find(rows, quantity).std == pytest.approx(np.std(draws, ddof=1), rel=1e-9)
-        assert find(rows, f"{quantity}_lower").mean == pytest.approx(np.percentile(draws, 2.5), rel=1e-9)
-        assert find(rows, f"{quantity}_upper").mean == pytest.approx(np.percentile(draws, 97.5), rel=1e-9)
+        assert find(rows, f"{quantity}_lower").mean == pytest.approx(
+            np.percentile(draws, 2.5), rel=1e-9
+        )
+        assert find(rows, f"{quantity}_upper").mean == pytest.approx(
+            np.percentile(draws, 97.5), rel=1e-9
+        )
 
 
 def test_every_image_counts_equally_often():
-    """Each of n images is drawn once a resample on average, with the variance 1 - 1/n of a multinomial count."""
+    """Each of n images is drawn once a resample on average, with the variance 1 - 1/n of a
+    multinomial count.
+    """
     n, resamples = 40, 4000
     counts = n * bootstrap_means(np.eye(n), resamples)
     assert np.allclose(counts, counts.round()) and np.allclose(counts.sum(1), n)
@@ -129,7 +150,9 @@ def test_a_resample_is_the_same_in_chunks_of_any_size(monkeypatch):
 
 
 def simulated(rng, n, errors, shared=0.5):
-    """A test set: n images, wrong at each alpha with the probability ``errors``; hard ones are hard at every alpha."""
+    """A test set: n images, wrong at each alpha with the probability ``errors``; hard ones are hard
+    at every alpha.
+    """
     hard, own = rng.standard_normal((n, 1)), rng.standard_normal((n, len(errors)))
     return (math.sqrt(shared) * hard + math.sqrt(1 - shared) * own > norm.isf(errors)).astype(float)
 
@@ -152,7 +175,9 @@ def test_the_interval_covers_the_truth(which):
 
 
 def test_on_a_flat_curve_the_maximum_leans_upwards():
-    """What the class says of itself: the interval lies above a barrier of 0, by a few tenths of a point."""
+    """What the class says of itself: the interval lies above a barrier of 0, by a few tenths of a
+    point.
+    """
     rng, estimates, lows = np.random.default_rng(2), [], []
     for k in range(12):
         values = simulated(rng, 10_000, np.full(21, 0.02))
@@ -167,16 +192,20 @@ def test_pairing_images_between_alphas_narrows_the_interval():
     apart = values.copy()
     apart[:, 2] = rng.permutation(apart[:, 2])
     np.testing.assert_allclose(apart.mean(0), values.mean(0))
-    paired, unpaired = (barriers(bootstrap_means(v, 400), NEEDED)["barrier"].std() for v in (values, apart))
+    paired, unpaired = (
+        barriers(bootstrap_means(v, 400), NEEDED)["barrier"].std() for v in (values, apart)
+    )
     assert unpaired > 1.3 * paired
     # and both are what the variance of one image's difference says
     for v, found in ((values, paired), (apart, unpaired)):
-        assert found == pytest.approx((v[:, 2] - (v[:, 0] + v[:, 4]) / 2).std() / math.sqrt(2000), rel=0.12)
+        assert found == pytest.approx(
+            (v[:, 2] - (v[:, 0] + v[:, 4]) / 2).std() / math.sqrt(2000), rel=0.12
+        )
 
 
 def test_the_maximum_moves_between_alphas_within_the_bootstrap():
-    """Two alphas, equally bad on images of their own: whichever is worse in a resample counts, so that the middle of
-    the interval lies above the estimate."""
+    """Two alphas, equally bad on images of their own: whichever is worse in a resample counts, so
+    that the middle of the interval lies above the estimate."""
     values = np.zeros((400, 5))
     values[:60, 1], values[60:120, 3] = 1, 1
     means = bootstrap_means(values, 500)
@@ -190,15 +219,20 @@ def test_the_order_and_size_of_batches_do_not_matter(pair, images):
     order = torch.randperm(240, generator=torch.Generator().manual_seed(0))
     metrics = [lambda: Connected(resamples=30), lambda: StitchedExcess(resamples=30)]
     plain = measure(*pair, images, [m() for m in metrics])
-    assert_close(plain, measure(*pair, list(zip(x.split(17), y.split(17), strict=True)), [m() for m in metrics]))
+    assert_close(
+        plain,
+        measure(*pair, list(zip(x.split(17), y.split(17), strict=True)), [m() for m in metrics]),
+    )
     mixed = measure(*pair, [(x[order], y[order])], [m() for m in metrics])
     limits = ("_lower", "_upper")  # of other draws of images
     assert_close(*([r for r in rows if not r.quantity.endswith(limits)] for rows in (plain, mixed)))
 
 
 def test_the_seed_draws_other_images(pair, images):
-    one, again, other = (measure(*pair, images, [Connected(NEEDED, 30, seed), StitchedExcess(None, 30, seed)])
-                         for seed in (0, 0, 1))
+    one, again, other = (
+        measure(*pair, images, [Connected(NEEDED, 30, seed), StitchedExcess(None, 30, seed)])
+        for seed in (0, 0, 1)
+    )
     assert one == again
     changed = {r.quantity for r, s in zip(one, other, strict=True) if r.mean != s.mean}
     assert changed and all(q.endswith(("_lower", "_upper")) for q in changed)
@@ -218,7 +252,9 @@ def test_losses_are_in_float64(pair, images):
     assert {t.dtype for t in metric.kept["error"]} == {torch.bool}
 
 
-# -- StitchedExcess ----------------------------------------------------------------------------------------------------
+# -- StitchedExcess
+# ----------------------------------------------------------------------------------------------------
+
 
 def test_a_network_on_its_own_features_has_no_excess(pair, images):
     rows = measure(pair[0], pair[0], images, [StitchedExcess(resamples=20)])
@@ -242,21 +278,30 @@ def test_its_spread_is_the_standard_error_of_paired_images(pair, images):
     rows, (x, y) = measure(*pair, images, [StitchedExcess()]), whole(images)
     for direction, bottom, top in (("A to B", *pair), ("B to A", *pair[::-1])):
         h = bottom.fc2(bottom.fc1(x.flatten(1)).relu()).relu()
-        wrong, *ends = (logits.argmax(1) != y for logits in (top.fc4(top.fc3(h).relu()), pair[0](x), pair[1](x)))
+        wrong, *ends = (
+            logits.argmax(1) != y for logits in (top.fc4(top.fc3(h).relu()), pair[0](x), pair[1](x))
+        )
         values = wrong.double() - (ends[0].double() + ends[1].double()) / 2
         found = find(rows, "stitched_excess", site="FC 2", direction=direction)
         assert found.mean == pytest.approx(values.mean().item(), abs=1e-12) and found.mean != 0
         se = values.std(correction=0).item() / math.sqrt(240)
-        assert found.std == pytest.approx(se, rel=0.08)  # 2,000 resamples: five times their own 1.6 %
+        assert found.std == pytest.approx(
+            se, rel=0.08
+        )  # 2,000 resamples: five times their own 1.6 %
         for end, z in (("lower", -1.96), ("upper", 1.96)):
             limit = find(rows, f"stitched_excess_{end}", site="FC 2", direction=direction).mean
             assert limit == pytest.approx(found.mean + z * se, abs=0.3 * se)
 
 
 def test_convolutions_are_stitched_where_all_information_passes():
-    rows = measure(conv(0), conv(1), loader(shape=(2, 5, 5)), [StitchedExcess(resamples=10), Stitching()])
-    assert ({(r.site, r.direction) for r in rows if r.quantity == "stitched_excess"}
-            == {(r.site, r.direction) for r in rows if r.quantity == "stitched_error"} != set())
+    rows = measure(
+        conv(0), conv(1), loader(shape=(2, 5, 5)), [StitchedExcess(resamples=10), Stitching()]
+    )
+    assert (
+        {(r.site, r.direction) for r in rows if r.quantity == "stitched_excess"}
+        == {(r.site, r.direction) for r in rows if r.quantity == "stitched_error"}
+        != set()
+    )
 
 
 def test_a_network_without_a_hidden_site_has_no_row():
@@ -264,7 +309,9 @@ def test_a_network_without_a_hidden_site_has_no_row():
     assert measure(a, b, loader(), [StitchedExcess()]) == []
 
 
-# -- both --------------------------------------------------------------------------------------------------------------
+# -- both
+# --------------------------------------------------------------------------------------------------------------
+
 
 class Beside(Conv):
     def forward(self, x):
@@ -273,18 +320,33 @@ class Beside(Conv):
         return self.fc((g + h).mean((2, 3)))
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: Connected(resamples=0), "resamples = 0; the bootstrap needs at least 1"),
-    (lambda: StitchedExcess(resamples=-2), "resamples = -2; the bootstrap needs at least 1"),
-    (lambda: Connected((0, 0.5, 1)), "the grid of alpha has 3 points; it must be odd and hold"),
-    (lambda: Connected((0, 0.25, 0.5, 0.6, 0.75, 1)), "has 6 points; it must be odd"),
-    (lambda: Connected((0, 0.25, 0.5, 0.75, 1.2)), r"alpha = 1.2 lies outside \[0, 1\]"),
-    (lambda: measure(mlp(0), mlp(1), loader(), [StitchedExcess(["FC 9"])]), "unknown site 'FC 9'"),
-    (lambda: measure(Beside().double(), Beside().double(), loader(shape=(2, 5, 5)), [StitchedExcess(["relu2"])]),
-     "cannot be stitched at 'relu2': information passes beside it"),
-    (lambda: measure(mlp(0), mlp(1), [(x, y + 3) for x, y in loader()], [Connected()]),
-     "labels run from 3 to 7, outside 0..4"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: Connected(resamples=0), "resamples = 0; the bootstrap needs at least 1"),
+        (lambda: StitchedExcess(resamples=-2), "resamples = -2; the bootstrap needs at least 1"),
+        (lambda: Connected((0, 0.5, 1)), "the grid of alpha has 3 points; it must be odd and hold"),
+        (lambda: Connected((0, 0.25, 0.5, 0.6, 0.75, 1)), "has 6 points; it must be odd"),
+        (lambda: Connected((0, 0.25, 0.5, 0.75, 1.2)), r"alpha = 1.2 lies outside \[0, 1\]"),
+        (
+            lambda: measure(mlp(0), mlp(1), loader(), [StitchedExcess(["FC 9"])]),
+            "unknown site 'FC 9'",
+        ),
+        (
+            lambda: measure(
+                Beside().double(),
+                Beside().double(),
+                loader(shape=(2, 5, 5)),
+                [StitchedExcess(["relu2"])],
+            ),
+            "cannot be stitched at 'relu2': information passes beside it",
+        ),
+        (
+            lambda: measure(mlp(0), mlp(1), [(x, y + 3) for x, y in loader()], [Connected()]),
+            "labels run from 3 to 7, outside 0..4",
+        ),
+    ],
+)
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
@@ -297,9 +359,14 @@ def test_nothing_waits_for_the_device():
 
     class Last:  # reached only when every update before it went through
         def start(self, pair): ...
-        def update(self, batch): ran.append(len(batch.y))
-        def rows(self): return []
+        def update(self, batch):
+            ran.append(len(batch.y))
 
-    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):  # only here, where numbers are read
+        def rows(self):
+            return []
+
+    with pytest.raises(
+        (RuntimeError, NotImplementedError), match="meta"
+    ):  # only here, where numbers are read
         measure(a, b, [(x.to("meta"), y.to("meta")) for x, y in loader()], [*metrics, Last()])
     assert ran == [25, 25, 10]

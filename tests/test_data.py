@@ -17,9 +17,13 @@ from llfc_lib.data.tiny_imagenet import ROOT, URL, read_tiny_imagenet
 
 def write_archive(path, labels_from=0, n=30, **change):
     rng = np.random.default_rng(0)
-    arrays = {"x_train": rng.integers(0, 256, (n, 28, 28), np.uint8), "y_train": np.arange(n, dtype=np.uint8) % 10,
-              "x_test": rng.integers(0, 256, (n, 28, 28), np.uint8), "y_test": np.arange(n, dtype=np.uint8) % 10,
-              "source": np.array("a toy set")}
+    arrays = {
+        "x_train": rng.integers(0, 256, (n, 28, 28), np.uint8),
+        "y_train": np.arange(n, dtype=np.uint8) % 10,
+        "x_test": rng.integers(0, 256, (n, 28, 28), np.uint8),
+        "y_test": np.arange(n, dtype=np.uint8) % 10,
+        "source": np.array("a toy set"),
+    }
     arrays["y_test"] = arrays["y_test"] + np.uint8(labels_from)
     np.savez(path, **{**arrays, **change})
 
@@ -40,7 +44,9 @@ def test_loader_gives_every_image_once_in_order():
     batches = list(digits.loader("test", batch=64, dtype=torch.float64))
     assert [len(y) for _, y in batches] == [64] * 7 + [52]
     assert torch.equal(torch.cat([y for _, y in batches]), digits.y_test)
-    assert torch.equal(torch.cat([x for x, _ in batches]), digits.normalise(digits.x_test, torch.float64))
+    assert torch.equal(
+        torch.cat([x for x, _ in batches]), digits.normalise(digits.x_test, torch.float64)
+    )
     with pytest.raises(ValueError, match="unknown split 'tset'"):
         digits.loader("tset")
 
@@ -48,12 +54,18 @@ def test_loader_gives_every_image_once_in_order():
 def test_archive_is_read_before_any_network(tmp_path):
     write_archive(tmp_path / "mnist.npz")
     mnist = data.load("mnist", tmp_path)
-    assert mnist.source == "a toy set" and mnist.x_train.shape == (30, 1, 28, 28) and mnist.classes == 10
+    assert (
+        mnist.source == "a toy set"
+        and mnist.x_train.shape == (30, 1, 28, 28)
+        and mnist.classes == 10
+    )
     colour = np.random.default_rng(1).integers(0, 256, (30, 32, 32, 3), np.uint8)
     write_archive(tmp_path / "cifar10.npz", x_train=colour, x_test=colour)
     cifar = data.load("cifar10", tmp_path)
     assert cifar.image_shape == (3, 32, 32)
-    assert torch.equal(cifar.x_train[3, 1], torch.from_numpy(colour[3, :, :, 1]))  # channels first, not a mere reshape
+    assert torch.equal(
+        cifar.x_train[3, 1], torch.from_numpy(colour[3, :, :, 1])
+    )  # channels first, not a mere reshape
 
 
 def test_digest_changes_with_one_pixel(tmp_path):
@@ -79,7 +91,11 @@ def test_labels_out_of_range(tmp_path):
 
 
 def test_empty_data(tmp_path):
-    write_archive(tmp_path / "mnist.npz", x_train=np.zeros((0, 28, 28), np.uint8), y_train=np.zeros(0, np.uint8))
+    write_archive(
+        tmp_path / "mnist.npz",
+        x_train=np.zeros((0, 28, 28), np.uint8),
+        y_train=np.zeros(0, np.uint8),
+    )
     with pytest.raises(ValueError, match="train split has 0 images"):
         data.load("mnist", tmp_path)
 
@@ -96,12 +112,16 @@ def test_truncated_archive_is_named(tmp_path):
 def test_neither_archive_nor_network_says_what_to_do(name, tmp_path, monkeypatch):
     asked = []
 
-    def refuse(request, *_args, **_kwargs):  # the one door through which torchvision goes to the network
+    def refuse(
+        request, *_args, **_kwargs
+    ):  # the one door through which torchvision goes to the network
         asked.append(request.full_url)
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    with pytest.raises(FileNotFoundError, match=rf"(?s){name}\.npz.*could not be downloaded.*LLFC_DATA.*smoke"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"(?s){name}\.npz.*could not be downloaded.*LLFC_DATA.*smoke"
+    ):
         data.load(name, tmp_path)
     assert asked
 
@@ -113,7 +133,9 @@ def test_what_the_network_said_is_in_the_message(tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision().datasets, "MNIST", refuse)
-    with pytest.raises(FileNotFoundError, match="(?s)mnist.npz.*no route to host.*LLFC_DATA.*smoke"):
+    with pytest.raises(
+        FileNotFoundError, match="(?s)mnist.npz.*no route to host.*LLFC_DATA.*smoke"
+    ):
         data.load("mnist", tmp_path)
 
 
@@ -130,14 +152,21 @@ def test_download_through_torchvision(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torchvision().datasets, "MNIST", Fake)
     mnist = data.load("mnist", tmp_path)
-    assert len(mnist.y_train) == 5 and mnist.y_test.tolist() == [1, 2, 3] and "torchvision" in mnist.source
+    assert (
+        len(mnist.y_train) == 5
+        and mnist.y_test.tolist() == [1, 2, 3]
+        and "torchvision" in mnist.source
+    )
 
 
-# -- Tiny-ImageNet -----------------------------------------------------------------------------------------------------
+# -- Tiny-ImageNet
+# -----------------------------------------------------------------------------------------------------
 
 
 def jpeg(number, grey=False):
-    """A JPEG of one colour, by number, which compression leaves as it is to a unit or two; or a grey one."""
+    """A JPEG of one colour, by number, which compression leaves as it is to a unit or two; or a
+    grey one.
+    """
     colour = 10 * number if grey else (10 * number, 255 - 10 * number, 5 * number)
     file = io.BytesIO()
     Image.new("L" if grey else "RGB", (64, 64), colour).save(file, "JPEG", quality=95)
@@ -145,11 +174,15 @@ def jpeg(number, grey=False):
 
 
 def write_zip(path, wnids=("n20", "n03", "n10")):
-    """The official zip's layout: classes in no order, each with images 2, 0 and 10 (grey); four for validation."""
+    """The official zip's layout: classes in no order, each with images 2, 0 and 10 (grey); four for
+    validation.
+    """
     with zipfile.ZipFile(path, "w") as files:
         files.writestr(f"{ROOT}/wnids.txt", "".join(f"{wnid}\n" for wnid in wnids))
         for c, wnid in enumerate(wnids):
-            files.writestr(f"{ROOT}/train/{wnid}/{wnid}_boxes.txt", f"{wnid}_0.JPEG\t0\t62\t0\t62\n")
+            files.writestr(
+                f"{ROOT}/train/{wnid}/{wnid}_boxes.txt", f"{wnid}_0.JPEG\t0\t62\t0\t62\n"
+            )
             for i, number in enumerate((2, 0, 10)):
                 image = jpeg(3 * c + i, grey=number == 10)
                 files.writestr(f"{ROOT}/train/{wnid}/images/{wnid}_{number}.JPEG", image)
@@ -163,8 +196,12 @@ def write_zip(path, wnids=("n20", "n03", "n10")):
 
 def test_tiny_imagenet_is_read_by_class_and_number(tmp_path):
     write_zip(tmp_path / "tiny.zip")
-    arrays = read_tiny_imagenet(tmp_path / "tiny.zip", classes=2)  # n03 and n10, second and third in the zip
-    assert {key: value.dtype for key, value in arrays.items()} == dict.fromkeys(data.KEYS, np.dtype("uint8"))
+    arrays = read_tiny_imagenet(
+        tmp_path / "tiny.zip", classes=2
+    )  # n03 and n10, second and third in the zip
+    assert {key: value.dtype for key, value in arrays.items()} == dict.fromkeys(
+        data.KEYS, np.dtype("uint8")
+    )
     assert arrays["x_train"].shape == (6, 64, 64, 3) and arrays["x_test"].shape == (2, 64, 64, 3)
     assert arrays["y_train"].tolist() == [0, 0, 0, 1, 1, 1]
     red = arrays["x_train"][:, 32, 32, 0].astype(int)  # images 0, 2 and 10 of either class
@@ -187,8 +224,12 @@ def test_tiny_imagenet_is_downloaded_once_and_loaded(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torchvision().datasets.utils, "download_url", download)
     tiny = data.load("tiny_imagenet_50", tmp_path)
-    assert tiny.x_train.shape == (150, 3, 64, 64) and tiny.classes == 50 and tiny.y_train.max() == 49
-    assert "150 train / 4 test images" in tiny.source and "first 50 of its 200 classes" in tiny.source
+    assert (
+        tiny.x_train.shape == (150, 3, 64, 64) and tiny.classes == 50 and tiny.y_train.max() == 49
+    )
+    assert (
+        "150 train / 4 test images" in tiny.source and "first 50 of its 200 classes" in tiny.source
+    )
 
 
 def test_a_zip_of_another_layout_is_told(tmp_path, monkeypatch):
@@ -196,7 +237,9 @@ def test_a_zip_of_another_layout_is_told(tmp_path, monkeypatch):
 
     with zipfile.ZipFile(tmp_path / "tiny-imagenet-200.zip", "w") as files:
         files.writestr("words.txt", "none")
-    monkeypatch.setattr(torchvision().datasets.utils, "download_url", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr(
+        torchvision().datasets.utils, "download_url", lambda *_args, **_kwargs: None
+    )
     with pytest.raises(FileNotFoundError, match="(?s)wnids.txt.*LLFC_DATA"):
         data.load("tiny_imagenet_50", tmp_path)
 
@@ -204,12 +247,24 @@ def test_a_zip_of_another_layout_is_told(tmp_path, monkeypatch):
 def test_tiny_imagenet_comes_from_its_archive(tmp_path):
     colour = np.random.default_rng(1).integers(0, 256, (50, 64, 64, 3), np.uint8)
     labels = np.arange(50, dtype=np.uint8)
-    write_archive(tmp_path / "tiny_imagenet_50.npz", x_train=colour, x_test=colour, y_train=labels, y_test=labels)
+    write_archive(
+        tmp_path / "tiny_imagenet_50.npz",
+        x_train=colour,
+        x_test=colour,
+        y_train=labels,
+        y_test=labels,
+    )
     tiny = data.load("tiny_imagenet_50", tmp_path)
     assert tiny.source == "a toy set" and tiny.image_shape == (3, 64, 64) and tiny.classes == 50
     assert tiny.mean == data.SETS["tiny_imagenet_50"].mean and len(tiny.mean) == len(tiny.std) == 3
     shifted = labels + np.uint8(1)
-    write_archive(tmp_path / "tiny_imagenet_50.npz", x_train=colour, x_test=colour, y_train=shifted, y_test=labels)
+    write_archive(
+        tmp_path / "tiny_imagenet_50.npz",
+        x_train=colour,
+        x_test=colour,
+        y_train=shifted,
+        y_test=labels,
+    )
     with pytest.raises(ValueError, match="train labels run from 1 to 50, outside 0..49"):
         data.load("tiny_imagenet_50", tmp_path)
 
@@ -220,7 +275,13 @@ def test_an_entry_is_all_that_a_new_set_needs(tmp_path, monkeypatch):
     entry = data.Entry(3, (0.2,), (0.5,), lambda folder: (arrays, f"made in {folder.name}"))
     monkeypatch.setitem(data.SETS, "toy", entry)
     toy = data.load("toy", tmp_path)
-    assert toy.source == f"made in {tmp_path.name}" and toy.classes == 3 and toy.image_shape == (1, 5, 5)
+    assert (
+        toy.source == f"made in {tmp_path.name}"
+        and toy.classes == 3
+        and toy.image_shape == (1, 5, 5)
+    )
     assert toy.normalise(toy.x_train).abs().max() < 1e-6
     raw = toy.normalised("pixels in [0, 1]")
-    assert (raw.mean, raw.std) == ((0.0,), (1.0,)) and raw.normalised(data.NORMALISATIONS[0]).mean == (0.2,)
+    assert (raw.mean, raw.std) == ((0.0,), (1.0,)) and raw.normalised(
+        data.NORMALISATIONS[0]
+    ).mean == (0.2,)

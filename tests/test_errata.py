@@ -7,8 +7,20 @@ import numpy as np
 import pytest
 
 from llfc_lib.report import errata
-from llfc_lib.report.errata import examples, listing, standing
-from llfc_lib.report.errata import ERRATA, KINDS, SECTIONS, STANDING, Erratum, Evidence, Mistaken, Standing, confirm
+from llfc_lib.report.errata import (
+    ERRATA,
+    KINDS,
+    SECTIONS,
+    STANDING,
+    Erratum,
+    Evidence,
+    Mistaken,
+    Standing,
+    confirm,
+    examples,
+    listing,
+    standing,
+)
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 by_id = {item.id: item for item in (*ERRATA, *STANDING)}
@@ -30,8 +42,14 @@ def planted(printed: bool, corrected: bool | None) -> Erratum:
     return replace(ERRATA[0], id="planted", check=lambda: Evidence(printed, "1 = 1", corrected))
 
 
-@pytest.mark.parametrize("printed, corrected, message", [(True, True, "'planted': it holds as printed"), (True, None, "it holds as printed"),
-                                                         (False, False, "the correction fails")])
+@pytest.mark.parametrize(
+    "printed, corrected, message",
+    [
+        (True, True, "'planted': it holds as printed"),
+        (True, None, "it holds as printed"),
+        (False, False, "the correction fails"),
+    ],
+)
 def test_a_planted_erratum_stops_the_page(monkeypatch, printed, corrected, message):
     monkeypatch.setattr(listing, "ERRATA", [planted(printed, corrected)])
     with pytest.raises(Mistaken, match=message):
@@ -39,7 +57,11 @@ def test_a_planted_erratum_stops_the_page(monkeypatch, printed, corrected, messa
 
 
 def test_a_wrong_thing_found_right_stops_the_page(monkeypatch):
-    monkeypatch.setattr(listing, "STANDING", [Standing("planted", "A.1", "1 = 2", lambda: Evidence(False, "1 and 2"), "ledger")])
+    monkeypatch.setattr(
+        listing,
+        "STANDING",
+        [Standing("planted", "A.1", "1 = 2", lambda: Evidence(False, "1 and 2"), "ledger")],
+    )
     with pytest.raises(Mistaken, match="'planted' does not hold as printed"):
         errata.standing_table()
 
@@ -51,7 +73,9 @@ def test_ids_are_unique_and_every_section_is_covered():
 
 
 def test_chapters_exist():
-    assert {item.chapter for item in by_id.values()} <= {path.stem for path in NOTEBOOKS.glob("*.md")}
+    assert {item.chapter for item in by_id.values()} <= {
+        path.stem for path in NOTEBOOKS.glob("*.md")
+    }
 
 
 def test_tables_show_every_entry_of_a_section():
@@ -60,10 +84,14 @@ def test_tables_show_every_entry_of_a_section():
     assert "*(wording)*" in shown and "[A.1](A1_lemma)" in shown and "117 of 154" in shown
 
 
-# -- checks can fail: break what they look at --------------------------------------------------------------------------
+# -- checks can fail: break what they look at
+# --------------------------------------------------------------------------
+
 
 def test_a_figure_that_is_there_is_no_missing_one(monkeypatch):
-    monkeypatch.setitem(examples.CAPTIONS, 20, ("singular values", {("ResNet-20 (1x), CIFAR-10", "weight")}))
+    monkeypatch.setitem(
+        examples.CAPTIONS, 20, ("singular values", {("ResNet-20 (1x), CIFAR-10", "weight")})
+    )
     with pytest.raises(Mistaken, match="'missing_figure': it holds as printed"):
         confirm(by_id["missing_figure"])
 
@@ -101,7 +129,9 @@ def test_the_exact_pair_is_a_pair_of_different_networks():
     assert all(np.abs(one[0] - other[0]).max() > 0.05 for one, other in zip(nets["A"], nets["B"]))
 
 
-@pytest.mark.parametrize("name", ["definition_4", "squares", "subsequently_last", "equation_10", "theorem_1"])
+@pytest.mark.parametrize(
+    "name", ["definition_4", "squares", "subsequently_last", "equation_10", "theorem_1"]
+)
 def test_the_proof_fails_without_commutativity(monkeypatch, name):
     broken = exact_pair_with(1, 0, 0)  # a weight that sees the difference of the features
     monkeypatch.setattr(examples, "exact_pair", lambda: broken)
@@ -109,10 +139,14 @@ def test_the_proof_fails_without_commutativity(monkeypatch, name):
         confirm(by_id[name])
 
 
-@pytest.mark.parametrize("name", ["definition_3", "additivity_for_all_alpha", "equation_10", "theorem_1"])
+@pytest.mark.parametrize(
+    "name", ["definition_3", "additivity_for_all_alpha", "equation_10", "theorem_1"]
+)
 def test_the_proof_fails_without_weak_additivity(monkeypatch, name):
     x, nets = examples.exact_pair()
-    nets["B"][1][1][2] -= 100.0  # a bias: the unit is silent in B alone, and commutativity is not touched
+    nets["B"][1][1][2] -= (
+        100.0  # a bias: the unit is silent in B alone, and commutativity is not touched
+    )
     monkeypatch.setattr(examples, "exact_pair", lambda: (x, nets))
     with pytest.raises(Mistaken, match=name):
         confirm(by_id[name])
@@ -126,4 +160,7 @@ def test_networks_alike_are_as_far_apart_as_asked_and_know_nothing_of_each_other
         return float((x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y))
 
     assert all(abs(1 - cosine(a, b) - 0.1) < 0.01 for a, b in ((w_a, w_b), (h_a, h_b)))
-    assert all(abs(cosine(x, y)) < 0.1 for x, y in ((w_a, h_a), (w_a - w_b, h_a - h_b), (w_a + w_b, w_a - w_b)))
+    assert all(
+        abs(cosine(x, y)) < 0.1
+        for x, y in ((w_a, h_a), (w_a - w_b, h_a - h_b), (w_a + w_b, w_a - w_b))
+    )

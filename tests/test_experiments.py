@@ -1,4 +1,6 @@
-"""Units, the queue, and publishing, on the smoke profile: everything from training to a committed record."""
+"""Units, the queue, and publishing, on the smoke profile: everything from training to a committed
+record.
+"""
 
 import os
 import re
@@ -52,18 +54,25 @@ def finished(tmp_path_factory):
 
 
 def test_the_plan_holds_every_pair_once_with_what_it_needs_first():
-    everything = plan(names={name for recipes in PAIRS.values() for name in recipes})  # those too large for the queue as well
+    everything = plan(
+        names={name for recipes in PAIRS.values() for name in recipes}
+    )  # those too large for the queue as well
     assert len(everything) == len(set(everything)) and set(plan()) < set(everything)
     for profile, recipes in PAIRS.items():
         for name, count in recipes.items():
             for index in range(count):
                 for part in pairs.plan_of(name, profile).parts:
                     unit = Unit(profile, name, index, part)
-                    assert all(everything.index(need) < everything.index(unit) for need in unit.needs())
+                    assert all(
+                        everything.index(need) < everything.index(unit) for need in unit.needs()
+                    )
     # n pairs with a control each need 2 n + 1 networks, and where the trunk has epochs n + 1 trunks
     smoke = [u for u in plan("smoke") if u.trains]
     assert sum(u.name == NAME for u in smoke) == 2 * PAIRS["smoke"][NAME] + 1
-    assert sum(u.name == "resnet20_cifar10_spawn" for u in smoke) == 3 * PAIRS["smoke"]["resnet20_cifar10_spawn"] + 2
+    assert (
+        sum(u.name == "resnet20_cifar10_spawn" for u in smoke)
+        == 3 * PAIRS["smoke"]["resnet20_cifar10_spawn"] + 2
+    )
     with pytest.raises(ValueError, match="unknown profile 'smok'"):
         plan("smok")
 
@@ -85,8 +94,17 @@ def test_a_finished_pair_has_every_role(finished, monkeypatch):
     rows = result["rows"]
     assert {row.role for row in rows} == {"value", "null", "control"}
     kinds = {row.kind for row in rows if row.role == "control"}
-    assert {"independent", "itself", "independent: nearest endpoint", "independent: formula"} <= kinds
-    itself = [row for row in rows if row.kind == "itself" and row.quantity in ("1-cos_alpha", "1-coef_alpha", "dist_com")]
+    assert {
+        "independent",
+        "itself",
+        "independent: nearest endpoint",
+        "independent: formula",
+    } <= kinds
+    itself = [
+        row
+        for row in rows
+        if row.kind == "itself" and row.quantity in ("1-cos_alpha", "1-coef_alpha", "dist_com")
+    ]
     assert itself and all(row.mean == 0 for row in itself)
     assert {row.epoch for row in rows if row.quantity == "test_error"} == set(range(1, 21))
     displaced = Unit("smoke", NAME, 0, "rotation t=1").result()["rows"]
@@ -94,7 +112,9 @@ def test_a_finished_pair_has_every_role(finished, monkeypatch):
     assert all(row.role == "null" and row.kind == "rotation t=1" for row in displaced)
     # the control is another network, further away than the spawned one; A itself is nowhere else
     apart = {(row.role, row.kind): row.mean for row in rows if row.quantity == "weight_distance"}
-    assert apart["control", "independent"] > 1.2 * apart["value", ""] > 0 == apart["control", "itself"]
+    assert (
+        apart["control", "independent"] > 1.2 * apart["value", ""] > 0 == apart["control", "itself"]
+    )
     # every experiment finds its rows
     for e in EXPERIMENTS.values():
         if NAME in e.recipes and not e.parts:
@@ -120,23 +140,35 @@ def test_missing_asks_only_for_networks_that_something_needs(finished, monkeypat
     assert queue.missing(everything) == everything  # an empty cache and no record
     monkeypatch.setenv("LLFC_CACHE", str(finished))
     left = queue.missing(everything)
-    assert Unit("smoke", NAME, 0, "pair") not in left and Unit("smoke", NAME, 0, "train A") not in left
-    assert Unit("smoke", NAME, 0, "gaussian t=1") in left and Unit("smoke", NAME, 1, "train B") in left
+    assert (
+        Unit("smoke", NAME, 0, "pair") not in left and Unit("smoke", NAME, 0, "train A") not in left
+    )
+    assert (
+        Unit("smoke", NAME, 0, "gaussian t=1") in left and Unit("smoke", NAME, 1, "train B") in left
+    )
 
 
-def test_publishing_writes_records_and_networks_that_then_count_as_done(finished, monkeypatch, empty_tree):
+def test_publishing_writes_records_and_networks_that_then_count_as_done(
+    finished, monkeypatch, empty_tree
+):
     monkeypatch.setenv("LLFC_CACHE", str(finished))
     assert "smoke mlp_mnist_spawn/0: pair, rotation t=1" in publish.publish("smoke")
     for e in (e for e in EXPERIMENTS.values() if NAME in e.recipes and not e.parts):
         record = records.load(e.name, "smoke")
         provenance = record.pairs[f"{NAME}/0"]
         assert provenance["data"]["name"] == "digits" and len(provenance["endpoints"]["A"]) == 64
-        assert provenance["reductions"] and provenance["seeds"] == {"A": "0A", "B": "0B", "independent": "1A"}
+        assert provenance["reductions"] and provenance["seeds"] == {
+            "A": "0A",
+            "B": "0B",
+            "independent": "1A",
+        }
     shipped = pairs.shipped_path("smoke", NAME, 0, "A")
     assert shipped.exists()
     monkeypatch.setenv("LLFC_CACHE", str(empty_tree / "empty"))
     left = queue.missing(plan("smoke"))
-    assert Unit("smoke", NAME, 0, "pair") not in left and Unit("smoke", NAME, 0, "entries t=1") in left
+    assert (
+        Unit("smoke", NAME, 0, "pair") not in left and Unit("smoke", NAME, 0, "entries t=1") in left
+    )
     # the shipped network is what was trained, and a damaged one is refused
     data = pairs.load("digits")
     assert pairs.endpoint("smoke", NAME, 0, "A", data).digest() == provenance["endpoints"]["A"]
@@ -145,33 +177,54 @@ def test_publishing_writes_records_and_networks_that_then_count_as_done(finished
         pairs.endpoint("smoke", NAME, 0, "A", data)
 
 
-def test_a_part_that_only_its_own_experiments_read_is_published_alone(finished, monkeypatch, empty_tree):
+def test_a_part_that_only_its_own_experiments_read_is_published_alone(
+    finished, monkeypatch, empty_tree
+):
     cache = shutil.copytree(finished, empty_tree / "cache")
     monkeypatch.setenv("LLFC_CACHE", str(cache))
     publish.publish("smoke")
     before = {path.name: path.read_bytes() for path in records.RECORDS.glob("*/*.json")}
     assert {"lemma.json", "decomposition.json"}.isdisjoint(before)
-    for path in (cache / "units").iterdir():  # on another machine, later, where the rest is not at hand
+    for path in (
+        cache / "units"
+    ).iterdir():  # on another machine, later, where the rest is not at hand
         path.unlink()
     unit = Unit("smoke", NAME, 0, "decomposition")
     unit.run()
     assert "smoke mlp_mnist_spawn/0: decomposition" in publish.publish("smoke")
     after = {path.name: path.read_bytes() for path in records.RECORDS.glob("*/*.json")}
-    assert {name: after[name] for name in before} == before and set(after) == {*before, "lemma.json", "decomposition.json"}
+    assert {name: after[name] for name in before} == before and set(after) == {
+        *before,
+        "lemma.json",
+        "decomposition.json",
+    }
     record = records.load("decomposition", "smoke")
-    assert record.pairs[f"{NAME}/0"]["parts"] == ["decomposition"] and publish.is_published(unit) and publish.is_published(Unit("smoke", NAME, 0, "pair"))
+    assert (
+        record.pairs[f"{NAME}/0"]["parts"] == ["decomposition"]
+        and publish.is_published(unit)
+        and publish.is_published(Unit("smoke", NAME, 0, "pair"))
+    )
     kinds = set(zip(record.table["role"], record.table["kind"]))
-    assert kinds == {("value", ""), ("control", "independent"), ("null", "rotation matched"), ("null", "gaussian matched")}
+    assert kinds == {
+        ("value", ""),
+        ("control", "independent"),
+        ("null", "rotation matched"),
+        ("null", "gaussian matched"),
+    }
     monkeypatch.setitem(units.OTHER_VERSION, "decomposition", 99)
     assert not publish.is_published(unit) and publish.is_published(Unit("smoke", NAME, 0, "pair"))
 
 
-def test_small_networks_are_shipped_with_every_pair_and_large_ones_with_the_first(finished, monkeypatch, empty_tree):
+def test_small_networks_are_shipped_with_every_pair_and_large_ones_with_the_first(
+    finished, monkeypatch, empty_tree
+):
     monkeypatch.setenv("LLFC_CACHE", str(finished))
     assert PAIRS["smoke"][NAME] == 2
     assert publish._ship("smoke", NAME) == []  # nothing is published yet
     monkeypatch.setattr(publish, "_published_parts", lambda *_: {"pair"})
-    monkeypatch.setattr(pairs, "members", lambda name, pair: {"A": (0, "AB"[pair])})  # 0A in the first pair, 0B in the second
+    monkeypatch.setattr(
+        pairs, "members", lambda name, pair: {"A": (0, "AB"[pair])}
+    )  # 0A in the first pair, 0B in the second
     monkeypatch.setattr(publish, "SMALL", 0)
     assert publish._ship("smoke", NAME) == [f"shipped {NAME}-0A.safetensors"]
     monkeypatch.setattr(publish, "SMALL", 2**20)
@@ -183,7 +236,9 @@ def test_small_networks_are_shipped_with_every_pair_and_large_ones_with_the_firs
     other = checkpoints.read(source, run_key(recipe(NAME, "smoke"), 0, "A", pairs.load("digits")))
     other.model["fc4.bias"] += 1
     try:  # trained anew it may have other bits: what is quoted stays, what is damaged is replaced
-        checkpoints.write(source, other, run_key(recipe(NAME, "smoke"), 0, "A", pairs.load("digits")))
+        checkpoints.write(
+            source, other, run_key(recipe(NAME, "smoke"), 0, "A", pairs.load("digits"))
+        )
         assert publish._ship("smoke", NAME) == [] and shipped.read_bytes() == whole
         shipped.write_bytes(whole[:-7])
         assert publish._ship("smoke", NAME) == [f"shipped {NAME}-0A.safetensors"]
@@ -192,22 +247,40 @@ def test_small_networks_are_shipped_with_every_pair_and_large_ones_with_the_firs
 
 
 def test_the_shipped_networks_are_those_that_the_records_were_measured_on():
-    quoted = {(path.parent.name, pair, found["seeds"][who], found["endpoints"][who], found["data"]["sha256"])
-              for path in records.RECORDS.glob("*/*.json")
-              for pair, found in records.load(path.stem, path.parent.name).pairs.items() for who in found["seeds"]}
-    # the control of this pair was another training of the same seed, in bf16; only the later one is left
+    quoted = {
+        (
+            path.parent.name,
+            pair,
+            found["seeds"][who],
+            found["endpoints"][who],
+            found["data"]["sha256"],
+        )
+        for path in records.RECORDS.glob("*/*.json")
+        for pair, found in records.load(path.stem, path.parent.name).pairs.items()
+        for who in found["seeds"]
+    }
+    # the control of this pair was another training of the same seed, in bf16; only the later one is
+    # left
     quoted = {q for q in quoted if q[:3] != ("lite", "resnet20_cifar10_spawn/1", "2A")}
     shipped = set()
     for profile, pair, seed, digest, data in quoted:
         name = recipe(pair.rpartition("/")[0], profile).trained_as
         path = pairs.shipped_path(profile, name, int(seed[:-1]), seed[-1])
         if path.exists():
-            key = run_key(recipe(name, profile), int(seed[:-1]), seed[-1], SimpleNamespace(sha256=data))
+            key = run_key(
+                recipe(name, profile), int(seed[:-1]), seed[-1], SimpleNamespace(sha256=data)
+            )
             assert checkpoints.read(path, key).digest() == digest, path
             shipped.add(path)
     # those of an earlier epoch lie beside the network that became of them
-    kept = {path for path in pairs.ENDPOINTS.rglob("*.safetensors") if re.search(r"\.epoch\d+$", path.stem)}
-    assert {path.with_name(re.sub(r"\.epoch\d+$", "", path.stem) + path.suffix) for path in kept} <= shipped
+    kept = {
+        path
+        for path in pairs.ENDPOINTS.rglob("*.safetensors")
+        if re.search(r"\.epoch\d+$", path.stem)
+    }
+    assert {
+        path.with_name(re.sub(r"\.epoch\d+$", "", path.stem) + path.suffix) for path in kept
+    } <= shipped
     assert shipped == set(pairs.ENDPOINTS.rglob("*.safetensors")) - kept
 
 
@@ -231,7 +304,9 @@ def test_what_was_measured_by_another_plan_does_not_count(finished, monkeypatch,
     publish.publish("smoke")
     unit = Unit("smoke", NAME, 0, "pair")
     assert publish.is_published(unit) and unit.available()
-    for record in (empty_tree.rglob("*.json")):  # as records of MLPs were before they named their plan
+    for record in empty_tree.rglob(
+        "*.json"
+    ):  # as records of MLPs were before they named their plan
         record.write_text(record.read_text().replace('"plan"', '"no plan"'))
     publish._provenances.cache_clear()
     assert publish.is_published(unit)
@@ -253,11 +328,15 @@ def test_a_failing_unit_is_named_and_the_others_go_on(monkeypatch, capsys, empty
             broken.add(unit)
     assert queue.run("smoke", jobs=2, device="cpu") == len(broken) > 20
     printed = capsys.readouterr().out
-    assert f"FAILED: smoke/{NAME}/0/train B" in printed and f"left out: smoke/{NAME}/0/pair" in printed
+    assert (
+        f"FAILED: smoke/{NAME}/0/train B" in printed and f"left out: smoke/{NAME}/0/pair" in printed
+    )
     assert f"done: smoke/{NAME}/1/pair" in printed
 
 
-def test_what_another_queue_trains_is_not_measured_before_it_is_done(monkeypatch, capsys, empty_tree):
+def test_what_another_queue_trains_is_not_measured_before_it_is_done(
+    monkeypatch, capsys, empty_tree
+):
     def start(unit, device, lines):
         code = queue.BUSY if str(unit) == f"smoke/{NAME}/0/train B" else 0
         return subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({code})"])
@@ -266,14 +345,21 @@ def test_what_another_queue_trains_is_not_measured_before_it_is_done(monkeypatch
     assert queue.run("smoke", jobs=2, device="cpu") == 0
     printed = capsys.readouterr().out
     assert f"left to another queue: smoke/{NAME}/0/train B" in printed
-    assert f"left to another queue: smoke/{NAME}/0/pair" in printed and f"done: smoke/{NAME}/0/pair" not in printed
+    assert (
+        f"left to another queue: smoke/{NAME}/0/pair" in printed
+        and f"done: smoke/{NAME}/0/pair" not in printed
+    )
     assert f"done: smoke/{NAME}/1/pair" in printed
 
 
 def test_status_counts_and_foretells(finished, monkeypatch, empty_tree):
     monkeypatch.setenv("LLFC_CACHE", str(finished))
     text = queue.status("smoke")
-    assert "3 of   5 done, 2 missing, about" in text and "1 of   2 done" in text and "left: about" in text
+    assert (
+        "3 of   5 done, 2 missing, about" in text
+        and "1 of   2 done" in text
+        and "left: about" in text
+    )
 
 
 def test_without_data_the_status_says_what_cannot_run(monkeypatch, tmp_path, capsys):
@@ -284,14 +370,23 @@ def test_without_data_the_status_says_what_cannot_run(monkeypatch, tmp_path, cap
     monkeypatch.setattr(queue, "dataset", absent)
     monkeypatch.setattr(publish, "is_published", lambda unit: unit.profile == "paper")
     text = queue.status(None)
-    assert "lite   mlp_mnist_spawn            cannot be run here: mnist is not there; set LLFC_DATA" in text
+    assert (
+        "lite   mlp_mnist_spawn            cannot be run here: mnist is not there; set LLFC_DATA"
+        in text
+    )
     assert queue.main(["run", "--profile", "lite"]) == 1
     assert "FileNotFoundError: cifar10 is not there; set LLFC_DATA" in capsys.readouterr().err
 
 
 def test_a_killed_unit_goes_on_where_it_was(tmp_path):
     environment = {**os.environ, "LLFC_CACHE": str(tmp_path / "queue")}
-    command = [sys.executable, "-m", "llfc_lib.experiments.queue", "unit", f"smoke/{NAME}/7/train A"]
+    command = [
+        sys.executable,
+        "-m",
+        "llfc_lib.experiments.queue",
+        "unit",
+        f"smoke/{NAME}/7/train A",
+    ]
     runs = tmp_path / "queue" / "runs"
 
     def finished():

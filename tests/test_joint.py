@@ -1,4 +1,6 @@
-"""The commutativity residual and its joint minimum: against explicit matrices, explicit loops and enumeration."""
+"""The commutativity residual and its joint minimum: against explicit matrices, explicit loops and
+enumeration.
+"""
 
 from functools import cache
 from itertools import permutations as orders
@@ -11,7 +13,14 @@ from torch import nn
 
 from llfc_lib.data import Dataset, load
 from llfc_lib.experiments import joint as experiment
-from llfc_lib.matching import activation_matching, joint, objective, permuted, symmetry, weight_matching
+from llfc_lib.matching import (
+    activation_matching,
+    joint,
+    objective,
+    permuted,
+    symmetry,
+    weight_matching,
+)
 from llfc_lib.matching.joint import Residual, enumerate_minimum, local_search
 from llfc_lib.models.view import View
 
@@ -26,7 +35,9 @@ def digits() -> Dataset:
     return load("digits", normalise="pixels in [0, 1]")
 
 
-def chain(seed: int, *hidden: int, bias: bool = True, inputs: int = 5, outputs: int = 3) -> nn.Module:
+def chain(
+    seed: int, *hidden: int, bias: bool = True, inputs: int = 5, outputs: int = 3
+) -> nn.Module:
     torch.manual_seed(seed)
     sizes, layers = (inputs, *hidden, outputs), []
     for n, m in zip(sizes, sizes[1:]):
@@ -44,7 +55,10 @@ def written_out(a: nn.Module, b: nn.Module, permutations: dict) -> dict[str, flo
     """The same sums with permutation matrices and all features."""
     w_a, w_b = ([layer for layer in net if isinstance(layer, nn.Linear)] for net in (a, b))
     p = [torch.eye(w_a[0].in_features, dtype=DOUBLE)]
-    p += [torch.eye(w.out_features, dtype=DOUBLE)[permutations[name]] for w, name in zip(w_b, permutations)]
+    p += [
+        torch.eye(w.out_features, dtype=DOUBLE)[permutations[name]]
+        for w, name in zip(w_b, permutations)
+    ]
     p += [torch.eye(w_a[-1].out_features, dtype=DOUBLE)]
     h_a, h_b = X.T, X.T
     found = {"value": 0.0, "weights": 0.0, "weights of R": 0.0, "features": 0.0}
@@ -72,19 +86,29 @@ def test_values_are_those_of_explicit_matrices(hidden, bias):
             plain = written_out(a, b, p)
             assert residual.value(p) == pytest.approx(plain["value"], rel=1e-11)
             assert residual.weights(p) == pytest.approx(plain["weights"], rel=1e-12)
-            assert residual.weights(p, everything=False) == pytest.approx(plain["weights of R"], rel=1e-12)
+            assert residual.weights(p, everything=False) == pytest.approx(
+                plain["weights of R"], rel=1e-12
+            )
             assert residual.features(p) == pytest.approx(plain["features"], rel=1e-11)
             for name in p:
-                touched = sum(k in (list(p).index(name), list(p).index(name) + 1) for k in range(1, len(p) + 1))
+                touched = sum(
+                    k in (list(p).index(name), list(p).index(name) + 1)
+                    for k in range(1, len(p) + 1)
+                )
                 part = residual.value(p, name)
-                assert part <= residual.value(p) + 1e-12 and (touched < len(p)) == (part < residual.value(p) * (1 - 1e-9))
+                assert part <= residual.value(p) + 1e-12 and (touched < len(p)) == (
+                    part < residual.value(p) * (1 - 1e-9)
+                )
         assert residual.value({}) == residual.value(residual.sym.identity())
 
 
 def test_batches_and_views_make_no_difference():
     a, b, residual = two(0, 4, 6)
     p = residual.sym.random(0)
-    for other in (Residual(View(a), View(b), loader(60, (5,), 7)), Residual(a, b, loader(60, (5,), 60))):
+    for other in (
+        Residual(View(a), View(b), loader(60, (5,), 7)),
+        Residual(a, b, loader(60, (5,), 60)),
+    ):
         assert other.value(p) == pytest.approx(residual.value(p), rel=1e-12)
         assert other.features(p) == pytest.approx(residual.features(p), rel=1e-12)
     a, b = mlp(0), mlp(1)  # images with axes of their own, named layers
@@ -103,10 +127,14 @@ def test_what_a_swap_changes_is_what_recomputing_gives(hidden, bias):
             for j in range(i):
                 order = own.clone()
                 order[i], order[j] = own[j], own[i]
-                assert float(delta[i, j]) == pytest.approx(residual.value({**p, name: order}) - before, abs=1e-12 * residual.scale)
+                assert float(delta[i, j]) == pytest.approx(
+                    residual.value({**p, name: order}) - before, abs=1e-12 * residual.scale
+                )
 
 
-@pytest.mark.parametrize("hidden, bias", [((3,), True), ((3, 3), True), ((2, 3, 2), True), ((3, 3), False)])
+@pytest.mark.parametrize(
+    "hidden, bias", [((3,), True), ((3, 3), True), ((2, 3, 2), True), ((3, 3), False)]
+)
 def test_enumeration_is_what_explicit_loops_find(hidden, bias):
     for seed in range(2):
         a, b, residual = two(seed, *hidden, bias=bias)
@@ -115,25 +143,40 @@ def test_enumeration_is_what_explicit_loops_find(hidden, bias):
         def loops(k: int, chosen: dict) -> list[dict]:
             if k == len(names):
                 return [written_out(a, b, chosen)]
-            return [found for order in orders(range(hidden[k])) for found in loops(k + 1, {**chosen, names[k]: torch.tensor(order)})]
+            return [
+                found
+                for order in orders(range(hidden[k]))
+                for found in loops(k + 1, {**chosen, names[k]: torch.tensor(order)})
+            ]
 
         plain = loops(0, {})
         assert len(plain) == prod(map(factorial, hidden))
         for of in ("value", "weights", "features"):
             found = enumerate_minimum(residual, of)
             assert found.values.shape == tuple(map(factorial, hidden))
-            assert found.values.flatten().tolist() == pytest.approx([q[of] for q in plain], rel=1e-10)
+            assert found.values.flatten().tolist() == pytest.approx(
+                [q[of] for q in plain], rel=1e-10
+            )
             assert found.value == pytest.approx(min(q[of] for q in plain), rel=1e-10)
-            assert getattr(residual, of)(found.permutations) == pytest.approx(found.value, rel=1e-10)
+            assert getattr(residual, of)(found.permutations) == pytest.approx(
+                found.value, rel=1e-10
+            )
 
 
 def test_activation_matching_minimises_the_features():
     for seed in range(5):
         a, b, residual = two(seed, 5, 4)
         found, other = activation_matching(residual.sym, a, b, DATA), residual.sym.random(seed)
-        assert residual.features(found.permutations) == pytest.approx(enumerate_minimum(residual, "features").value, rel=1e-10)
-        products = sum(float(layer.ab[torch.arange(len(p)), p].sum()) for layer, p in zip(residual.layers[1:], other.values()))
-        assert residual.features(found.permutations) - residual.features(other) == pytest.approx(2 * (products - found.objective))
+        assert residual.features(found.permutations) == pytest.approx(
+            enumerate_minimum(residual, "features").value, rel=1e-10
+        )
+        products = sum(
+            float(layer.ab[torch.arange(len(p)), p].sum())
+            for layer, p in zip(residual.layers[1:], other.values())
+        )
+        assert residual.features(found.permutations) - residual.features(other) == pytest.approx(
+            2 * (products - found.objective)
+        )
 
 
 def test_weight_matching_minimises_the_weights_in_each_permutation():
@@ -144,30 +187,44 @@ def test_weight_matching_minimises_the_weights_in_each_permutation():
             a, b, residual = two(seed, *hidden)
             state_a, state_b = a.state_dict(), b.state_dict()
             found = weight_matching(residual.sym, state_a, state_b, seed)
-            value, least = residual.weights(found.permutations), enumerate_minimum(residual, "weights")
-            assert value - residual.weights({}) == pytest.approx(2 * (objective(residual.sym, state_a, state_b, {}) - found.objective), abs=1e-10)
+            value, least = (
+                residual.weights(found.permutations),
+                enumerate_minimum(residual, "weights"),
+            )
+            assert value - residual.weights({}) == pytest.approx(
+                2 * (objective(residual.sym, state_a, state_b, {}) - found.objective), abs=1e-10
+            )
             if len(hidden) == 1:
                 assert value == pytest.approx(least.value, rel=1e-10)
                 continue
             reached += value <= least.value * (1 + 1e-10)
             for name in found.permutations:
-                others = [residual.weights({**found.permutations, name: torch.tensor(order)}) for order in orders(range(4))]
+                others = [
+                    residual.weights({**found.permutations, name: torch.tensor(order)})
+                    for order in orders(range(4))
+                ]
                 assert value == pytest.approx(min(others), rel=1e-6)
     assert reached >= 5
 
 
-@pytest.mark.parametrize("hidden, once, of_four", [((4,), 18, 20), ((5,), 16, 20), ((3, 3), 13, 19), ((5, 5), 2, 6)])
+@pytest.mark.parametrize(
+    "hidden, once, of_four", [((4,), 18, 20), ((5,), 16, 20), ((3, 3), 13, 19), ((5, 5), 2, 6)]
+)
 def test_local_search_finds_the_minimum_of_tiny_networks(hidden, once, of_four):
     """In so many of 20 draws: from one random start, and from the best of four."""
     reached = [0, 0]
     for seed in range(20):
         _, _, residual = two(seed, *hidden)
         least = enumerate_minimum(residual).value
-        values = [local_search(residual, residual.sym.random(seed, k), seed).value for k in range(4)]
+        values = [
+            local_search(residual, residual.sym.random(seed, k), seed).value for k in range(4)
+        ]
         assert min(values) >= least * (1 - 1e-9)
         reached[0] += values[0] <= least * (1 + 1e-9)
         reached[1] += min(values) <= least * (1 + 1e-9)
-    assert once - 1 <= reached[0] <= once + 1 and of_four - 1 <= reached[1] <= of_four + 1  # one: rounding elsewhere
+    assert (
+        once - 1 <= reached[0] <= once + 1 and of_four - 1 <= reached[1] <= of_four + 1
+    )  # one: rounding elsewhere
 
 
 def test_local_search_never_raises_the_residual_and_ends_where_no_swap_lowers_it(monkeypatch):
@@ -183,14 +240,23 @@ def test_local_search_never_raises_the_residual_and_ends_where_no_swap_lowers_it
         assert all(x >= y for x, y in zip(values, values[1:])) and values[0] > values[-1]
         found = local_search(residual, start, 5)
         again = local_search(residual, start, 5)
-        assert found.converged and found.value == again.value <= values[-1] and found.accepted == again.accepted > 0
+        assert (
+            found.converged
+            and found.value == again.value <= values[-1]
+            and found.accepted == again.accepted > 0
+        )
         assert all(torch.equal(start[name], p) for name, p in kept.items())
         for name in start:
             assert residual.swap_deltas(found.permutations, name).min() >= -1e-12 * residual.scale
         pairs = [n * (n - 1) // 2 for n in hidden]
         assert found.tried >= sum(pairs) and (len(hidden) > 1 or found.tried % pairs[0] == 0)
         last = local_search(residual, found.permutations, 6)
-        assert (last.accepted, last.value, last.passes, last.tried) == (0, found.value, 1, sum(pairs))
+        assert (last.accepted, last.value, last.passes, last.tried) == (
+            0,
+            found.value,
+            1,
+            sum(pairs),
+        )
         assert local_search(residual, {}).value <= residual.value({})  # from the identity
     values = []
     visit = joint._visit
@@ -231,12 +297,17 @@ def test_a_planted_permutation_is_the_minimum_and_its_residual_0():
             back = {name: torch.argsort(p) for name, p in planted.items()}
             size = residual.value({})
             assert size > 1e-3 * residual.scale and abs(residual.value(back)) < tolerance * size
-            assert residual.weights(back) == 0 and abs(residual.features(back)) < tolerance * residual.features({})
+            assert residual.weights(back) == 0 and abs(
+                residual.features(back)
+            ) < tolerance * residual.features({})
             found = local_search(residual, back)
             assert abs(found.value) < tolerance * size
             if max(hidden) <= 6:
                 found = enumerate_minimum(residual)
-                assert abs(found.value) < tolerance * size and (found.values > 1e-6 * size).sum() == found.values.numel() - 1
+                assert (
+                    abs(found.value) < tolerance * size
+                    and (found.values > 1e-6 * size).sum() == found.values.numel() - 1
+                )
                 assert all(torch.equal(found.permutations[name], p) for name, p in back.items())
 
 
@@ -255,7 +326,12 @@ class Residuals(nn.Module):
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()
-        self.fc1, self.fc2, self.fc3, self.fc4 = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.fc1, self.fc2, self.fc3, self.fc4 = (
+            nn.Linear(5, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 3),
+        )
         self.fc3.weight = self.fc2.weight
 
     def forward(self, x):
@@ -274,10 +350,18 @@ class Flattened(nn.Module):
         return self.fc2(torch.cat((h, h), 1))
 
 
-@pytest.mark.parametrize("make", [Residuals, Tied, Flattened, lambda: nn.Sequential(nn.Linear(5, 3)), lambda: nn.Sequential(
-    nn.Linear(5, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 3)), lambda: nn.Sequential(
-    nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)), lambda: nn.Sequential(
-    nn.LayerNorm(5), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Residuals,
+        Tied,
+        Flattened,
+        lambda: nn.Sequential(nn.Linear(5, 3)),
+        lambda: nn.Sequential(nn.Linear(5, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 3)),
+        lambda: nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)),
+        lambda: nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)),
+    ],
+)
 def test_what_is_no_chain_of_linear_layers_is_refused(make):
     with pytest.raises(ValueError, match="no chain of linear layers"):
         Residual(make().to(DOUBLE), make().to(DOUBLE), DATA)
@@ -296,7 +380,12 @@ def test_what_makes_no_sense_is_refused():
         Residual(chain(0, 4), broken, DATA)
     _, _, residual = two(0, 4, 4)
     for p in (torch.tensor([0, 1, 2, 2]), torch.arange(5), torch.arange(3)):
-        for what in (residual.value, residual.weights, residual.features, lambda p: local_search(residual, p)):
+        for what in (
+            residual.value,
+            residual.weights,
+            residual.features,
+            lambda p: local_search(residual, p),
+        ):
             with pytest.raises(ValueError, match="each of 0..3 once"):
                 what({"0": p})
     with pytest.raises(ValueError, match="unknown permutation"):
@@ -310,25 +399,54 @@ def test_what_makes_no_sense_is_refused():
 
 def test_the_experiment_tells_every_candidate_beside_its_nulls():
     data = digits()
-    nets = {who: nn.Sequential(nn.Flatten(), *chain(seed, 10, 10, inputs=64, outputs=10)).eval() for seed, who in enumerate("AB")}
+    nets = {
+        who: nn.Sequential(nn.Flatten(), *chain(seed, 10, 10, inputs=64, outputs=10)).eval()
+        for seed, who in enumerate("AB")
+    }
     images = data.loader("train", 500, DOUBLE)
     residual = Residual(nets["A"], nets["B"], images)
-    candidates = {"activation": activation_matching(residual.sym, nets["A"], nets["B"], images).permutations,
-                  "weight": weight_matching(residual.sym, nets["A"].state_dict(), nets["B"].state_dict()).permutations}
+    candidates = {
+        "activation": activation_matching(residual.sym, nets["A"], nets["B"], images).permutations,
+        "weight": (
+            weight_matching(
+                residual.sym, nets["A"].state_dict(), nets["B"].state_dict()
+            ).permutations
+        ),
+    }
     rows = experiment.rows("smoke", "mlp_mnist_perm_weight", 0, nets, data, candidates)
     for kind, p in candidates.items():
         middle = permuted(nets["A"], residual.sym, {})
         moved = permuted(nets["B"], residual.sym, p).state_dict()
-        middle.load_state_dict({key: (v + moved[key]) / 2 for key, v in nets["A"].state_dict().items()})
+        middle.load_state_dict(
+            {key: (v + moved[key]) / 2 for key, v in nets["A"].state_dict().items()}
+        )
         x, y = torch.cat([x for x, _ in images]), torch.cat([y for _, y in images])
         with torch.no_grad():
-            assert find(rows, "loss_half_way", kind=kind).mean == pytest.approx(float(nn.functional.cross_entropy(middle(x), y)), rel=1e-9)
+            assert find(rows, "loss_half_way", kind=kind).mean == pytest.approx(
+                float(nn.functional.cross_entropy(middle(x), y)), rel=1e-9
+            )
         assert find(rows, "residual", kind=kind).mean == pytest.approx(residual.value(p), rel=1e-12)
-        assert find(rows, "factor_weights", kind=kind).mean == pytest.approx(residual.weights(p), rel=1e-12)
-        assert find(rows, "factor_features_share", kind=kind).mean == pytest.approx(residual.features(p) / residual.features({}), rel=1e-12)
-        assert find(rows, "residual", kind="local search").mean <= find(rows, "residual", kind=f"local search from {kind}").mean <= residual.value(p)
-    for quantity, best in (("residual", "local search"), ("factor_features", "activation"), ("factor_weights", "weight")):
-        means = {row.kind: row.mean for row in rows if row.quantity == quantity and not row.kind.startswith("local search from")}
+        assert find(rows, "factor_weights", kind=kind).mean == pytest.approx(
+            residual.weights(p), rel=1e-12
+        )
+        assert find(rows, "factor_features_share", kind=kind).mean == pytest.approx(
+            residual.features(p) / residual.features({}), rel=1e-12
+        )
+        assert (
+            find(rows, "residual", kind="local search").mean
+            <= find(rows, "residual", kind=f"local search from {kind}").mean
+            <= residual.value(p)
+        )
+    for quantity, best in (
+        ("residual", "local search"),
+        ("factor_features", "activation"),
+        ("factor_weights", "weight"),
+    ):
+        means = {
+            row.kind: row.mean
+            for row in rows
+            if row.quantity == quantity and not row.kind.startswith("local search from")
+        }
         assert min(means, key=means.get) == best and len(means) == 5
         assert find(rows, f"{quantity}_share", role="null", kind="before matching").mean == 1
         assert find(rows, quantity, role="null", kind="random order").mean == means["random order"]
@@ -343,11 +461,30 @@ def test_tiny_networks_are_set_beside_all_their_permutations():
             site += ", trained" if steps else ", untrained"
             errors.append(find(rows, "tiny_error", site=site).mean)
             for kind in ("activation", "weight", "local search", "random order"):
-                where = {"site": site, "kind": kind, "role": "null" if kind == "random order" else "value"}
-                over, rank, share = (find(rows, quantity, **where).mean for quantity in ("over_minimum", "rank", "at_minimum"))
-                assert over >= 1 - 1e-9 and 0 <= rank < 1 and (rank == 0) == (share == 1) == (over < 1 + 1e-9)
+                where = {
+                    "site": site,
+                    "kind": kind,
+                    "role": "null" if kind == "random order" else "value",
+                }
+                over, rank, share = (
+                    find(rows, quantity, **where).mean
+                    for quantity in ("over_minimum", "rank", "at_minimum")
+                )
+                assert (
+                    over >= 1 - 1e-9
+                    and 0 <= rank < 1
+                    and (rank == 0) == (share == 1) == (over < 1 + 1e-9)
+                )
             assert find(rows, "factor at_minimum", site=site, kind="activation").mean == 1
             assert find(rows, "factor over_minimum", site=site, kind="weight").mean < 1.1
-        assert find(rows, "factor at_minimum", site=f"4 units, {'trained' if steps else 'untrained'}", kind="weight").mean == 1
+        assert (
+            find(
+                rows,
+                "factor at_minimum",
+                site=f"4 units, {'trained' if steps else 'untrained'}",
+                kind="weight",
+            ).mean
+            == 1
+        )
     assert max(errors[2:]) < min(errors[:2])
     assert experiment.tiny(data, ((4,),), 2, 5) == experiment.tiny(data, ((4,),), 2, 5)

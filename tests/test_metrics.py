@@ -12,8 +12,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from llfc_lib.data.torchvision import torchvision
-from llfc_lib.metrics import (LLFC, Barrier, Commutativity, Stitching, WeakAdditivity, barrier, commutativity,
-                              displacement_null, llfc, measure, stitching, weak_additivity)
+from llfc_lib.metrics import (
+    LLFC,
+    Barrier,
+    Commutativity,
+    Stitching,
+    WeakAdditivity,
+    barrier,
+    commutativity,
+    displacement_null,
+    llfc,
+    measure,
+    stitching,
+    weak_additivity,
+)
 from llfc_lib.models.view import UntraceableError, View
 from llfc_lib.models.weights import interpolate, weight_distance
 
@@ -54,7 +66,9 @@ def between(a, b, alpha):
     return network
 
 
-# -- against direct formulas -----------------------------------------------------------------------------------------
+# -- against direct formulas
+# -----------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("site", ["FC 1", "FC 2", "FC 3", "logits", "FC 2 (pre)"])
@@ -78,9 +92,12 @@ def test_llfc_by_hand(pair, whole, alpha, site):
     base = find(rows, "1-cos_AB", site=site)
     assert base.mean == pytest.approx((1 - cos(f_a, f_b)).mean().item(), rel=1e-9)
     assert find(rows, "cos_ratio", site=site, alpha=alpha).mean == pytest.approx(
-        ((1 - cos(f, m)).mean() / (1 - cos(f_a, f_b)).mean()).item(), rel=1e-9)
+        ((1 - cos(f, m)).mean() / (1 - cos(f_a, f_b)).mean()).item(), rel=1e-9
+    )
     total = 1 - (f * m).sum() / (f.norm() * m.norm())
-    assert find(rows, "set_1-cos_alpha", site=site, alpha=alpha).mean == pytest.approx(total.item(), rel=1e-7)
+    assert find(rows, "set_1-cos_alpha", site=site, alpha=alpha).mean == pytest.approx(
+        total.item(), rel=1e-7
+    )
     c = find(rows, "set_c", site=site, alpha=alpha).mean
     assert c == pytest.approx(((f * m).sum() / (f * f).sum()).item(), rel=1e-12)
     # c is where |c f - m| is smallest
@@ -89,7 +106,10 @@ def test_llfc_by_hand(pair, whole, alpha, site):
 
 def test_alpha_is_the_share_of_a(pair):
     rows, swapped = llfc(*pair, loader(), (0.25, 0.75)), llfc(*pair[::-1], loader(), (0.25, 0.75))
-    one, other = find(rows, "1-cos_alpha", site="FC 2", alpha=0.25).mean, find(swapped, "1-cos_alpha", site="FC 2", alpha=0.75).mean
+    one, other = (
+        find(rows, "1-cos_alpha", site="FC 2", alpha=0.25).mean,
+        find(swapped, "1-cos_alpha", site="FC 2", alpha=0.75).mean,
+    )
     assert one == pytest.approx(other, rel=1e-9)
     assert one != pytest.approx(find(rows, "1-cos_alpha", site="FC 2", alpha=0.75).mean, rel=1e-3)
 
@@ -102,7 +122,10 @@ def dist(x, y):
 def test_commutativity_by_hand(pair, whole, k):
     a, b = pair
     rows = commutativity(a, b, loader())
-    (w_a, w_b), (h_a, h_b) = ((getattr(n, f"fc{k}").weight.detach() for n in pair), (hidden(n, whole[0])[f"in {k}"] for n in pair))
+    (w_a, w_b), (h_a, h_b) = (
+        (getattr(n, f"fc{k}").weight.detach() for n in pair),
+        (hidden(n, whole[0])[f"in {k}"] for n in pair),
+    )
     left, right = h_a @ w_a.T + h_b @ w_b.T, h_b @ w_a.T + h_a @ w_b.T
     site = f"FC {k}"
     assert find(rows, "dist_com", site=site).mean == pytest.approx(dist(left, right), rel=1e-9)
@@ -140,7 +163,8 @@ def test_bias_is_left_out_of_commutativity(pair):
 def test_weak_additivity_by_hand(pair, whole, k):
     x, y = (hidden(n, whole[0])[f"FC {k} (pre)"] for n in pair)
     assert find(weak_additivity(*pair, loader()), "dist_add", site=f"FC {k}").mean == pytest.approx(
-        dist((x + y).relu(), x.relu() + y.relu()), rel=1e-9)
+        dist((x + y).relu(), x.relu() + y.relu()), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -154,8 +178,12 @@ def test_stitching_by_hand(whole, k):
             h = getattr(top, f"fc{layer}")(h).relu()
         return (top.fc4(h).argmax(1) != y).double().mean().item()
 
-    assert find(rows, "stitched_error", site=f"FC {k}", direction="A to B").mean == pytest.approx(through(a, b))
-    assert find(rows, "stitched_error", site=f"FC {k}", direction="B to A").mean == pytest.approx(through(b, a))
+    assert find(rows, "stitched_error", site=f"FC {k}", direction="A to B").mean == pytest.approx(
+        through(a, b)
+    )
+    assert find(rows, "stitched_error", site=f"FC {k}", direction="B to A").mean == pytest.approx(
+        through(b, a)
+    )
     assert through(a, b) != through(b, a)
 
 
@@ -175,11 +203,16 @@ def test_barrier_by_hand(pair, whole):
     curve, losses = {}, {}
     for alpha in [k / 20 for k in range(21)]:
         logits = between(a, b, alpha)(x).detach()
-        curve[alpha], losses[alpha] = (logits.argmax(1) != y).double().mean().item(), F.cross_entropy(logits, y).item()
+        curve[alpha], losses[alpha] = (
+            (logits.argmax(1) != y).double().mean().item(),
+            F.cross_entropy(logits, y).item(),
+        )
         assert find(rows, "error", alpha=alpha).mean == pytest.approx(curve[alpha])
         assert find(rows, "loss", alpha=alpha).mean == pytest.approx(losses[alpha], rel=1e-12)
     for quantity, c in (("error", curve), ("loss", losses)):
-        assert find(rows, f"{quantity}_barrier").mean == pytest.approx(max(c.values()) - (c[0.0] + c[1.0]) / 2)
+        assert find(rows, f"{quantity}_barrier").mean == pytest.approx(
+            max(c.values()) - (c[0.0] + c[1.0]) / 2
+        )
         over = max(v - (alpha * c[1.0] + (1 - alpha) * c[0.0]) for alpha, v in c.items())
         assert find(rows, f"{quantity}_barrier_chord").mean == pytest.approx(over)
     differ = (a(x).argmax(1) != b(x).argmax(1)).double().mean().item()
@@ -210,25 +243,45 @@ def test_null_of_the_nearest_endpoint_by_hand(pair, whole, alpha):
 
 
 def test_a_straight_line_has_no_chord_barrier():
-    """Networks that differ in the last bias alone: logits, not errors, move on a line; the worse end is no barrier."""
+    """Networks that differ in the last bias alone: logits, not errors, move on a line; the worse
+    end is no barrier.
+    """
     a = mlp(0)
     b = near(a, 0, 0)
     b.fc4.bias.data[0] += 50  # always class 0
     rows = barrier(a, b, loader())
     ends = [find(rows, "error", alpha=alpha).mean for alpha in (0.0, 1.0)]
     assert find(rows, "error_barrier").mean >= abs(ends[0] - ends[1]) / 2
-    assert find(rows, "loss_barrier_chord").mean <= 1e-12 < find(rows, "loss_barrier").mean  # the loss is convex here
+    assert (
+        find(rows, "loss_barrier_chord").mean <= 1e-12 < find(rows, "loss_barrier").mean
+    )  # the loss is convex here
 
 
-# -- properties ------------------------------------------------------------------------------------------------------
+# -- properties
+# ------------------------------------------------------------------------------------------------------
+
 
 @given(seed=seeds)
 def test_a_network_with_itself_is_exactly_linear(seed):
     a = mlp(seed)
     rows = measure(a, a, loader(seed=seed), everything())
-    zero = {"1-cos_alpha", "1-cos_AB", "1-coef_alpha", "cos_ratio", "set_1-cos_alpha", "dist_com", "dist_W", "dist_H",
-            "error_barrier", "loss_barrier", "error_barrier_chord", "loss_barrier_chord", "disagreement", "weight_distance",
-            "dist_add"}
+    zero = {
+        "1-cos_alpha",
+        "1-cos_AB",
+        "1-coef_alpha",
+        "cos_ratio",
+        "set_1-cos_alpha",
+        "dist_com",
+        "dist_W",
+        "dist_H",
+        "error_barrier",
+        "loss_barrier",
+        "error_barrier_chord",
+        "loss_barrier_chord",
+        "disagreement",
+        "weight_distance",
+        "dist_add",
+    }
     found = [r for r in rows if r.quantity in zero and r.kind != "shuffled images"]
     assert len({r.quantity for r in found}) == len(zero)
     assert all(r.mean == 0 for r in found), [r for r in found if r.mean]
@@ -242,12 +295,17 @@ def test_cosine_does_not_see_the_scale_of_the_features(seed, scale):
     a = mlp(seed)
     b = near(a, seed + 1)
     rows = llfc(a, b, loader())
-    for network in (a, b):  # the last layer is linear in its weights: features of theta_alpha scale too
+    for network in (
+        a,
+        b,
+    ):  # the last layer is linear in its weights: features of theta_alpha scale too
         network.fc4.weight.data *= scale
         network.fc4.bias.data *= scale
     for row in llfc(a, b, loader()):
         if row.quantity in ("1-cos_alpha", "1-cos_AB", "1-coef_alpha", "set_c"):
-            old = find(rows, row.quantity, site=row.site, alpha=row.alpha, role=row.role, kind=row.kind)
+            old = find(
+                rows, row.quantity, site=row.site, alpha=row.alpha, role=row.role, kind=row.kind
+            )
             assert row.mean == pytest.approx(old.mean, rel=1e-9, abs=1e-12)
 
 
@@ -259,7 +317,9 @@ def test_neither_batch_size_nor_order_matter(seed, batch):
     order = torch.randperm(60, generator=torch.Generator().manual_seed(seed))
     plain = measure(a, b, [(x, y)], everything())
     mixed = measure(a, b, list(zip(x[order].split(batch), y[order].split(batch))), everything())
-    plain, mixed = ([r for r in rows if r.kind != "shuffled images"] for rows in (plain, mixed))  # a null of the batch
+    plain, mixed = (
+        [r for r in rows if r.kind != "shuffled images"] for rows in (plain, mixed)
+    )  # a null of the batch
     for one, other in zip(plain, mixed, strict=True):
         assert (one.quantity, one.site, one.kind) == (other.quantity, other.site, other.kind)
         assert one.mean == pytest.approx(other.mean, rel=1e-11, abs=1e-12)
@@ -271,8 +331,11 @@ def test_together_or_alone_the_metrics_agree(seed):
     a = mlp(seed)
     b = near(a, seed + 1)
     together = measure(a, b, loader(), everything(pre=False))
-    alone = [row for f in (partial(llfc, alphas=ALPHAS), commutativity, weak_additivity, stitching, barrier)
-             for row in f(a, b, loader())]
+    alone = [
+        row
+        for f in (partial(llfc, alphas=ALPHAS), commutativity, weak_additivity, stitching, barrier)
+        for row in f(a, b, loader())
+    ]
     assert together == alone
 
 
@@ -282,29 +345,44 @@ def test_streamed_in_float32_as_in_float64():
     single = measure(a.float(), b.float(), loader(dtype=torch.float32), everything())
     for one, other in zip(double, single, strict=True):
         assert one.mean == pytest.approx(other.mean, rel=1e-4, abs=1e-6)
-    # and a dtype asked for is used: the numbers of float64 come back, weights and images rounded once
+    # and a dtype asked for is used: the numbers of float64 come back, weights and images rounded
+    # once
     again = measure(a, b, loader(dtype=torch.float32), everything(), dtype=torch.float64)
     worst = max(abs(o.mean - d.mean) for o, d in zip(again, double, strict=True))
     assert 0 < worst < 1e-5
-    assert measure(a, b, loader(), everything(), dtype=torch.float64)  # images already in it, networks not yet
+    assert measure(
+        a, b, loader(), everything(), dtype=torch.float64
+    )  # images already in it, networks not yet
 
 
 def test_reductions_are_in_float64_whatever_the_networks_are_in():
-    """From the same float32 features, the sums agree with float64 ones to far more than float32 has digits."""
+    """From the same float32 features, the sums agree with float64 ones to far more than float32 has
+    digits.
+    """
     a = mlp(0, dtype=torch.float32)
     b, data = near(a, 1, 0.01), loader(batch=60, dtype=torch.float32)
-    f_a, f_b, f = ({k: v.double() for k, v in hidden(n, data[0][0]).items()} for n in (a, b, between(a, b, 0.5).float()))
+    f_a, f_b, f = (
+        {k: v.double() for k, v in hidden(n, data[0][0]).items()}
+        for n in (a, b, between(a, b, 0.5).float())
+    )
     m = (f_a["FC 2"] + f_b["FC 2"]) / 2
     rows = measure(a, b, data, everything())
     for quantity, x, y in (("1-cos_AB", f_a["FC 2"], f_b["FC 2"]), ("1-cos_alpha", f["FC 2"], m)):
         half = (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(1) / 2
         alpha = 0.5 if quantity == "1-cos_alpha" else None
-        assert find(rows, quantity, site="FC 2", alpha=alpha).mean == pytest.approx(half.mean().item(), rel=1e-9, abs=0)
+        assert find(rows, quantity, site="FC 2", alpha=alpha).mean == pytest.approx(
+            half.mean().item(), rel=1e-9, abs=0
+        )
     assert find(rows, "set_c", site="FC 2", alpha=0.5).mean == pytest.approx(
-        ((f["FC 2"] * m).sum() / f["FC 2"].square().sum()).item(), rel=1e-11, abs=0)
-    d_h = hidden(a, data[0][0])["in 3"] - hidden(b, data[0][0])["in 3"]  # the difference itself is in float32
+        ((f["FC 2"] * m).sum() / f["FC 2"].square().sum()).item(), rel=1e-11, abs=0
+    )
+    d_h = (
+        hidden(a, data[0][0])["in 3"] - hidden(b, data[0][0])["in 3"]
+    )  # the difference itself is in float32
     expected = d_h.double().square().sum() / (f_a["in 3"].norm() * f_b["in 3"].norm())
-    assert find(rows, "dist_H", site="FC 3").mean == pytest.approx(expected.item(), rel=1e-11, abs=0)
+    assert find(rows, "dist_H", site="FC 3").mean == pytest.approx(
+        expected.item(), rel=1e-11, abs=0
+    )
 
 
 def test_zero_features_are_counted_and_do_not_poison_the_mean():
@@ -323,19 +401,30 @@ def test_zero_features_are_counted_and_do_not_poison_the_mean():
 
 
 def test_on_device_meta_nothing_waits_for_the_device():
-    """Device meta refuses CPU operands and every `.item()`: what runs there runs on any device without hidden waits."""
+    """Device meta refuses CPU operands and every `.item()`: what runs there runs on any device
+    without hidden waits.
+    """
     for make, shape in ((mlp, (1, 3, 4)), (lambda seed: conv(seed), (2, 5, 5))):
         a, b = make(0).to("meta"), make(1).to("meta")
         batches = [(x.to("meta"), y.to("meta")) for x, y in loader(shape=shape)]
-        metrics = everything() if shape[0] == 1 else [LLFC(), Commutativity(), WeakAdditivity(), Stitching(), Barrier()]
+        metrics = (
+            everything()
+            if shape[0] == 1
+            else [LLFC(), Commutativity(), WeakAdditivity(), Stitching(), Barrier()]
+        )
         ran = []
 
         class Last:  # reached only when every update before it went through
             def start(self, pair): ...
-            def update(self, batch): ran.append(len(batch.y))
-            def rows(self): return []
+            def update(self, batch):
+                ran.append(len(batch.y))
 
-        with pytest.raises(RuntimeError, match="meta"):  # only here, where numbers are read, it has to stop
+            def rows(self):
+                return []
+
+        with pytest.raises(
+            RuntimeError, match="meta"
+        ):  # only here, where numbers are read, it has to stop
             measure(a, b, batches, [*metrics, Last()])
         assert ran == [25, 25, 10]
 
@@ -347,21 +436,33 @@ def test_a_foreign_network_with_batch_norm_is_measured_whole():
         torch.manual_seed(seed)
         networks.append(torchvision().models.resnet18(weights=None, num_classes=5).train())
         networks[-1](torch.randn(8, 3, 32, 32))  # running statistics of its own
-    rows = measure(*networks, loader(6, (3, 32, 32), 4, dtype=torch.float32), [LLFC(), Commutativity(), WeakAdditivity(),
-                                                                             Stitching(), Barrier()])
+    rows = measure(
+        *networks,
+        loader(6, (3, 32, 32), 4, dtype=torch.float32),
+        [LLFC(), Commutativity(), WeakAdditivity(), Stitching(), Barrier()],
+    )
     assert len({r.site for r in rows if r.quantity == "1-cos_alpha"}) == 18
     assert len({r.site for r in rows if r.quantity == "dist_com"}) == 20
     assert len({r.site for r in rows if r.quantity == "stitched_error"}) == 9
     assert all(math.isfinite(r.mean) for r in rows) and networks[0].training
-    again = [r for r in measure(networks[0], networks[0], loader(6, (3, 32, 32), 4, dtype=torch.float32), [LLFC()])]
+    again = [
+        r
+        for r in measure(
+            networks[0], networks[0], loader(6, (3, 32, 32), 4, dtype=torch.float32), [LLFC()]
+        )
+    ]
     assert all(r.mean == 0 for r in again if r.quantity.startswith("1-"))
 
 
 def test_views_and_modules_give_the_same(pair):
-    assert measure(*pair, loader(), everything()) == measure(*map(View, pair), loader(), everything())
+    assert measure(*pair, loader(), everything()) == measure(
+        *map(View, pair), loader(), everything()
+    )
 
 
-# -- bad input -------------------------------------------------------------------------------------------------------
+# -- bad input
+# -------------------------------------------------------------------------------------------------------
+
 
 class PlusEquals(nn.Module):
     def __init__(self):
@@ -387,23 +488,78 @@ def infinite_network():
     return network
 
 
-@pytest.mark.parametrize("call, error, message", [
-    (lambda: llfc(mlp(0), mlp(0, hidden=17), loader()), ValueError, r"'fc1.weight' is \(16, 12\) in A and \(17, 12\) in B"),
-    (lambda: llfc(mlp(0), conv(0), loader()), ValueError, "the networks differ: 'fc1.weight' is in only one"),
-    (lambda: llfc(nan_network(), mlp(0), loader()), ValueError, "network A: 'fc2.weight' holds NaN or infinite"),
-    (lambda: llfc(mlp(0), infinite_network(), loader()), ValueError, "network B: 'fc3.bias' holds NaN or infinite"),
-    (lambda: llfc(mlp(0), mlp(1), []), ValueError, "the loader gave no images"),
-    (lambda: llfc(mlp(0), mlp(1), [(x, y + 3) for x, y in loader()]), ValueError, "labels run from 3 to 7, outside 0..4"),
-    (lambda: llfc(mlp(0), mlp(1), loader(), (0.5, 1.2)), ValueError, r"alpha = 1.2 lies outside \[0, 1\]"),
-    (lambda: llfc(mlp(0), mlp(1), loader(), sites=["FC 9"]), ValueError, "unknown site 'FC 9'"),
-    (lambda: barrier(mlp(0), mlp(1), loader(), (0, 0.5, 1)), ValueError, "it must be odd and hold"),
-    (lambda: barrier(mlp(0), mlp(1), loader(), (0, 0.25, 0.5, 0.6, 0.75, 1)), ValueError, "has 6 points"),
-    (lambda: stitching(conv(0), conv(1), loader(shape=(2, 5, 5)), ["FC 1"]), ValueError, "unknown site 'FC 1'"),
-    (lambda: interpolate(mlp(0).state_dict(), mlp(1).state_dict(), -0.1), ValueError, "alpha = -0.1"),
-    (lambda: interpolate({"w": torch.ones(3)}, {"w": torch.ones(1)}, 0.5), ValueError, r"'w' is \(3,\) in A and \(1,\) in B"),
-    (lambda: displacement_null(mlp(0), mlp(1), [], lambda: [LLFC()], "rotation"), ValueError, "the loader gave no images"),
-    (lambda: llfc(PlusEquals(), PlusEquals(), loader(dtype=torch.float32)), UntraceableError, "PlusEquals gives other outputs"),
-])
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (
+            lambda: llfc(mlp(0), mlp(0, hidden=17), loader()),
+            ValueError,
+            r"'fc1.weight' is \(16, 12\) in A and \(17, 12\) in B",
+        ),
+        (
+            lambda: llfc(mlp(0), conv(0), loader()),
+            ValueError,
+            "the networks differ: 'fc1.weight' is in only one",
+        ),
+        (
+            lambda: llfc(nan_network(), mlp(0), loader()),
+            ValueError,
+            "network A: 'fc2.weight' holds NaN or infinite",
+        ),
+        (
+            lambda: llfc(mlp(0), infinite_network(), loader()),
+            ValueError,
+            "network B: 'fc3.bias' holds NaN or infinite",
+        ),
+        (lambda: llfc(mlp(0), mlp(1), []), ValueError, "the loader gave no images"),
+        (
+            lambda: llfc(mlp(0), mlp(1), [(x, y + 3) for x, y in loader()]),
+            ValueError,
+            "labels run from 3 to 7, outside 0..4",
+        ),
+        (
+            lambda: llfc(mlp(0), mlp(1), loader(), (0.5, 1.2)),
+            ValueError,
+            r"alpha = 1.2 lies outside \[0, 1\]",
+        ),
+        (lambda: llfc(mlp(0), mlp(1), loader(), sites=["FC 9"]), ValueError, "unknown site 'FC 9'"),
+        (
+            lambda: barrier(mlp(0), mlp(1), loader(), (0, 0.5, 1)),
+            ValueError,
+            "it must be odd and hold",
+        ),
+        (
+            lambda: barrier(mlp(0), mlp(1), loader(), (0, 0.25, 0.5, 0.6, 0.75, 1)),
+            ValueError,
+            "has 6 points",
+        ),
+        (
+            lambda: stitching(conv(0), conv(1), loader(shape=(2, 5, 5)), ["FC 1"]),
+            ValueError,
+            "unknown site 'FC 1'",
+        ),
+        (
+            lambda: interpolate(mlp(0).state_dict(), mlp(1).state_dict(), -0.1),
+            ValueError,
+            "alpha = -0.1",
+        ),
+        (
+            lambda: interpolate({"w": torch.ones(3)}, {"w": torch.ones(1)}, 0.5),
+            ValueError,
+            r"'w' is \(3,\) in A and \(1,\) in B",
+        ),
+        (
+            lambda: displacement_null(mlp(0), mlp(1), [], lambda: [LLFC()], "rotation"),
+            ValueError,
+            "the loader gave no images",
+        ),
+        (
+            lambda: llfc(PlusEquals(), PlusEquals(), loader(dtype=torch.float32)),
+            UntraceableError,
+            "PlusEquals gives other outputs",
+        ),
+    ],
+)
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
@@ -420,7 +576,11 @@ def test_nan_images_are_not_taken_for_an_untraceable_network(pair):
 
 
 def test_the_users_modules_keep_their_modes():
-    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).double().train()
+    network = (
+        nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
+        .double()
+        .train()
+    )
     network[2].eval()  # frozen, as in fine-tuning
     modes = [m.training for m in network.modules()]
     llfc(network, network, loader())
@@ -429,11 +589,19 @@ def test_the_users_modules_keep_their_modes():
 
 @pytest.mark.parametrize("c", [0.3, 1.7, 2.3, 3.1])
 def test_opposite_maps_give_a_real_distance(c):
-    """H_B = c H_A with W_B = -c W_A or W_B = -W_A / c: one of the two sides vanishes, up to the sign of its rounding."""
+    """H_B = c H_A with W_B = -c W_A or W_B = -W_A / c: one of the two sides vanishes, up to the
+    sign of its rounding.
+    """
     for seed in range(20):
         torch.manual_seed(seed)
-        a, b = (nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)).double() for _ in range(2))
-        b[0].weight.data, b[1].weight.data = c * a[0].weight.data, -(c if seed % 2 else 1 / c) * a[1].weight.data
+        a, b = (
+            nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)).double()
+            for _ in range(2)
+        )
+        b[0].weight.data, b[1].weight.data = (
+            c * a[0].weight.data,
+            -(c if seed % 2 else 1 / c) * a[1].weight.data,
+        )
         assert all(isinstance(r.mean, float) for r in commutativity(a, b, loader(shape=(6,))))
 
 
@@ -444,7 +612,9 @@ def test_stitching_beside_a_shortcut_is_refused():
             g = self.relu2(self.conv2(h))
             return self.fc((g + h).mean((2, 3)))
 
-    with pytest.raises(ValueError, match="cannot be stitched at 'relu2': information passes beside it"):
+    with pytest.raises(
+        ValueError, match="cannot be stitched at 'relu2': information passes beside it"
+    ):
         stitching(Beside().double(), Beside().double(), loader(shape=(2, 5, 5)), ["relu2"])
 
 
@@ -468,7 +638,12 @@ def test_a_layer_that_dies_half_way_is_at_one_from_the_mean(seed):
     a, b = mlp(seed), mlp(seed)
     with torch.no_grad():
         for network, sign in ((a, 1.0), (b, -1.0)):
-            network.fc2.weight.copy_(sign * torch.randn(16, 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+            network.fc2.weight.copy_(
+                sign
+                * torch.randn(
+                    16, 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+                )
+            )
             network.fc2.bias.zero_()
     rows = measure(a, b, loader(), [LLFC((0.5,))])
     for quantity in ("1-cos_alpha", "1-coef_alpha", "set_1-cos_alpha"):

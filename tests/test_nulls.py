@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from nets import conv, find, loader, mlp, near
 from torch import nn
 
-from llfc_lib.metrics import Barrier, LLFC, commutativity, displacement_null, llfc, matched_scale, measure, weak_additivity
+from llfc_lib.metrics import (
+    LLFC,
+    Barrier,
+    commutativity,
+    displacement_null,
+    llfc,
+    matched_scale,
+    measure,
+    weak_additivity,
+)
 from llfc_lib.metrics.additivity import WeakAdditivity
 from llfc_lib.metrics.displacement import displace, last_hidden, random_difference
 from llfc_lib.metrics.llfc import one_minus_cos
@@ -33,7 +42,9 @@ class TwoMaps(nn.Module):
 
 
 def generic(seed: int, correlation: float, n: int = 120):
-    """Two such networks whose weights are Gaussian with this cosine similarity, and no other structure."""
+    """Two such networks whose weights are Gaussian with this cosine similarity, and no other
+    structure.
+    """
     g = torch.Generator().manual_seed(seed)
 
     def two(shape):
@@ -51,8 +62,13 @@ def test_without_structure_dist_com_is_what_both_nulls_say(correlation):
     for seed in range(5):
         rows = commutativity(*generic(seed, correlation))
         null = {"site": "second", "role": "null"}
-        found.append([find(rows, "dist_com", site="second").mean, find(rows, "dist_com", **null, kind="formula").mean,
-                      find(rows, "dist_com", **null, kind="shuffled units").mean])
+        found.append(
+            [
+                find(rows, "dist_com", site="second").mean,
+                find(rows, "dist_com", **null, kind="formula").mean,
+                find(rows, "dist_com", **null, kind="shuffled units").mean,
+            ]
+        )
     value, formula, shuffled = np.mean(found, axis=0)
     assert value == pytest.approx(formula, rel=0.03) and value == pytest.approx(shuffled, rel=0.03)
 
@@ -75,23 +91,40 @@ def test_shuffling_loses_the_alignment_that_the_formula_does_not_see():
     d_w, lift = 0.1 * u @ v.T, 0.1 * v @ torch.randn(1, n, generator=g, dtype=torch.float64)
     first = torch.randn(n, n, generator=g, dtype=torch.float64) / n**0.5
     a, b = TwoMaps(first, w), TwoMaps(first + lift, w + d_w)
-    rows = commutativity(a, b, [(torch.randn(300, n, generator=g, dtype=torch.float64), torch.zeros(300, dtype=torch.long))])
+    rows = commutativity(
+        a,
+        b,
+        [
+            (
+                torch.randn(300, n, generator=g, dtype=torch.float64),
+                torch.zeros(300, dtype=torch.long),
+            )
+        ],
+    )
     value = find(rows, "dist_com", site="second").mean
-    assert value > 5 * find(rows, "dist_com", site="second", role="null", kind="shuffled units").mean
+    assert (
+        value > 5 * find(rows, "dist_com", site="second", role="null", kind="shuffled units").mean
+    )
     assert value > 5 * find(rows, "dist_com", site="second", role="null", kind="formula").mean
 
 
 def test_nearest_endpoint_is_a_quarter_of_the_baseline_half_way():
-    """For small angles and equal norms, the angle to the middle is half of the angle between: a quarter in 1 - cos."""
+    """For small angles and equal norms, the angle to the middle is half of the angle between: a
+    quarter in 1 - cos.
+    """
     a = mlp(0, hidden=64)
     rows = llfc(a, near(a, 1, 0.05), loader())
     for site in ("FC 1", "FC 2", "FC 3"):
-        assert find(rows, "cos_ratio", site=site, alpha=0.5, role="null").mean == pytest.approx(0.25, abs=0.01)
+        assert find(rows, "cos_ratio", site=site, alpha=0.5, role="null").mean == pytest.approx(
+            0.25, abs=0.01
+        )
 
 
 @pytest.mark.parametrize("shape", ["linear", "conv"])
 def test_shuffled_images_give_the_value_of_unrelated_gaussians(shape):
-    """Pre-activations that agree perfectly are weakly additive; shuffled, as independent ones are: 0.16 (mean 0)."""
+    """Pre-activations that agree perfectly are weakly additive; shuffled, as independent ones are:
+    0.16 (mean 0).
+    """
     g = torch.Generator().manual_seed(0)
     x = torch.randn(4000, 8, *((2, 2) if shape == "conv" else ()), generator=g, dtype=torch.float64)
 
@@ -121,10 +154,14 @@ def test_shuffled_images_keep_every_units_values():
     shifted = metric._shifted(x, "site")
     assert torch.equal(shifted.sort(0).values, x.sort(0).values)  # each unit's own values
     assert not (shifted == x).any()  # never the same image
-    assert torch.equal(shifted[:, :, 1] - shifted[:, :, 0], torch.ones(10, 3))  # a channel moves as a whole
+    assert torch.equal(
+        shifted[:, :, 1] - shifted[:, :, 0], torch.ones(10, 3)
+    )  # a channel moves as a whole
 
 
-# -- displacement ----------------------------------------------------------------------------------------------------
+# -- displacement
+# ----------------------------------------------------------------------------------------------------
+
 
 def test_what_each_displacement_keeps():
     a, b = mlp(0).state_dict(), mlp(1).state_dict()
@@ -135,10 +172,16 @@ def test_what_each_displacement_keeps():
             new = moved[kind][name]
             assert new.shape == d.shape and not torch.allclose(new, d)
             assert new.norm().item() == pytest.approx(d.norm().item(), rel=1e-12)
-        assert torch.equal(moved["entries"][name].flatten().sort().values, d.flatten().sort().values)
+        assert torch.equal(
+            moved["entries"][name].flatten().sort().values, d.flatten().sort().values
+        )
         if d.ndim == 2:
-            torch.testing.assert_close(torch.linalg.svdvals(moved["rotation"][name]), torch.linalg.svdvals(d))
-            torch.testing.assert_close(moved["rotation"][name].T @ moved["rotation"][name], d.T @ d)  # output units turned
+            torch.testing.assert_close(
+                torch.linalg.svdvals(moved["rotation"][name]), torch.linalg.svdvals(d)
+            )
+            torch.testing.assert_close(
+                moved["rotation"][name].T @ moved["rotation"][name], d.T @ d
+            )  # output units turned
 
 
 def test_weight_and_bias_of_a_layer_are_turned_together():
@@ -151,21 +194,29 @@ def test_weight_and_bias_of_a_layer_are_turned_together():
 def test_draws_are_repeatable_and_differ():
     a, b = mlp(0).state_dict(), mlp(1).state_dict()
     for kind in KINDS:
-        first, again, other = (random_difference(a, b, kind, ("x", k))["fc2.weight"] for k in (0, 0, 1))
+        first, again, other = (
+            random_difference(a, b, kind, ("x", k))["fc2.weight"] for k in (0, 0, 1)
+        )
         assert torch.equal(first, again) and not torch.allclose(first, other)
 
 
 def test_rotations_are_uniform():
-    """The mean of q_00 is 0 and of q_00^2 is 1/n; without fixing the signs of QR the mean would not vanish."""
+    """The mean of q_00 is 0 and of q_00^2 is 1/n; without fixing the signs of QR the mean would not
+    vanish.
+    """
     a = {"w": torch.zeros(4, 4, dtype=torch.float64)}
     b = {"w": torch.eye(4, dtype=torch.float64)}
     q = torch.stack([random_difference(a, b, "rotation", (k,))["w"] for k in range(2000)])
-    assert abs(q[:, 0, 0].mean()) < 0.05 and q[:, 0, 0].square().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert abs(q[:, 0, 0].mean()) < 0.05 and q[:, 0, 0].square().mean().item() == pytest.approx(
+        0.25, abs=0.02
+    )
 
 
 def test_buffers_stay_as_they_are():
     torch.manual_seed(0)
-    make = lambda: nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).double()  # noqa: E731
+    make = lambda: nn.Sequential(
+        nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)
+    ).double()  # noqa: E731
     a, b = make().state_dict(), make().state_dict()
     b["1.running_mean"] += 1
     buffers = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
@@ -183,7 +234,10 @@ def test_matched_partners_are_as_far_away_as_they_should_be(kind, make, shape):
     moved = random_difference(view.state(), View(near(a, 1)).state(), kind, ("test",))
     for target in (0.001, 0.05, 0.2):
         t = matched_scale(view, moved, images, target)
-        features = [v.run(images, {node})[node].flatten(1) for v in (view, view.with_state(displace(view.state(), moved, t)))]
+        features = [
+            v.run(images, {node})[node].flatten(1)
+            for v in (view, view.with_state(displace(view.state(), moved, t)))
+        ]
         assert one_minus_cos(*features).mean().item() == pytest.approx(target, rel=0.021)
 
 
@@ -192,26 +246,44 @@ def test_a_distance_that_no_scale_reaches_gives_nan():
     still = {name: torch.zeros_like(value) for name, value in view.state().items()}
     assert math.isnan(matched_scale(view, still, images, 0.1))
     moved = random_difference(view.state(), mlp(1).state_dict(), "gaussian", ("test",))
-    assert math.isnan(matched_scale(view, moved, images, 1.9))  # after a ReLU no angle exceeds a right one
-    rows = displacement_null(mlp(0), mlp(0), loader(), lambda: [LLFC()], "gaussian", matched=True, draws=2)
+    assert math.isnan(
+        matched_scale(view, moved, images, 1.9)
+    )  # after a ReLU no angle exceeds a right one
+    rows = displacement_null(
+        mlp(0), mlp(0), loader(), lambda: [LLFC()], "gaussian", matched=True, draws=2
+    )
     assert rows == [] or all(r.n <= 2 for r in rows)
 
 
 def test_displacement_null_is_the_mean_over_its_draws():
     a = mlp(0)
     b = near(a, 1)
-    rows = displacement_null(a, b, loader(), lambda: [LLFC(), Barrier()], "entries", draws=3, seed="s")
+    rows = displacement_null(
+        a, b, loader(), lambda: [LLFC(), Barrier()], "entries", draws=3, seed="s"
+    )
     assert {(r.role, r.kind) for r in rows} == {("null", "entries t=1")}
     values, errors = [], []
     for draw in range(3):
         partner = mlp(0)
-        partner.load_state_dict(displace(a.state_dict(), random_difference(a.state_dict(), b.state_dict(), "entries", ("s", draw)), 1.0))
+        partner.load_state_dict(
+            displace(
+                a.state_dict(),
+                random_difference(a.state_dict(), b.state_dict(), "entries", ("s", draw)),
+                1.0,
+            )
+        )
         own = measure(a, partner, loader(), [LLFC(), Barrier()])
         values.append(find(own, "cos_ratio", site="FC 2", alpha=0.5).mean)
         errors.append(find(own, "error", alpha=0.0).mean)
     row = find(rows, "cos_ratio", site="FC 2", alpha=0.5, role="null")
-    assert row.mean == pytest.approx(np.mean(values)) and row.std == pytest.approx(np.std(values, ddof=1)) and row.n == 3
-    assert find(rows, "error", alpha=0.0, role="null").mean == pytest.approx(np.mean(errors))  # the partner's own error
+    assert (
+        row.mean == pytest.approx(np.mean(values))
+        and row.std == pytest.approx(np.std(values, ddof=1))
+        and row.n == 3
+    )
+    assert find(rows, "error", alpha=0.0, role="null").mean == pytest.approx(
+        np.mean(errors)
+    )  # the partner's own error
     assert find(rows, "t", role="null").mean == 1
 
 
@@ -221,7 +293,9 @@ def test_a_matched_displacement_null_has_the_pairs_distance():
     pair = find(llfc(a, b, loader()), "1-cos_AB", site="FC 3").mean
     for kind in KINDS:
         rows = displacement_null(a, b, loader(), lambda: [LLFC()], kind, matched=True, draws=2)
-        assert find(rows, "1-cos_AB", site="FC 3", role="null").mean == pytest.approx(pair, rel=0.025)
+        assert find(rows, "1-cos_AB", site="FC 3", role="null").mean == pytest.approx(
+            pair, rel=0.025
+        )
 
 
 def test_unknown_displacement():
@@ -232,4 +306,7 @@ def test_unknown_displacement():
 @given(seed=st.integers(0, 1000))
 def test_displacing_by_nothing_gives_a_itself(seed):
     a = mlp(seed).state_dict()
-    assert all(torch.equal(v, a[k]) for k, v in displace(a, random_difference(a, a, "gaussian", (seed,)), 1.0).items())
+    assert all(
+        torch.equal(v, a[k])
+        for k, v in displace(a, random_difference(a, a, "gaussian", (seed,)), 1.0).items()
+    )

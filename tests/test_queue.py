@@ -1,4 +1,6 @@
-"""The queue's log, choice of recipes, priority and end; what publishing ships; and that no record mixes two networks."""
+"""The queue's log, choice of recipes, priority and end; what publishing ships; and that no record
+mixes two networks.
+"""
 
 import json
 import os
@@ -57,7 +59,9 @@ def untimed(lines: list[str]) -> list[str]:
     return [re.sub(TIME, "", line) for line in lines]
 
 
-# ------------------------------------------------------------------------------------------------------ what it tells
+# ------------------------------------------------------------------------------------------------------
+# what it tells
+
 
 def sleeper(seconds: float, code: int = 0) -> list[str]:
     return ["sh", "-c", f"sleep {seconds}; exit {code}"]
@@ -75,17 +79,33 @@ def test_the_queue_logs_what_starts_how_far_it_is_and_how_it_ends(monkeypatch, c
     monkeypatch.setattr(queue, "_start", start)
     assert queue.run("smoke", jobs=1, device="cpu") == 1
     lines = untimed(logged())
-    expected = ["2 units to do, 1 at once, one thread each", f"started: {a}", "A: 2 of 2", f"[1/2] done: {a} (1 s)",
-                f"started: {b}", "B: 2 of 2", f"[2/2] FAILED: {b} (1 s)", "1 of 2 done, 1 failed, 0 left to another queue (2 s)"]
-    assert [re.sub(r"\(\d s\)", "", line) for line in lines] == [re.sub(r"\(\d s\)", "", line) for line in expected]
+    expected = [
+        "2 units to do, 1 at once, one thread each",
+        f"started: {a}",
+        "A: 2 of 2",
+        f"[1/2] done: {a} (1 s)",
+        f"started: {b}",
+        "B: 2 of 2",
+        f"[2/2] FAILED: {b} (1 s)",
+        "1 of 2 done, 1 failed, 0 left to another queue (2 s)",
+    ]
+    assert [re.sub(r"\(\d s\)", "", line) for line in lines] == [
+        re.sub(r"\(\d s\)", "", line) for line in expected
+    ]
     printed = capsys.readouterr().out
     assert "started" not in printed and f"done: {a}" in printed and "1 of 2 done" in printed
 
 
 def test_parts_of_one_pass_are_not_begun_at_once(monkeypatch):
-    connected, coherence, other = (Unit("smoke", NAME, 0, part) for part in ("connected", "coherence", "decomposition"))
+    connected, coherence, other = (
+        Unit("smoke", NAME, 0, part) for part in ("connected", "coherence", "decomposition")
+    )
     monkeypatch.setattr(queue, "missing", lambda _: [connected, coherence, other])
-    monkeypatch.setattr(queue, "_start", lambda unit, device, lines: subprocess.Popen(sleeper(0.1 if unit is other else 1.0)))
+    monkeypatch.setattr(
+        queue,
+        "_start",
+        lambda unit, device, lines: subprocess.Popen(sleeper(0.1 if unit is other else 1.0)),
+    )
     assert queue.run("smoke", jobs=2, device="cpu") == 0
     told = [re.sub(r" \(\d s\)", "", line) for line in untimed(logged())]
     assert told[1:3] == [f"started: {connected}", f"started: {other}"]
@@ -131,8 +151,15 @@ def test_a_unit_by_hand_says_and_logs_how_far_it_is(monkeypatch, capsys):
     assert queue.run_unit(unit, "cpu") == 0
     first, *news, last = capsys.readouterr().out.splitlines()
     assert first == f"started: {unit}" and last == f"done: {unit} (0 s)"
-    assert [line.partition(" s left")[0] for line in news] == ["  network: 1 of 2, loss 2, 0", "  network: 2 of 2, loss 1, 0"]
-    assert untimed(logged()) == [first, news[0].strip(), last]  # the second follows within half a minute
+    assert [line.partition(" s left")[0] for line in news] == [
+        "  network: 1 of 2, loss 2, 0",
+        "  network: 2 of 2, loss 1, 0",
+    ]
+    assert untimed(logged()) == [
+        first,
+        news[0].strip(),
+        last,
+    ]  # the second follows within half a minute
     assert progress.listeners == []
     advance(Unit.parse(unit), "cpu")  # in a notebook
     assert capsys.readouterr() == ("", "")
@@ -146,7 +173,10 @@ def test_a_unit_of_a_queue_leaves_the_telling_to_it(monkeypatch, capsys, tmp_pat
     assert "network: 2 of 2" in (tmp_path / "lines").read_text()
 
 
-@pytest.mark.parametrize("error, word", [(Busy, "left to another process"), (KeyboardInterrupt, "stopped"), (ValueError, "FAILED")])
+@pytest.mark.parametrize(
+    "error, word",
+    [(Busy, "left to another process"), (KeyboardInterrupt, "stopped"), (ValueError, "FAILED")],
+)
 def test_a_unit_by_hand_says_how_it_ended(monkeypatch, error, word):
     def fail(unit: Unit, device: str) -> None:
         raise error
@@ -157,14 +187,20 @@ def test_a_unit_by_hand_says_how_it_ended(monkeypatch, error, word):
     assert untimed(logged())[-1].startswith(f"{word}: smoke/{NAME}/0/train A")
 
 
-# --------------------------------------------------------------------------------------------------- which recipes
+# ---------------------------------------------------------------------------------------------------
+# which recipes
+
 
 def test_recipes_restrict_the_queue_and_reach_what_is_not_in_it():
     assert {u.name for u in queue.chosen("smoke", [NAME])} == {NAME}
     both = queue.chosen(None, [NAME, MATCHED])
     # "joint" sets the matchings of all methods side by side
-    assert {u.name for u in both if not u.trains and u.part != "match"} == {NAME, MATCHED} and {u.profile for u in both} == set(PROFILES)
-    assert queue.chosen("smoke") == queue.chosen("smoke", []) and len(queue.chosen("smoke")) > len(queue.chosen("smoke", [NAME]))
+    assert {u.name for u in both if not u.trains and u.part != "match"} == {NAME, MATCHED} and {
+        u.profile for u in both
+    } == set(PROFILES)
+    assert queue.chosen("smoke") == queue.chosen("smoke", []) and len(queue.chosen("smoke")) > len(
+        queue.chosen("smoke", [NAME])
+    )
     in_queue = {(line[0], name) for line in QUEUE for name in line[1]}
     left_out = [(p, name) for p in PROFILES for name in PAIRS[p] if (p, name) not in in_queue]
     assert left_out
@@ -177,7 +213,10 @@ def test_unknown_recipes_are_refused_by_name(capsys):
     for action in ("run", "status"):
         assert queue.main([action, "--profile", "smoke", "--recipes", NAME, "mlp_mnist_spown"]) == 1
         said = capsys.readouterr().err
-        assert "unknown recipe 'mlp_mnist_spown' in profile 'smoke'; choose from ['mlp_mnist_spawn'" in said
+        assert (
+            "unknown recipe 'mlp_mnist_spown' in profile 'smoke'; choose from ['mlp_mnist_spawn'"
+            in said
+        )
     assert queue.main(["status", "--profile", "smoke", "--recipes", "mlp_mnist_width1024"]) == 1
     assert "recipe 'mlp_mnist_width1024' has no pairs in profile 'smoke'" in capsys.readouterr().err
 
@@ -191,10 +230,17 @@ def test_make_passes_recipes_on():
         assert "--recipes" not in said
 
 
-# ---------------------------------------------------------------------------------------------- priority, and the end
+# ----------------------------------------------------------------------------------------------
+# priority, and the end
 
-@pytest.mark.parametrize("leads, enabled, written", [(True, "1\n", "19"), (False, "1\n", "0"), (True, "0\n", "0"), (True, None, "0")])
-def test_a_unit_in_a_session_of_its_own_gives_way_to_other_sessions(tmp_path, monkeypatch, leads, enabled, written):
+
+@pytest.mark.parametrize(
+    "leads, enabled, written",
+    [(True, "1\n", "19"), (False, "1\n", "0"), (True, "0\n", "0"), (True, None, "0")],
+)
+def test_a_unit_in_a_session_of_its_own_gives_way_to_other_sessions(
+    tmp_path, monkeypatch, leads, enabled, written
+):
     group, switch = tmp_path / "autogroup", tmp_path / "enabled"
     group.write_text("0")
     if enabled:
@@ -269,10 +315,15 @@ def queue_in_another_process(monkeypatch, command: list[str], hup: object = sign
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_stopped_queue_leaves_no_process_behind(tmp_path, monkeypatch, number, code):
     told = tmp_path / "pids"  # of the unit, and of a compiler or so that it started
-    pid = queue_in_another_process(monkeypatch, ["sh", "-c", f"sleep 60 & echo $$ $! > {told}.part; mv {told}.part {told}; wait"])
+    pid = queue_in_another_process(
+        monkeypatch,
+        ["sh", "-c", f"sleep 60 & echo $$ $! > {told}.part; mv {told}.part {told}; wait"],
+    )
     wait_for(told.exists)
     unit, child = map(int, told.read_text().split())
     assert os.getsid(unit) == unit == os.getsid(child) != os.getsid(pid)
@@ -285,7 +336,9 @@ def test_a_stopped_queue_leaves_no_process_behind(tmp_path, monkeypatch, number,
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_nohup_holds(tmp_path, monkeypatch):
     told = tmp_path / "pid"
-    pid = queue_in_another_process(monkeypatch, ["sh", "-c", f"touch {told}; sleep 1"], hup=signal.SIG_IGN)
+    pid = queue_in_another_process(
+        monkeypatch, ["sh", "-c", f"touch {told}; sleep 1"], hup=signal.SIG_IGN
+    )
     wait_for(told.exists)
     os.kill(pid, signal.SIGHUP)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -294,10 +347,13 @@ def test_nohup_holds(tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_units_of_a_killed_queue_end_with_it(monkeypatch):
     runs = queue.cache_dir() / "runs"
-    program = f"from llfc_lib.experiments import queue; queue._give_way = int; queue.main(['unit', 'smoke/{NAME}/7/train A'])"
+    program = (
+        "from llfc_lib.experiments import queue; queue._give_way = int; queue.main(['unit',"
+        f" 'smoke/{NAME}/7/train A'])"
+    )
     pid = queue_in_another_process(monkeypatch, [sys.executable, "-c", program])
     wait_for(lambda: list(runs.glob("*.latest.safetensors")))
-    unit, = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    (unit,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     assert is_alive(unit)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -313,25 +369,44 @@ def test_a_unit_whose_queue_was_gone_before_it_began_ends(monkeypatch):
         queue.run_unit(f"smoke/{NAME}/0/train A", "cpu")
 
 
-# ------------------------------------------------------------------------------------------------------- shipping
+# -------------------------------------------------------------------------------------------------------
+# shipping
+
 
 def trained(name: str, seed: int, branch: str, add: float = 0.0, kept: tuple[int, ...] = ()) -> str:
-    """Put a network into the cache that was never trained; ``add`` stands for another processor. Returns its digest."""
+    """Put a network into the cache that was never trained; ``add`` stands for another processor.
+    Returns its digest.
+    """
     r = recipe(recipe(name, "smoke").trained_as, "smoke")
     data = load(r.data, normalise=r.normalise)
     path, key = loop.run_path(r, seed, branch, data), loop.run_key(r, seed, branch, data)
     state = loop.new_network(r, data, seed).state_dict()
-    history = [{"epoch": 1, "seconds": 1.0, "train_loss": 1.0, "train_error": 0.5, "test_loss": 1.0, "test_error": 0.5}]
-    found = Checkpoint({key: value + add for key, value in state.items()}, epoch=r.epochs, history=history)
+    history = [
+        {
+            "epoch": 1,
+            "seconds": 1.0,
+            "train_loss": 1.0,
+            "train_error": 0.5,
+            "test_loss": 1.0,
+            "test_error": 0.5,
+        }
+    ]
+    found = Checkpoint(
+        {key: value + add for key, value in state.items()}, epoch=r.epochs, history=history
+    )
     checkpoints.write(path, found, key)
     for epoch in kept:
-        checkpoints.write(loop.kept_path(path, epoch), replace(found, epoch=epoch, history=history[:epoch]), key)
+        checkpoints.write(
+            loop.kept_path(path, epoch), replace(found, epoch=epoch, history=history[:epoch]), key
+        )
     return found.digest()
 
 
 @pytest.fixture
 def told(tree, monkeypatch) -> Callable[..., list[str]]:
-    """What is shipped where a recipe says so, of two pairs with networks 0A and 0B that are both published."""
+    """What is shipped where a recipe says so, of two pairs with networks 0A and 0B that are both
+    published.
+    """
     monkeypatch.setattr(publish, "_published_parts", lambda *_: {"pair"})
     monkeypatch.setattr(pairs, "members", lambda name, pair: {"A": (0, "AB"[pair])})
     monkeypatch.setitem(PAIRS, "smoke", {NAME: 2})
@@ -359,7 +434,9 @@ def test_a_recipe_says_which_networks_are_shipped(told, monkeypatch):
 def test_shipping_is_no_part_of_a_recipe():
     for r in RECIPES.values():
         assert r.shipped in publish.SHIPPED
-        assert "shipped" not in r.identity() and {replace(r, shipped=how).hash for how in publish.SHIPPED} == {r.hash}
+        assert "shipped" not in r.identity() and {
+            replace(r, shipped=how).hash for how in publish.SHIPPED
+        } == {r.hash}
 
 
 def sparse(path: Path, size: int) -> Path:
@@ -372,14 +449,18 @@ def sparse(path: Path, size: int) -> Path:
 def test_nothing_over_twenty_megabytes_goes_into_the_tracked_tree(told, tree, monkeypatch):
     r = recipe(NAME, "smoke")
     sparse(loop.run_path(r, 0, "A", load("digits")), 94 * 10**6)
-    monkeypatch.setattr(publish, "_digest_at", lambda path, key: "digest" if path.exists() else None)
+    monkeypatch.setattr(
+        publish, "_digest_at", lambda path, key: "digest" if path.exists() else None
+    )
     for how in ("small", "every"):
         assert told(shipped=how) == [f"too large to ship: {NAME}-0A.safetensors (94 MB)"]
     assert told(shipped="none") == [] and not list(tree.rglob("endpoints/**/*.safetensors"))
     exactly = sparse(tree / "source", 20 * 10**6)
     assert publish._into_tree(exactly, tree / "there" / "target", "kept") == ["kept target"]
     sparse(exactly, 20 * 10**6 + 1)
-    assert publish._into_tree(exactly, tree / "there" / "other", "kept") == ["too large to ship: other (20 MB)"]
+    assert publish._into_tree(exactly, tree / "there" / "other", "kept") == [
+        "too large to ship: other (20 MB)"
+    ]
     assert [path.name for path in (tree / "there").iterdir()] == ["target"]
 
 
@@ -389,15 +470,23 @@ def test_what_is_too_large_is_said_once(tree, monkeypatch):
     assert publish.publish("smoke") == "too large to ship: network (94 MB)"
 
 
-@pytest.mark.parametrize("size, said", [(20 * 10**6, "kept unfinished "), (94 * 10**6, "too large to ship: ")])
+@pytest.mark.parametrize(
+    "size, said", [(20 * 10**6, "kept unfinished "), (94 * 10**6, "too large to ship: ")]
+)
 @pytest.mark.parametrize("shipped", ["none", "small"])
 def test_unfinished_runs_are_kept_up_to_the_same_size(tree, monkeypatch, size, said, shipped):
     monkeypatch.setitem(RECIPES, NAME, replace(RECIPES[NAME], shipped=shipped))
     unit = Unit("smoke", NAME, 0, "train A")
     latest = sparse(loop.latest_path(unit.path()), size)
-    monkeypatch.setattr(publish.checkpoints, "read", lambda *_: Checkpoint({}, history=[{"seconds": 2 * publish.LONG}]))
-    line, = publish._keep_unfinished([unit])
-    assert line.startswith(f"{said}{latest.name}") and (tree / "unfinished").exists() == said.startswith("kept")
+    monkeypatch.setattr(
+        publish.checkpoints,
+        "read",
+        lambda *_: Checkpoint({}, history=[{"seconds": 2 * publish.LONG}]),
+    )
+    (line,) = publish._keep_unfinished([unit])
+    assert line.startswith(f"{said}{latest.name}") and (
+        tree / "unfinished"
+    ).exists() == said.startswith("kept")
 
 
 def test_small_checkpoints_on_the_way_are_shipped_with_the_first_pair(told, tree, monkeypatch):
@@ -406,7 +495,10 @@ def test_small_checkpoints_on_the_way_are_shipped_with_the_first_pair(told, tree
         trained(NAME, 0, branch, kept=r.kept)
     first = [f"shipped {NAME}-0A{epoch}.safetensors" for epoch in ("", ".epoch0", ".epoch2")]
     assert told(kept=(0, 2, 5), shipped="none") == []
-    assert told(kept=(0, 2, 5)) == [*first, f"shipped {NAME}-0B.safetensors"] and told(kept=(0, 2, 5)) == []
+    assert (
+        told(kept=(0, 2, 5)) == [*first, f"shipped {NAME}-0B.safetensors"]
+        and told(kept=(0, 2, 5)) == []
+    )
     then = pairs.shipped_kept_path("smoke", NAME, 0, "A", 2)
     key = loop.run_key(r, 0, "A", load("digits"))
     assert then.name == f"{NAME}-0A.epoch2.safetensors" and checkpoints.read(then, key).epoch == 2
@@ -420,18 +512,35 @@ def test_small_checkpoints_on_the_way_are_shipped_with_the_first_pair(told, tree
     assert told(kept=(0, 2)) == [f"shipped {then.name}"]
 
 
-# ---------------------------------------------------------------------------------- no record mixes two networks
+# ---------------------------------------------------------------------------------- no record mixes
+# two networks
+
 
 def train_all(name: str, **add: float) -> dict[str, str]:
-    return {who: trained(name, seed, branch, add.get(who, 0.0)) for who, (seed, branch) in pairs.members(name, 0).items()}
+    return {
+        who: trained(name, seed, branch, add.get(who, 0.0))
+        for who, (seed, branch) in pairs.members(name, 0).items()
+    }
 
 
-def measured(part: str, networks: dict[str, str] | None, mean: float = 1.0, name: str = NAME) -> Unit:
+def measured(
+    part: str, networks: dict[str, str] | None, mean: float = 1.0, name: str = NAME
+) -> Unit:
     """Put a finished measurement into the cache."""
     unit, every = Unit("smoke", name, 0, part), pairs.plan_of(name, "smoke").parts
-    rows = [asdict(Row(quantity, mean, kind=part)) for e in EXPERIMENTS.values() if name in e.recipes and part in e.reads(every)
-            for quantity in sorted(e.quantities)]
-    result = {"unit": str(unit), "rows": rows, "seconds": 1.0, "work": 1.0, "environment": {"commit": "abc"}}
+    rows = [
+        asdict(Row(quantity, mean, kind=part))
+        for e in EXPERIMENTS.values()
+        if name in e.recipes and part in e.reads(every)
+        for quantity in sorted(e.quantities)
+    ]
+    result = {
+        "unit": str(unit),
+        "rows": rows,
+        "seconds": 1.0,
+        "work": 1.0,
+        "environment": {"commit": "abc"},
+    }
     if networks is not None:
         result["networks"] = {who: networks[who] for who in unit.members() if who in networks}
     if part == "match":
@@ -447,7 +556,10 @@ def every_unit(name: str = NAME) -> list[Unit]:
 
 def quoted(name: str = NAME) -> set[str]:
     """Digests of A in all records, those of the shipped order of units among them."""
-    found = {records.load(path.stem, "smoke").pairs[f"{name}/0"]["endpoints"]["A"] for path in (records.RECORDS / "smoke").glob("*.json")}
+    found = {
+        records.load(path.stem, "smoke").pairs[f"{name}/0"]["endpoints"]["A"]
+        for path in (records.RECORDS / "smoke").glob("*.json")
+    }
     order = matched.shipped_permutation("smoke", name, 0)
     return found | ({json.loads(order.read_text())["networks"]["A"]} if order.exists() else set())
 
@@ -461,18 +573,26 @@ def unshipped(tree, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("name", [NAME, MATCHED])
-def test_a_network_of_other_bits_has_its_pair_measured_and_published_anew_as_a_whole(unshipped, name):
+def test_a_network_of_other_bits_has_its_pair_measured_and_published_anew_as_a_whole(
+    unshipped, name
+):
     old = train_all(name)
     parts = [unit.part for unit in every_unit(name)]
     *some, last = parts
     for part in some:
         measured(part, old, name=name)
     assert f"smoke {name}/0: {', '.join(sorted(some))}" in publish.publish("smoke")
-    assert quoted(name) == {old["A"]} and [u.part for u in queue.missing(every_unit(name))] == [last]
-    before = {path: path.read_bytes() for path in unshipped.rglob("*.json") if "cache" not in path.parts}
+    assert quoted(name) == {old["A"]} and [u.part for u in queue.missing(every_unit(name))] == [
+        last
+    ]
+    before = {
+        path: path.read_bytes() for path in unshipped.rglob("*.json") if "cache" not in path.parts
+    }
     new = train_all(name, A=1.0)
     assert new["A"] != old["A"] and new["B"] == old["B"]
-    assert [u.part for u in queue.missing(every_unit(name))] == parts  # old results are of the old network
+    assert [
+        u.part for u in queue.missing(every_unit(name))
+    ] == parts  # old results are of the old network
     assert publish.publish("smoke") == "nothing new to publish"
     measured(last, new, mean=2.0, name=name)  # the new part alone: no record may take it
     assert f"smoke {name}/0 waits for: {', '.join(some)} (" in publish.publish("smoke")
@@ -484,11 +604,17 @@ def test_a_network_of_other_bits_has_its_pair_measured_and_published_anew_as_a_w
     measured(some[0], new, mean=2.0, name=name)
     assert publish.publish("smoke") == f"smoke {name}/0: {', '.join(sorted(parts))}"
     assert quoted(name) == {new["A"]} and queue.missing(every_unit(name)) == []
-    means = {mean for path in (records.RECORDS / "smoke").glob("*.json") for mean in records.load(path.stem, "smoke").table["mean"]}
+    means = {
+        mean
+        for path in (records.RECORDS / "smoke").glob("*.json")
+        for mean in records.load(path.stem, "smoke").table["mean"]
+    }
     assert means == {2.0}
     assert publish.publish("smoke") == "nothing new to publish"
     if name == MATCHED:
-        assert json.loads(matched.shipped_permutation("smoke", name, 0).read_text())["permutations"] == {"fc1": [1, 0]}
+        assert json.loads(matched.shipped_permutation("smoke", name, 0).read_text())[
+            "permutations"
+        ] == {"fc1": [1, 0]}
 
 
 def test_what_looked_at_other_networks_only_need_not_be_measured_again(unshipped):
@@ -498,10 +624,17 @@ def test_what_looked_at_other_networks_only_need_not_be_measured_again(unshipped
     publish.publish("smoke")
     new = train_all(MATCHED, B=1.0)
     left = queue.missing(every_unit(MATCHED))
-    assert left == [unit for unit in every_unit(MATCHED) if "B" in unit.members()] != every_unit(MATCHED)
+    assert (
+        left
+        == [unit for unit in every_unit(MATCHED) if "B" in unit.members()]
+        != every_unit(MATCHED)
+    )
     for unit in left:
         measured(unit.part, new, name=MATCHED)
-    assert f"smoke {MATCHED}/0: {', '.join(sorted(unit.part for unit in every_unit(MATCHED)))}" in publish.publish("smoke")
+    assert (
+        f"smoke {MATCHED}/0: {', '.join(sorted(unit.part for unit in every_unit(MATCHED)))}"
+        in publish.publish("smoke")
+    )
     assert records.load("fig20", "smoke").pairs[f"{MATCHED}/0"]["endpoints"]["B"] == new["B"]
 
 
@@ -511,7 +644,9 @@ def test_networks_that_are_not_here_contradict_nothing(unshipped, monkeypatch):
         measured(unit.part, networks)
     publish.publish("smoke")
     monkeypatch.setenv("LLFC_CACHE", str(unshipped / "empty"))
-    assert queue.missing(every_unit()) == [] and publish.publish("smoke") == "nothing new to publish"
+    assert (
+        queue.missing(every_unit()) == [] and publish.publish("smoke") == "nothing new to publish"
+    )
 
 
 def test_a_measurement_that_does_not_say_of_what_counts_until_the_networks_are_others(unshipped):
@@ -522,10 +657,15 @@ def test_a_measurement_that_does_not_say_of_what_counts_until_the_networks_are_o
     publish.publish("smoke")
     assert quoted() == {networks["A"]}
     train_all(NAME, B=1.0)
-    assert queue.missing(every_unit()) == every_unit() and publish.publish("smoke") == "nothing new to publish"
+    assert (
+        queue.missing(every_unit()) == every_unit()
+        and publish.publish("smoke") == "nothing new to publish"
+    )
 
 
-def test_a_shipped_network_that_a_record_does_not_quote_is_let_be_until_there_is_more(tree, monkeypatch):
+def test_a_shipped_network_that_a_record_does_not_quote_is_let_be_until_there_is_more(
+    tree, monkeypatch
+):
     networks = train_all(NAME)
     for unit in every_unit():
         measured(unit.part, networks)
@@ -538,7 +678,9 @@ def test_a_shipped_network_that_a_record_does_not_quote_is_let_be_until_there_is
     assert queue.missing(every_unit()) == every_unit()
     shipped.write_bytes(loop.run_path(recipe(NAME, "smoke"), 0, "B", load("digits")).read_bytes())
     assert queue.missing(every_unit()) == []
-    monkeypatch.setitem(units.OTHER_VERSION, "decomposition", 99)  # which is to be measured anew then
+    monkeypatch.setitem(
+        units.OTHER_VERSION, "decomposition", 99
+    )  # which is to be measured anew then
     assert queue.missing(every_unit()) == every_unit()
 
 
@@ -549,7 +691,10 @@ def test_a_network_that_a_record_does_not_quote_is_not_shipped(tree):
     publish.publish("smoke")
     pairs.shipped_path("smoke", NAME, 0, "B").unlink()
     train_all(NAME, B=1.0)
-    assert publish.publish("smoke") == "nothing new to publish" and not pairs.shipped_path("smoke", NAME, 0, "B").exists()
+    assert (
+        publish.publish("smoke") == "nothing new to publish"
+        and not pairs.shipped_path("smoke", NAME, 0, "B").exists()
+    )
     train_all(NAME)
     assert publish.publish("smoke") == f"shipped {NAME}-0B.safetensors"
 
@@ -569,7 +714,9 @@ def test_a_result_of_other_networks_is_measured_again(unshipped, monkeypatch):
 def test_publishing_trains_nothing_and_says_which_networks_it_waits_for(unshipped, monkeypatch):
     digests = train_all(NAME)
     monkeypatch.setattr(pairs, "train", lambda *_: pytest.fail("trained while publishing"))
-    measured("closeness", {who: digests[who] for who in "AB"})  # it needs no independent network, the record does
+    measured(
+        "closeness", {who: digests[who] for who in "AB"}
+    )  # it needs no independent network, the record does
     run_path(recipe(NAME, "smoke"), 1, "A", units.dataset(recipe(NAME, "smoke"))).unlink()
     assert publish.publish("smoke") == f"smoke {NAME}/0 waits for its networks: independent"
     assert not list(unshipped.rglob("records/**/*.json"))
@@ -582,25 +729,42 @@ def test_what_a_run_kept_goes_with_it_while_it_is_unfinished(tree, monkeypatch):
     path, key = unit.path(), run_key(r, 0, "A", data)
     history = [{"epoch": epoch, "seconds": 5000.0} for epoch in (1, 2)]
     for epoch in (0, 1):
-        checkpoints.write(kept_path(path, epoch), Checkpoint({"w": torch.zeros(2)}, epoch=epoch, history=history[:epoch]), key)
-    checkpoints.write(latest_path(path), Checkpoint({"w": torch.ones(2)}, epoch=2, history=history), key)
+        checkpoints.write(
+            kept_path(path, epoch),
+            Checkpoint({"w": torch.zeros(2)}, epoch=epoch, history=history[:epoch]),
+            key,
+        )
+    checkpoints.write(
+        latest_path(path), Checkpoint({"w": torch.ones(2)}, epoch=2, history=history), key
+    )
     told = publish._keep_unfinished([unit])
     assert len(told) == 3 and {file.name for file in places.UNFINISHED.glob("*")} == {
-        latest_path(path).name, kept_path(path, 0).name, kept_path(path, 1).name}
+        latest_path(path).name,
+        kept_path(path, 0).name,
+        kept_path(path, 1).name,
+    }
     checkpoints.write(path, Checkpoint({"w": torch.ones(2)}, epoch=10, history=history), key)
     assert len(publish._keep_unfinished([unit])) == 3 and not list(places.UNFINISHED.glob("*"))
 
 
 LAYER_NORM = "resnet20x0.25_cifar10_perm"
-EARLIER = tuple(epoch for epoch in recipe(LAYER_NORM, "smoke").kept if epoch < recipe(LAYER_NORM, "smoke").epochs)
+EARLIER = tuple(
+    epoch
+    for epoch in recipe(LAYER_NORM, "smoke").kept
+    if epoch < recipe(LAYER_NORM, "smoke").epochs
+)
 
 
 @pytest.fixture
 def swept(tree, monkeypatch) -> Unit:
-    """The sweep of a second pair whose two networks are trained, with what they were after earlier epochs; all else is published."""
+    """The sweep of a second pair whose two networks are trained, with what they were after earlier
+    epochs; all else is published.
+    """
     name = f"{LAYER_NORM}_weight"
     monkeypatch.setitem(PAIRS, "smoke", {name: 2})
-    monkeypatch.setattr(publish, "_published_parts", lambda *_: set(pairs.plan_of(name, "smoke").parts) - {"sweep"})
+    monkeypatch.setattr(
+        publish, "_published_parts", lambda *_: set(pairs.plan_of(name, "smoke").parts) - {"sweep"}
+    )
     for seed in (2, 3):
         trained(LAYER_NORM, seed, "A", kept=EARLIER)
     return Unit("smoke", name, 1, "sweep")
@@ -611,14 +775,20 @@ def shipped_epochs() -> list[str]:
 
 
 def test_earlier_epochs_are_shipped_until_they_are_measured(swept, monkeypatch):
-    every = sorted(f"{LAYER_NORM}-{seed}A.epoch{epoch}.safetensors" for seed in (2, 3) for epoch in EARLIER)
+    every = sorted(
+        f"{LAYER_NORM}-{seed}A.epoch{epoch}.safetensors" for seed in (2, 3) for epoch in EARLIER
+    )
     publish.publish("smoke")
     assert shipped_epochs() == every and len(every) >= 4
     assert publish.publish("smoke") == "nothing new to publish"
     monkeypatch.setenv("LLFC_CACHE", str(pairs.ENDPOINTS / "another cache"))
     assert not swept.lacks_epochs() and publish.publish("smoke") == "nothing new to publish"
-    monkeypatch.setattr(publish, "_published_parts", lambda *_: set(pairs.plan_of(swept.name, "smoke").parts))
-    assert sorted(publish.publish("smoke").splitlines()) == [f"no longer needed: {name}" for name in every]
+    monkeypatch.setattr(
+        publish, "_published_parts", lambda *_: set(pairs.plan_of(swept.name, "smoke").parts)
+    )
+    assert sorted(publish.publish("smoke").splitlines()) == [
+        f"no longer needed: {name}" for name in every
+    ]
     assert shipped_epochs() == []
 
 
@@ -630,19 +800,31 @@ def test_epochs_of_another_run_than_the_shipped_network_are_not_shipped(swept):
     lost = pairs.shipped_kept_path("smoke", LAYER_NORM, 2, "A", 1)
     lost.unlink()
     publish.publish("smoke")
-    assert not lost.exists() and all(path.read_bytes() == then for path, then in before.items() if path.exists())
+    assert not lost.exists() and all(
+        path.read_bytes() == then for path, then in before.items() if path.exists()
+    )
 
 
 def test_a_sweep_of_epochs_that_are_not_here_is_left_out_and_told(swept, monkeypatch, capsys):
     assert not swept.lacks_epochs() and swept in queue.missing([swept])
-    kept_path(run_path(recipe(LAYER_NORM, "smoke"), 3, "A", units.dataset(swept.recipe())), 1).unlink()
+    kept_path(
+        run_path(recipe(LAYER_NORM, "smoke"), 3, "A", units.dataset(swept.recipe())), 1
+    ).unlink()
     assert swept.lacks_epochs() and queue.missing([swept]) == []
     monkeypatch.setattr(queue, "chosen", lambda *_: [swept])
-    assert "0 of   1 done, 1 cannot be done: what its networks were after earlier epochs is not here" in queue.status("smoke")
+    assert (
+        "0 of   1 done, 1 cannot be done: what its networks were after earlier epochs is not here"
+        in queue.status("smoke")
+    )
     assert queue.run("smoke", jobs=1, device="cpu") == 0
-    assert f"left out: {swept} (what its networks were after earlier epochs is not here)" in capsys.readouterr().out
+    assert (
+        f"left out: {swept} (what its networks were after earlier epochs is not here)"
+        in capsys.readouterr().out
+    )
     publish.publish("smoke")
     assert shipped_epochs() == []  # the others are of no use
     run_path(recipe(LAYER_NORM, "smoke"), 3, "A", units.dataset(swept.recipe())).unlink()
     pairs.shipped_path("smoke", LAYER_NORM, 3, "A").unlink()
-    assert not swept.lacks_epochs() and swept in queue.missing([swept])  # it is trained anew, and keeps them
+    assert not swept.lacks_epochs() and swept in queue.missing(
+        [swept]
+    )  # it is trained anew, and keeps them

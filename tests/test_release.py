@@ -41,8 +41,22 @@ def wheel(tmp_path_factory) -> Path:
     source.mkdir()
     for name in ("llfc_lib", "pyproject.toml", "README.md", "LICENSE"):
         (source / name).symlink_to(ROOT / name)
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)],
-                   check=True, capture_output=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(folder),
+            str(source),
+        ],
+        check=True,
+        capture_output=True,
+    )
     return next(folder.glob("*.whl"))
 
 
@@ -50,19 +64,34 @@ def test_the_wheel_holds_the_whole_library_and_its_licence(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {str(path.relative_to(ROOT)) for path in (ROOT / "llfc_lib").rglob("*.py")} <= set(names)
     assert "llfc_lib/py.typed" in names and any(name.endswith("licenses/LICENSE") for name in names)
-    assert not [name for name in names if not re.match(r"llfc_(lib|book)", name) or "__pycache__" in name]
+    assert not [
+        name for name in names if not re.match(r"llfc_(lib|book)", name) or "__pycache__" in name
+    ]
 
 
 def test_the_library_works_from_the_wheel_with_embedded_data(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "LLFC_CACHE": str(tmp_path / "cache"), "LLFC_DATA": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", USE, str(tmp_path / "site")], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path / "site"),
+        "LLFC_CACHE": str(tmp_path / "cache"),
+        "LLFC_DATA": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", USE, str(tmp_path / "site")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert "barrier" in done.stdout
 
 
 def test_one_version_everywhere():
-    project = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    project = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[
+        1
+    ]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     newest = re.search(r"^## (\S+), (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert llfc_lib.__version__ == project == citation["version"] == newest[1]
@@ -72,8 +101,15 @@ def test_one_version_everywhere():
 
 def test_the_workflow_tests_before_it_publishes():
     jobs = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())["jobs"]
-    steps = {name: " ".join(str(step.get("run", step.get("uses"))) for step in job["steps"]) for name, job in jobs.items()}
-    assert ".ci/run" in steps["test"] and jobs["build"]["needs"] == "test" and jobs["publish"]["needs"] == "build"
+    steps = {
+        name: " ".join(str(step.get("run", step.get("uses"))) for step in job["steps"])
+        for name, job in jobs.items()
+    }
+    assert (
+        ".ci/run" in steps["test"]
+        and jobs["build"]["needs"] == "test"
+        and jobs["publish"]["needs"] == "build"
+    )
     assert "make site pdf" in steps["build"] and "_build/html" in str(jobs["build"]["steps"])
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"site", "pdf", "test"} <= targets
@@ -82,5 +118,9 @@ def test_the_workflow_tests_before_it_publishes():
 
 
 def test_requirements_are_pinned_exactly():
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert lines[0] == "-e ." and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines[1:])

@@ -1,4 +1,6 @@
-"""Derived permutations: exactly the expected ones, the same function in another order, and nothing wrong goes unseen."""
+"""Derived permutations: exactly the expected ones, the same function in another order, and nothing
+wrong goes unseen.
+"""
 
 import copy
 import re
@@ -14,11 +16,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from llfc_lib.data.torchvision import torchvision
-from llfc_lib.matching.symmetry import Permutation, Symmetry, UnsupportedOperation, Use, check_symmetry, permuted, symmetry
+from llfc_lib.matching.symmetry import (
+    Permutation,
+    Symmetry,
+    UnsupportedOperation,
+    Use,
+    check_symmetry,
+    permuted,
+    symmetry,
+)
 from llfc_lib.models import MLP, VGG16, ResNet20
 from llfc_lib.models.view import View
 
-# -- helpers -----------------------------------------------------------------------------------------------------------
+# -- helpers
+# -----------------------------------------------------------------------------------------------------------
 
 
 class Net(nn.Module):
@@ -52,7 +63,9 @@ def numbers(*shape, seed=0):
 
 @torch.no_grad()
 def drawn(network, seed=0):
-    """A copy in float64 and evaluation mode, every parameter and statistic drawn anew: no two entries are equal."""
+    """A copy in float64 and evaluation mode, every parameter and statistic drawn anew: no two
+    entries are equal.
+    """
     network, g = copy.deepcopy(network).double().eval(), torch.Generator().manual_seed(seed)
     for name, value in network.state_dict().items():
         if value.is_floating_point():
@@ -65,7 +78,11 @@ def draw(name, shape, g):
     if len(shape) > 1:
         bound = (6 / shape[1:].numel()) ** 0.5  # He's variance
         return value.uniform_(-bound, bound, generator=g)
-    return value.uniform_(0.5, 1.5, generator=g) if name.endswith(("weight", "var")) else value.uniform_(-0.3, 0.3, generator=g)
+    return (
+        value.uniform_(0.5, 1.5, generator=g)
+        if name.endswith(("weight", "var"))
+        else value.uniform_(-0.3, 0.3, generator=g)
+    )
 
 
 def cycles(sym, seed=0):
@@ -87,10 +104,21 @@ def moves(network, sym, x, seed=0):
 
 
 def told(sym):
-    """{name: "size parameter:axis ..."}: "[2-4]" after it are the rows, "x9" how many positions a unit owns."""
-    return {p.name: f"{p.size} " + " ".join(
-        f"{u.parameter}:{u.axis}" + (f"[{u.rows[0]}-{u.rows[1] - 1}]" if u.rows else "")
-        + (f"x{u.positions.shape[1]}" if u.positions.shape[1] > 1 else "") for u in p.uses) for p in sym}
+    """{name: "size parameter:axis ..."}: "[2-4]" after it are the rows, "x9" how many positions a
+    unit owns.
+    """
+    return {
+        p.name: (
+            f"{p.size} "
+            + " ".join(
+                f"{u.parameter}:{u.axis}"
+                + (f"[{u.rows[0]}-{u.rows[1] - 1}]" if u.rows else "")
+                + (f"x{u.positions.shape[1]}" if u.positions.shape[1] > 1 else "")
+                for u in p.uses
+            )
+        )
+        for p in sym
+    }
 
 
 def in_any_order(expected):
@@ -107,19 +135,29 @@ def pairs(permutation):
 
 def without(sym, unwanted):
     """The symmetry without the uses that ``unwanted`` says."""
-    return Symmetry(tuple(replace(p, uses=tuple(u for u in p.uses if not unwanted(u))) for p in sym), sym.shapes)
+    return Symmetry(
+        tuple(replace(p, uses=tuple(u for u in p.uses if not unwanted(u))) for p in sym), sym.shapes
+    )
 
 
 def with_use(sym, use, **fields):
     """The symmetry with this use changed."""
-    return Symmetry(tuple(replace(p, uses=tuple(replace(u, **fields) if u is use else u for u in p.uses)) for p in sym), sym.shapes)
+    return Symmetry(
+        tuple(
+            replace(p, uses=tuple(replace(u, **fields) if u is use else u for u in p.uses))
+            for p in sym
+        ),
+        sym.shapes,
+    )
 
 
 def use_of(sym, parameter, axis):
     return next(u for p in sym for u in p.uses if (u.parameter, u.axis) == (parameter, axis))
 
 
-# -- whole networks ----------------------------------------------------------------------------------------------------
+# -- whole networks
+# ----------------------------------------------------------------------------------------------------
+
 
 def small_densenet(tv):
     return tv.models.DenseNet(4, (2, 2), 8, 2, num_classes=10)
@@ -137,7 +175,9 @@ def small_efficientnet(tv):
 
 
 def small_regnet(tv):
-    params = tv.models.regnet.BlockParams.from_init_params(depth=4, w_0=8, w_a=8.0, w_m=2.0, group_width=4, se_ratio=0.25)
+    params = tv.models.regnet.BlockParams.from_init_params(
+        depth=4, w_0=8, w_a=8.0, w_m=2.0, group_width=4, se_ratio=0.25
+    )
     return tv.models.RegNet(params, num_classes=10, stem_width=8)
 
 
@@ -147,15 +187,37 @@ def small_shufflenet(tv):
 
 NETWORKS = {  # the network, its images, the sizes of its permutations
     "mlp": (lambda tv: MLP(48, 9), (3, 4, 4), [9] * 3),
-    "vgg16": (lambda tv: VGG16(width=4), (3, 16, 16), [4] * 2 + [8] * 2 + [16] * 3 + [32] * 6 + [256] * 2),
-    "vgg16 linear": (lambda tv: VGG16(width=5, linear_classifier=True), (3, 16, 16), [5] * 2 + [10] * 2 + [20] * 3 + [40] * 6),
+    "vgg16": (
+        lambda tv: VGG16(width=4),
+        (3, 16, 16),
+        [4] * 2 + [8] * 2 + [16] * 3 + [32] * 6 + [256] * 2,
+    ),
+    "vgg16 linear": (
+        lambda tv: VGG16(width=5, linear_classifier=True),
+        (3, 16, 16),
+        [5] * 2 + [10] * 2 + [20] * 3 + [40] * 6,
+    ),
     "resnet20 A": (lambda tv: ResNet20(width=4), (3, 16, 16), [4] * 5 + [8] * 4 + [16] * 3),
-    "resnet20 B": (lambda tv: ResNet20(width=4, shortcut="B"), (3, 16, 16), [4] * 4 + [8] * 4 + [16] * 4),
-    "resnet18": (lambda tv: tv.models.resnet18(num_classes=10), (3, 32, 32), [64] * 3 + [128] * 3 + [256] * 3 + [512] * 3),
-    "resnet50": (lambda tv: tv.models.resnet50(num_classes=10), (3, 32, 32),  # the stem, four streams, two in each block
-                 [64] * 7 + [128] * 8 + [256] * 13 + [512] * 7 + [1024, 2048]),
-    "squeezenet1_1": (lambda tv: tv.models.squeezenet1_1(num_classes=10), (3, 32, 32),
-                      [16] * 2 + [32] * 2 + [48] * 2 + [64] * 7 + [128] * 4 + [192] * 4 + [256] * 4),
+    "resnet20 B": (
+        lambda tv: ResNet20(width=4, shortcut="B"),
+        (3, 16, 16),
+        [4] * 4 + [8] * 4 + [16] * 4,
+    ),
+    "resnet18": (
+        lambda tv: tv.models.resnet18(num_classes=10),
+        (3, 32, 32),
+        [64] * 3 + [128] * 3 + [256] * 3 + [512] * 3,
+    ),
+    "resnet50": (
+        lambda tv: tv.models.resnet50(num_classes=10),
+        (3, 32, 32),  # the stem, four streams, two in each block
+        [64] * 7 + [128] * 8 + [256] * 13 + [512] * 7 + [1024, 2048],
+    ),
+    "squeezenet1_1": (
+        lambda tv: tv.models.squeezenet1_1(num_classes=10),
+        (3, 32, 32),
+        [16] * 2 + [32] * 2 + [48] * 2 + [64] * 7 + [128] * 4 + [192] * 4 + [256] * 4,
+    ),
     "densenet": (small_densenet, (3, 32, 32), [4] * 4 + [8] * 6),
     "convnext": (small_convnext, (3, 32, 32), [8, 12, 32, 32, 48]),
     "efficientnet": (small_efficientnet, (3, 32, 32), None),
@@ -176,6 +238,7 @@ def networks():
             network, x = drawn(make(torchvision())), numbers(2, *shape)
             made[name] = network, symmetry(network, x), x
         return made[name]
+
     return get
 
 
@@ -198,36 +261,54 @@ def test_networks_keep_their_function(networks, name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_hidden_layer_is_permuted_and_neither_input_nor_logits_are(networks, name):
     network, sym, _ = networks(name)
-    layers = [f"{key}.weight" for key, layer in network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    layers = [
+        f"{key}.weight"
+        for key, layer in network.named_modules()
+        if isinstance(layer, (nn.Linear, nn.Conv2d))
+    ]
     used = {pair for p in sym for pair in pairs(p)}
     fixed = {(layers[0], 1), (layers[-1], 0), (layers[-1].replace("weight", "bias"), 0)}
     assert not used & fixed
     depthwise = {(key, 1) for key in layers if sym.shapes[key][1] == 1}
     assert {(key, axis) for key in layers for axis in (0, 1)} - fixed - depthwise <= used
     # a normalisation moves whole, and its statistics with it
-    left = {key for key, value in network.state_dict().items() if value.ndim == 1} - {name for name, _ in used | fixed}
+    left = {key for key, value in network.state_dict().items() if value.ndim == 1} - {
+        name for name, _ in used | fixed
+    }
     assert not left
 
 
 @torch.no_grad()
 def test_torchvisions_vgg16_bn_keeps_its_function():
-    """Of its 134 million weights a million are drawn, and none are copied but to permute them: so without check_symmetry."""
+    """Of its 134 million weights a million are drawn, and none are copied but to permute them: so
+    without check_symmetry.
+    """
     with torch.device("meta"):
         network = torchvision().models.vgg16_bn(num_classes=10).eval()
-    sym, x, g = symmetry(network, torch.empty(1, 3, 32, 32)), numbers(1, 3, 32, 32), torch.Generator().manual_seed(0)
+    sym, x, g = (
+        symmetry(network, torch.empty(1, 3, 32, 32)),
+        numbers(1, 3, 32, 32),
+        torch.Generator().manual_seed(0),
+    )
     assert sizes(sym) == [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6 + [4096] * 2
-    assert torch.equal(use_of(sym, "classifier.0.weight", 1).positions, torch.arange(25088).reshape(512, 49))
+    assert torch.equal(
+        use_of(sym, "classifier.0.weight", 1).positions, torch.arange(25088).reshape(512, 49)
+    )
     block, state = torch.rand(1_000_003, generator=g, dtype=torch.float64) - 0.5, {}
     for key, value in network.state_dict().items():
         if value.ndim > 1:  # no two rows are equal: a row's length does not divide the prime
-            state[key] = block.repeat(value.numel() // len(block) + 1)[:value.numel()].view(value.shape)
+            state[key] = block.repeat(value.numel() // len(block) + 1)[: value.numel()].view(
+                value.shape
+            )
             state[key].mul_((24 / value[0].numel()) ** 0.5)
         else:
             state[key] = draw(key, value.shape, g) if value.ndim else torch.tensor(3)
     network.load_state_dict(state, assign=True)
     before, moved = network(x), sym.apply(state, cycles(sym))
-    assert [key for key in state if torch.equal(state[key], moved[key])] == \
-        [*(key for key in state if key.endswith("num_batches_tracked")), "classifier.6.bias"]
+    assert [key for key in state if torch.equal(state[key], moved[key])] == [
+        *(key for key in state if key.endswith("num_batches_tracked")),
+        "classifier.6.bias",
+    ]
     network.load_state_dict(moved, assign=True)
     assert (network(x) - before).abs().max() < 1e-10 < before.std()
 
@@ -235,7 +316,8 @@ def test_torchvisions_vgg16_bn_keeps_its_function():
 def test_mlp_has_three_permutations_of_three_pairs_each(networks):
     _, sym, _ = networks("mlp")
     assert [told(sym)[p.name].split() for p in sym] == [
-        ["9", f"fc{i}.weight:0", f"fc{i}.bias:0", f"fc{i + 1}.weight:1"] for i in (1, 2, 3)]
+        ["9", f"fc{i}.weight:0", f"fc{i}.bias:0", f"fc{i + 1}.weight:1"] for i in (1, 2, 3)
+    ]
     assert [p.name for p in sym] == ["fc1", "fc2", "fc3"] and len(sym) == 3
     for p in sym:
         assert all(torch.equal(u.positions, torch.arange(9)[:, None]) for u in p.uses)
@@ -248,16 +330,24 @@ def norm(name):
 
 def test_vgg_moves_a_layer_with_its_normalisation_and_the_next_layers_inputs(networks):
     _, sym, _ = networks("vgg16")
-    layers = [f"features.conv{g}_{n}" for g, count in enumerate((2, 2, 3, 3, 3), 1) for n in range(1, count + 1)]
+    layers = [
+        f"features.conv{g}_{n}"
+        for g, count in enumerate((2, 2, 3, 3, 3), 1)
+        for n in range(1, count + 1)
+    ]
     layers += ["classifier.fc1", "classifier.fc2", "classifier.fc3"]
     assert [p.name for p in sym] == layers[:-1]
     for layer, following in zip(layers, layers[1:]):
         expected = {(f"{layer}.weight", 0), (f"{layer}.bias", 0), (f"{following}.weight", 1)}
-        assert pairs(sym[layer]) == expected | (norm(layer.replace("conv", "bn")) if "conv" in layer else set())
+        assert pairs(sym[layer]) == expected | (
+            norm(layer.replace("conv", "bn")) if "conv" in layer else set()
+        )
 
 
 def test_resnet20_with_projections_has_the_permutations_of_ainsworth_et_al(networks):
-    """Their resnet20_permutation_spec, written down again: one permutation a stage, one inside each block."""
+    """Their resnet20_permutation_spec, written down again: one permutation a stage, one inside each
+    block.
+    """
     _, sym, _ = networks("resnet20 B")
     spec = defaultdict(set)
 
@@ -288,9 +378,19 @@ def test_resnet20_with_projections_has_the_permutations_of_ainsworth_et_al(netwo
 
 def test_padded_channels_of_resnet20_have_permutations_of_their_own(networks):
     _, sym, _ = networks("resnet20 A")
-    read = {p.name: use.positions[:, 0].tolist() for p in sym for use in p.uses if use.parameter == "fc.weight"}
-    # two zero channels before the four of stage 1 and two behind, then four before and four behind these eight
-    assert read == {"conv": [6, 7, 8, 9], "block2_1.conv2": [4, 5, 10, 11], "block3_1.conv2": [*range(4), *range(12, 16)]}
+    read = {
+        p.name: use.positions[:, 0].tolist()
+        for p in sym
+        for use in p.uses
+        if use.parameter == "fc.weight"
+    }
+    # two zero channels before the four of stage 1 and two behind, then four before and four behind
+    # these eight
+    assert read == {
+        "conv": [6, 7, 8, 9],
+        "block2_1.conv2": [4, 5, 10, 11],
+        "block3_1.conv2": [*range(4), *range(12, 16)],
+    }
     assert use_of(sym, "block2_2.conv1.weight", 1).positions[:, 0].tolist() == [2, 3, 4, 5]
     assert pairs(sym["conv"]) >= pairs(sym["block2_1.conv2"]) >= pairs(sym["block3_1.conv2"])
     inner = [p for p in sym if p.name not in read]
@@ -303,7 +403,11 @@ def test_running_statistics_are_uses_that_do_not_count(networks, name):
     network, sym, _ = networks(name)
     parameters = {key for key, _ in network.named_parameters()}
     for u in (u for p in sym for u in p.uses):
-        assert u.statistic is (u.parameter not in parameters) is u.parameter.endswith(("running_mean", "running_var"))
+        assert (
+            u.statistic
+            is (u.parameter not in parameters)
+            is u.parameter.endswith(("running_mean", "running_var"))
+        )
     assert sum(u.statistic for p in sym for u in p.uses) > 0
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -311,7 +415,11 @@ def test_running_statistics_are_uses_that_do_not_count(networks, name):
     state = network.state_dict()
     moved = sym.apply(state, cycles(sym))
     counts = [key for key in state if key.endswith("num_batches_tracked")]
-    assert counts and all(torch.equal(moved[key], torch.tensor(7)) for key in counts) and list(moved) == list(state)
+    assert (
+        counts
+        and all(torch.equal(moved[key], torch.tensor(7)) for key in counts)
+        and list(moved) == list(state)
+    )
 
 
 @torch.no_grad()
@@ -331,15 +439,19 @@ def test_features_of_a_permuted_network_lie_in_the_new_order(networks, name):
         assert [p.site for p in sym] == ["FC 1", "FC 2", "FC 3"]
     if name.startswith("resnet20"):
         assert {p.name: p.site for p in sym if "conv1" in p.name} == {
-            f"block{s}_{b}.conv1": f"Block {s}-{b} inner" for s in (1, 2, 3) for b in (1, 2, 3)}
+            f"block{s}_{b}.conv1": f"Block {s}-{b} inner" for s in (1, 2, 3) for b in (1, 2, 3)
+        }
         assert sym["block3_1.conv2"].site == "Block 3-3"  # a stream is read at its end
 
 
 def test_only_the_shape_of_the_image_matters(networks):
     network, sym, x = networks("resnet20 A")
-    for other in (symmetry(View(network), x[:1]), symmetry(network, torch.zeros(3, *x.shape[1:])),
-                  symmetry(copy.deepcopy(network).float().to("meta"), torch.empty(1, *x.shape[1:])),
-                  symmetry(copy.deepcopy(network).train(), x)):
+    for other in (
+        symmetry(View(network), x[:1]),
+        symmetry(network, torch.zeros(3, *x.shape[1:])),
+        symmetry(copy.deepcopy(network).float().to("meta"), torch.empty(1, *x.shape[1:])),
+        symmetry(copy.deepcopy(network).train(), x),
+    ):
         assert told(other) == told(sym)
 
 
@@ -350,21 +462,30 @@ def test_the_table_names_permutations_sizes_and_parameters(networks):
     assert lines[0].split()[:2] == ["permutation", "units"] and max(map(len, lines)) <= 110
 
 
-# -- one operation each ------------------------------------------------------------------------------------------------
+# -- one operation each
+# ------------------------------------------------------------------------------------------------
 
 IMAGE, VECTOR, TOKENS = (3, 6, 6), (5,), (7, 5)
 A = "8 a.weight:0 a.bias:0 "  # eight units of layer a, and where they go
 NORM = "n.weight:0 n.bias:0 "
 STATISTICS = "n.running_mean:0 n.running_var:0 "
-SE = {"a": A + "b.weight:1 c.weight:0 c.bias:0 fc.weight:1", "b": "3 b.weight:0 b.bias:0 c.weight:1"}
+SE = {
+    "a": A + "b.weight:1 c.weight:0 c.bias:0 fc.weight:1",
+    "b": "3 b.weight:0 b.bias:0 c.weight:1",
+}
 B = {"a": A + "b.weight:1", "b": "6 b.weight:0 b.bias:0 fc.weight:1"}
-SHUFFLED = {"a": "4 a.weight:0 a.bias:0 b.weight:1[0-1]", "a#2": "4 a.weight:0 a.bias:0 b.weight:1[2-3]",
-            "b": "2 b.weight:0 b.bias:0 fc.weight:1", "b#2": "2 b.weight:0 b.bias:0 fc.weight:1"}
+SHUFFLED = {
+    "a": "4 a.weight:0 a.bias:0 b.weight:1[0-1]",
+    "a#2": "4 a.weight:0 a.bias:0 b.weight:1[2-3]",
+    "b": "2 b.weight:0 b.bias:0 fc.weight:1",
+    "b#2": "2 b.weight:0 b.bias:0 fc.weight:1",
+}
 
 
 def image(run, uses="", **parts):
-    """An image's shape, a network that ends in a mean over pixels and a linear layer, and its permutations: of the eight
-    units of ``a``, which have these ``uses`` besides those in ``a`` and ``fc``, or more of them in a dictionary."""
+    """An image's shape, a network that ends in a mean over pixels and a linear layer, and its
+    permutations: of the eight units of ``a``, which have these ``uses`` besides those in ``a`` and
+    ``fc``, or more of them in a dictionary."""
     parts = {"a": conv(3, 8), "fc": linear(8, 4)} | parts
     return IMAGE, Net(lambda s, x: s.fc(run(s, x).mean((2, 3))), **parts), expected(uses)
 
@@ -386,7 +507,11 @@ def flat(run, pixels, uses="", **parts):
 
 
 def expected(uses):
-    return uses if isinstance(uses, dict) else {"a": A + uses + ("" if "fc." in uses else " fc.weight:1")}
+    return (
+        uses
+        if isinstance(uses, dict)
+        else {"a": A + uses + ("" if "fc." in uses else " fc.weight:1")}
+    )
 
 
 def sharing(first, second):
@@ -401,156 +526,408 @@ def masked(shape, network, uses):
 
 CASES = {
     "linear": vector(lambda s, x: s.a(x).relu()),
-    "linear without bias": vector(lambda s, x: s.a(x).relu(), {"a": "8 a.weight:0 fc.weight:1"}, a=linear(5, 8, bias=False)),
+    "linear without bias": vector(
+        lambda s, x: s.a(x).relu(), {"a": "8 a.weight:0 fc.weight:1"}, a=linear(5, 8, bias=False)
+    ),
     "linear of tokens": tokens(lambda s, x: s.b(s.a(x).relu()), B, b=linear(8, 6), fc=linear(6, 4)),
     "conv": image(lambda s, x: s.b(s.a(x).relu()).relu(), B, b=conv(8, 6), fc=linear(6, 4)),
-    "conv that reflects": image(lambda s, x: s.b(s.a(x).relu()), B, b=conv(8, 6, padding_mode="reflect"), fc=linear(6, 4)),
-    "conv1d": ((3, 9), Net(lambda s, x: s.fc(s.a(x).relu().mean(2)), a=nn.Conv1d(3, 8, 3), fc=linear(8, 4)), expected("")),
-    "conv3d": ((1, 4, 4, 4), Net(lambda s, x: s.fc(s.n(s.a(x)).relu().mean((2, 3, 4))), a=nn.Conv3d(1, 8, 3),
-                                 n=nn.BatchNorm3d(8), fc=linear(8, 4)), expected(NORM + STATISTICS)),
+    "conv that reflects": image(
+        lambda s, x: s.b(s.a(x).relu()), B, b=conv(8, 6, padding_mode="reflect"), fc=linear(6, 4)
+    ),
+    "conv1d": (
+        (3, 9),
+        Net(lambda s, x: s.fc(s.a(x).relu().mean(2)), a=nn.Conv1d(3, 8, 3), fc=linear(8, 4)),
+        expected(""),
+    ),
+    "conv3d": (
+        (1, 4, 4, 4),
+        Net(
+            lambda s, x: s.fc(s.n(s.a(x)).relu().mean((2, 3, 4))),
+            a=nn.Conv3d(1, 8, 3),
+            n=nn.BatchNorm3d(8),
+            fc=linear(8, 4),
+        ),
+        expected(NORM + STATISTICS),
+    ),
     # a group has inputs and outputs of its own, and those of one never meet those of the other
     "grouped conv": image(
-        lambda s, x: s.b(s.a(x).relu()).relu(), b=conv(8, 6, groups=2), fc=linear(6, 4), uses={
-            "a": "4 a.weight:0 a.bias:0 b.weight:1[0-2]", "a#2": "4 a.weight:0 a.bias:0 b.weight:1[3-5]",
-            "b": "3 b.weight:0 b.bias:0 fc.weight:1", "b#2": "3 b.weight:0 b.bias:0 fc.weight:1"}),
-    "grouped conv over two layers": image(  # the first unit of c is in the group of those of a, alone
-        lambda s, x: s.b(torch.cat((s.a(x), s.c(x)), 1)).relu(), a=conv(3, 3), c=conv(3, 5), b=conv(8, 8, groups=2), uses={
-            "a": "3 a.weight:0 a.bias:0 b.weight:1[0-3]", "c": "4 c.weight:0 c.bias:0 b.weight:1[4-7]",
-            "b": "4 b.weight:0 b.bias:0 fc.weight:1", "b#2": "4 b.weight:0 b.bias:0 fc.weight:1"}),
-    "depthwise conv": image(lambda s, x: s.b(s.a(x).relu()).relu(), "b.weight:0 b.bias:0", b=conv(8, 8, groups=8)),
-    "depthwise conv with multiplier": image(lambda s, x: s.b(s.a(x).relu()).relu(), "b.weight:0x3 b.bias:0x3 fc.weight:1x3",
-                                            b=conv(8, 24, groups=8), fc=linear(24, 4)),
+        lambda s, x: s.b(s.a(x).relu()).relu(),
+        b=conv(8, 6, groups=2),
+        fc=linear(6, 4),
+        uses={
+            "a": "4 a.weight:0 a.bias:0 b.weight:1[0-2]",
+            "a#2": "4 a.weight:0 a.bias:0 b.weight:1[3-5]",
+            "b": "3 b.weight:0 b.bias:0 fc.weight:1",
+            "b#2": "3 b.weight:0 b.bias:0 fc.weight:1",
+        },
+    ),
+    # the first unit of c is in the group of those of a, alone
+    "grouped conv over two layers": image(
+        lambda s, x: s.b(torch.cat((s.a(x), s.c(x)), 1)).relu(),
+        a=conv(3, 3),
+        c=conv(3, 5),
+        b=conv(8, 8, groups=2),
+        uses={
+            "a": "3 a.weight:0 a.bias:0 b.weight:1[0-3]",
+            "c": "4 c.weight:0 c.bias:0 b.weight:1[4-7]",
+            "b": "4 b.weight:0 b.bias:0 fc.weight:1",
+            "b#2": "4 b.weight:0 b.bias:0 fc.weight:1",
+        },
+    ),
+    "depthwise conv": image(
+        lambda s, x: s.b(s.a(x).relu()).relu(), "b.weight:0 b.bias:0", b=conv(8, 8, groups=8)
+    ),
+    "depthwise conv with multiplier": image(
+        lambda s, x: s.b(s.a(x).relu()).relu(),
+        "b.weight:0x3 b.bias:0x3 fc.weight:1x3",
+        b=conv(8, 24, groups=8),
+        fc=linear(24, 4),
+    ),
     "batch norm": image(lambda s, x: s.n(s.a(x)).relu(), NORM + STATISTICS, n=nn.BatchNorm2d(8)),
-    "batch norm without affine": image(lambda s, x: s.n(s.a(x)).relu(), STATISTICS, n=nn.BatchNorm2d(8, affine=False)),
-    "batch norm of features": vector(lambda s, x: s.n(s.a(x)).relu(), NORM + STATISTICS, n=nn.BatchNorm1d(8)),
-    "batch norm of tokens": tokens(lambda s, x: s.n(s.a(x).transpose(1, 2)).relu().transpose(1, 2), NORM + STATISTICS,
-                                   n=nn.BatchNorm1d(8)),
+    "batch norm without affine": image(
+        lambda s, x: s.n(s.a(x)).relu(), STATISTICS, n=nn.BatchNorm2d(8, affine=False)
+    ),
+    "batch norm of features": vector(
+        lambda s, x: s.n(s.a(x)).relu(), NORM + STATISTICS, n=nn.BatchNorm1d(8)
+    ),
+    "batch norm of tokens": tokens(
+        lambda s, x: s.n(s.a(x).transpose(1, 2)).relu().transpose(1, 2),
+        NORM + STATISTICS,
+        n=nn.BatchNorm1d(8),
+    ),
     "layer norm of tokens": tokens(lambda s, x: s.n(s.a(x)).relu(), NORM, n=nn.LayerNorm(8)),
-    "layer norm of all tokens": tokens(lambda s, x: s.n(s.a(x)).relu(), "n.weight:1 n.bias:1", n=nn.LayerNorm((7, 8))),
-    "layer norm channels last": image(lambda s, x: s.n(s.a(x).permute(0, 2, 3, 1)).relu().permute(0, 3, 1, 2), NORM,
-                                      n=nn.LayerNorm(8)),
+    "layer norm of all tokens": tokens(
+        lambda s, x: s.n(s.a(x)).relu(), "n.weight:1 n.bias:1", n=nn.LayerNorm((7, 8))
+    ),
+    "layer norm channels last": image(
+        lambda s, x: s.n(s.a(x).permute(0, 2, 3, 1)).relu().permute(0, 3, 1, 2),
+        NORM,
+        n=nn.LayerNorm(8),
+    ),
     "layer norm of images": image(lambda s, x: s.n(s.a(x)).relu(), NORM, n=nn.LayerNorm((8, 6, 6))),
-    "layer norm of pixels": image(lambda s, x: s.n(s.a(x)).relu(), {"a": "8 a.weight:0 fc.weight:1"},
-                                  a=conv(3, 8, bias=False), n=nn.LayerNorm((6, 6))),
+    "layer norm of pixels": image(
+        lambda s, x: s.n(s.a(x)).relu(),
+        {"a": "8 a.weight:0 fc.weight:1"},
+        a=conv(3, 8, bias=False),
+        n=nn.LayerNorm((6, 6)),
+    ),
     "group norm, one group": image(lambda s, x: s.n(s.a(x)).relu(), NORM, n=nn.GroupNorm(1, 8)),
-    "group norm": image(lambda s, x: s.n(s.a(x)).relu(), n=nn.GroupNorm(2, 8), uses={
-        name: "4 a.weight:0 a.bias:0 " + NORM + "fc.weight:1" for name in ("a", "a#2")}),
-    "group norm of single channels": image(lambda s, x: s.n(s.a(x)).relu(), {"a": "8 a.weight:0 " + NORM + "fc.weight:1"},
-                                           a=conv(3, 8, bias=False), n=nn.GroupNorm(8, 8)),
-    "instance norm": image(lambda s, x: s.n(s.a(x)).relu(), {"a": "8 a.weight:0 " + NORM + "fc.weight:1"},
-                           a=conv(3, 8, bias=False), n=nn.InstanceNorm2d(8, affine=True)),
-    "instance norm with statistics": image(lambda s, x: s.n(s.a(x)).relu(), STATISTICS,
-                                           n=nn.InstanceNorm2d(8, track_running_stats=True)),
+    "group norm": image(
+        lambda s, x: s.n(s.a(x)).relu(),
+        n=nn.GroupNorm(2, 8),
+        uses={name: "4 a.weight:0 a.bias:0 " + NORM + "fc.weight:1" for name in ("a", "a#2")},
+    ),
+    "group norm of single channels": image(
+        lambda s, x: s.n(s.a(x)).relu(),
+        {"a": "8 a.weight:0 " + NORM + "fc.weight:1"},
+        a=conv(3, 8, bias=False),
+        n=nn.GroupNorm(8, 8),
+    ),
+    "instance norm": image(
+        lambda s, x: s.n(s.a(x)).relu(),
+        {"a": "8 a.weight:0 " + NORM + "fc.weight:1"},
+        a=conv(3, 8, bias=False),
+        n=nn.InstanceNorm2d(8, affine=True),
+    ),
+    "instance norm with statistics": image(
+        lambda s, x: s.n(s.a(x)).relu(),
+        STATISTICS,
+        n=nn.InstanceNorm2d(8, track_running_stats=True),
+    ),
     "PReLU": image(lambda s, x: s.p(s.a(x)), "p.weight:0", p=nn.PReLU(8)),
     "PReLU with one slope": image(lambda s, x: s.p(s.a(x)), p=nn.PReLU()),
     "flatten": flat(lambda s, x: s.a(x).relu().flatten(1), 36, "fc.weight:1x36"),
     "flatten by view": flat(lambda s, x: s.a(x).relu().view(x.size(0), -1), 36, "fc.weight:1x36"),
     "flatten by reshape": flat(lambda s, x: s.a(x).relu().reshape(-1, 288), 36, "fc.weight:1x36"),
-    "flatten channels last": flat(lambda s, x: s.a(x).relu().permute(0, 2, 3, 1).flatten(1), 36, "fc.weight:1x36"),
-    # ten pixels of the first unit and 26 of the second go one way, as nobody else's do, and the others another
+    "flatten channels last": flat(
+        lambda s, x: s.a(x).relu().permute(0, 2, 3, 1).flatten(1), 36, "fc.weight:1x36"
+    ),
+    # ten pixels of the first unit and 26 of the second go one way, as nobody else's do, and the
+    # others another
     "flatten, then parted": flat(
-        lambda s, x: torch.cat((s.b(torch.cat(((h := s.a(x).flatten(1))[:, :10], h[:, 36:62]), 1)),
-                                s.c(torch.cat((h[:, 10:36], h[:, 62:]), 1))), 1), 36, b=linear(36, 4), c=linear(252, 4),
-        fc=linear(8, 4), uses={"a": "6 a.weight:0 a.bias:0 c.weight:1x36", "b": "4 b.weight:0 b.bias:0 fc.weight:1",
-                               "c": "4 c.weight:0 c.bias:0 fc.weight:1"}),
+        lambda s, x: torch.cat(
+            (
+                s.b(torch.cat(((h := s.a(x).flatten(1))[:, :10], h[:, 36:62]), 1)),
+                s.c(torch.cat((h[:, 10:36], h[:, 62:]), 1)),
+            ),
+            1,
+        ),
+        36,
+        b=linear(36, 4),
+        c=linear(252, 4),
+        fc=linear(8, 4),
+        uses={
+            "a": "6 a.weight:0 a.bias:0 c.weight:1x36",
+            "b": "4 b.weight:0 b.bias:0 fc.weight:1",
+            "c": "4 c.weight:0 c.bias:0 fc.weight:1",
+        },
+    ),
     "batch norm behind flatten": flat(
-        lambda s, x: s.n(s.f(s.a(x))).relu(), 36, f=nn.Flatten(), n=nn.BatchNorm1d(288),
-        uses="n.weight:0x36 n.bias:0x36 n.running_mean:0x36 n.running_var:0x36 fc.weight:1x36"),
-    "layer norm behind flatten": flat(lambda s, x: s.n(s.a(x).flatten(1)).relu(), 36, n=nn.LayerNorm(288),
-                                      uses="n.weight:0x36 n.bias:0x36 fc.weight:1x36"),
-    "residual sum": vector(lambda s, x: (s.b((h := s.a(x).relu())) + h).relu(), "b.weight:1 b.weight:0 b.bias:0", b=linear(8, 8)),
+        lambda s, x: s.n(s.f(s.a(x))).relu(),
+        36,
+        f=nn.Flatten(),
+        n=nn.BatchNorm1d(288),
+        uses="n.weight:0x36 n.bias:0x36 n.running_mean:0x36 n.running_var:0x36 fc.weight:1x36",
+    ),
+    "layer norm behind flatten": flat(
+        lambda s, x: s.n(s.a(x).flatten(1)).relu(),
+        36,
+        n=nn.LayerNorm(288),
+        uses="n.weight:0x36 n.bias:0x36 fc.weight:1x36",
+    ),
+    "residual sum": vector(
+        lambda s, x: (s.b(h := s.a(x).relu()) + h).relu(),
+        "b.weight:1 b.weight:0 b.bias:0",
+        b=linear(8, 8),
+    ),
     "residual block": vector(
-        lambda s, x: s.c(s.b((h := s.a(x).relu())).relu()) + h, b=linear(8, 6), c=linear(6, 8), uses={
-            "a": A + "b.weight:1 c.weight:0 c.bias:0 fc.weight:1", "b": "6 b.weight:0 b.bias:0 c.weight:1"}),
+        lambda s, x: s.c(s.b(h := s.a(x).relu()).relu()) + h,
+        b=linear(8, 6),
+        c=linear(6, 8),
+        uses={
+            "a": A + "b.weight:1 c.weight:0 c.bias:0 fc.weight:1",
+            "b": "6 b.weight:0 b.bias:0 c.weight:1",
+        },
+    ),
     "branches that multiply and subtract": vector(
-        lambda s, x: s.a(x) * s.b(x) - s.c(x) / (2 + torch.sigmoid(s.d(x))), b=linear(5, 8), c=linear(5, 8), d=linear(5, 8),
-        uses="b.weight:0 b.bias:0 c.weight:0 c.bias:0 d.weight:0 d.bias:0"),
-    "sum() of branches": vector(lambda s, x: sum([s.a(x).relu(), s.b(x).relu()]), "b.weight:0 b.bias:0", b=linear(5, 8)),
+        lambda s, x: s.a(x) * s.b(x) - s.c(x) / (2 + torch.sigmoid(s.d(x))),
+        b=linear(5, 8),
+        c=linear(5, 8),
+        d=linear(5, 8),
+        uses="b.weight:0 b.bias:0 c.weight:0 c.bias:0 d.weight:0 d.bias:0",
+    ),
+    "sum() of branches": vector(
+        lambda s, x: sum([s.a(x).relu(), s.b(x).relu()]), "b.weight:0 b.bias:0", b=linear(5, 8)
+    ),
     "concatenation": image(
-        lambda s, x: torch.cat((h := torch.cat((x, s.a(x).relu()), 1), s.b(h).relu()), 1), b=conv(11, 6), fc=linear(17, 4),
-        uses={"a": A + "b.weight:1 fc.weight:1", "b": "6 b.weight:0 b.bias:0 fc.weight:1"}),
-    "concatenation with itself": vector(lambda s, x: torch.cat((h := s.a(x), -h), 1).relu(), "fc.weight:1x2", fc=linear(16, 4)),
+        lambda s, x: torch.cat((h := torch.cat((x, s.a(x).relu()), 1), s.b(h).relu()), 1),
+        b=conv(11, 6),
+        fc=linear(17, 4),
+        uses={"a": A + "b.weight:1 fc.weight:1", "b": "6 b.weight:0 b.bias:0 fc.weight:1"},
+    ),
+    "concatenation with itself": vector(
+        lambda s, x: torch.cat((h := s.a(x), -h), 1).relu(), "fc.weight:1x2", fc=linear(16, 4)
+    ),
     "zero channels": image(
-        lambda s, x: (F.pad(s.a(x).relu(), (0, 0, 0, 0, 2, 3)) + s.b(x)).relu(), b=conv(3, 13), fc=linear(13, 4),
-        uses={"a": A + "b.weight:0 b.bias:0 fc.weight:1", "b": "5 b.weight:0 b.bias:0 fc.weight:1"}),
+        lambda s, x: (F.pad(s.a(x).relu(), (0, 0, 0, 0, 2, 3)) + s.b(x)).relu(),
+        b=conv(3, 13),
+        fc=linear(13, 4),
+        uses={"a": A + "b.weight:0 b.bias:0 fc.weight:1", "b": "5 b.weight:0 b.bias:0 fc.weight:1"},
+    ),
     "zero features": vector(
-        lambda s, x: (F.pad(s.a(x).relu(), (2, 3)) + s.b(x)).relu(), b=linear(5, 13), fc=linear(13, 4),
-        uses={"a": A + "b.weight:0 b.bias:0 fc.weight:1", "b": "5 b.weight:0 b.bias:0 fc.weight:1"}),
+        lambda s, x: (F.pad(s.a(x).relu(), (2, 3)) + s.b(x)).relu(),
+        b=linear(5, 13),
+        fc=linear(13, 4),
+        uses={"a": A + "b.weight:0 b.bias:0 fc.weight:1", "b": "5 b.weight:0 b.bias:0 fc.weight:1"},
+    ),
     # the weights of pixels that are always 0 may stay
-    "zero pixels": flat(lambda s, x: s.p(s.a(x).relu()).flatten(1), 64, "fc.weight:1x36", p=nn.ZeroPad2d(1)),
+    "zero pixels": flat(
+        lambda s, x: s.p(s.a(x).relu()).flatten(1), 64, "fc.weight:1x36", p=nn.ZeroPad2d(1)
+    ),
     "squeeze and excite": image(
-        lambda s, x: (h := s.a(x).relu()) * torch.sigmoid(s.c(s.b(h.mean((2, 3))).relu())).view(-1, 8, 1, 1), SE,
-        b=linear(8, 3), c=linear(3, 8)),
+        lambda s, x: (
+            (h := s.a(x).relu()) * torch.sigmoid(s.c(s.b(h.mean((2, 3))).relu())).view(-1, 8, 1, 1)
+        ),
+        SE,
+        b=linear(8, 3),
+        c=linear(3, 8),
+    ),
     "squeeze and excite by convolutions": image(
-        lambda s, x: (h := s.a(x).relu()) * (1 - s.c(s.b(s.p(h)).relu()).sigmoid()), SE, p=nn.AdaptiveAvgPool2d(1),
-        b=conv(8, 3, 1), c=conv(3, 8, 1)),
-    "mean over units, times features": image(lambda s, x: (h := s.a(x).relu()) * h.mean(1, keepdim=True) + h.amax(1, True)),
-    "mean over units less features": image(lambda s, x: (h := s.a(x).relu()).mean(1, keepdim=True) - h),
+        lambda s, x: (h := s.a(x).relu()) * (1 - s.c(s.b(s.p(h)).relu()).sigmoid()),
+        SE,
+        p=nn.AdaptiveAvgPool2d(1),
+        b=conv(8, 3, 1),
+        c=conv(3, 8, 1),
+    ),
+    "mean over units, times features": image(
+        lambda s, x: (h := s.a(x).relu()) * h.mean(1, keepdim=True) + h.amax(1, True)
+    ),
+    "mean over units less features": image(
+        lambda s, x: (h := s.a(x).relu()).mean(1, keepdim=True) - h
+    ),
     "divided by their length": vector(lambda s, x: F.normalize(s.a(x)) + torch.softmax(s.a(x), 1)),
     "softmax and length of halves": vector(
-        lambda s, x: torch.cat((s.m((h := s.a(x))[:, :4]), F.normalize(h[:, 4:6]), h[:, 6:]), 1), m=nn.Softmax(1),
-        uses={name: f"{n} a.weight:0 a.bias:0 fc.weight:1" for name, n in (("a", 4), ("a#2", 2), ("a#3", 2))}),
+        lambda s, x: torch.cat((s.m((h := s.a(x))[:, :4]), F.normalize(h[:, 4:6]), h[:, 6:]), 1),
+        m=nn.Softmax(1),
+        uses={
+            name: f"{n} a.weight:0 a.bias:0 fc.weight:1"
+            for name, n in (("a", 4), ("a#2", 2), ("a#3", 2))
+        },
+    ),
     "mean and deviation over pixels": image(
-        lambda s, x: torch.cat(((h := s.a(x).relu()).mean(-1, True).mean(-2, True), h.std((2, 3), keepdim=True),
-                                h.sum(dim=(2, 3), keepdim=True)), 1), "fc.weight:1x3", fc=linear(24, 4)),
+        lambda s, x: torch.cat(
+            (
+                (h := s.a(x).relu()).mean(-1, True).mean(-2, True),
+                h.std((2, 3), keepdim=True),
+                h.sum(dim=(2, 3), keepdim=True),
+            ),
+            1,
+        ),
+        "fc.weight:1x3",
+        fc=linear(24, 4),
+    ),
     "the image's mean added": image(lambda s, x: (s.a(x) + x.mean(1, keepdim=True)).relu()),
-    "chunks that gate": vector(lambda s, x: torch.tanh((h := s.a(x).chunk(2, 1))[0]) * torch.sigmoid(h[1]),
-                               {"a": "4 a.weight:0x2 a.bias:0x2 fc.weight:1"}, fc=linear(4, 4)),
+    "chunks that gate": vector(
+        lambda s, x: torch.tanh((h := s.a(x).chunk(2, 1))[0]) * torch.sigmoid(h[1]),
+        {"a": "4 a.weight:0x2 a.bias:0x2 fc.weight:1"},
+        fc=linear(4, 4),
+    ),
     "chunks to different layers": vector(
-        lambda s, x: torch.cat((s.b((h := s.a(x).relu().split([5, 3], 1))[0]), h[1]), 1), b=linear(5, 2), fc=linear(5, 4),
-        uses={"a": "5 a.weight:0 a.bias:0 b.weight:1", "a#2": "3 a.weight:0 a.bias:0 fc.weight:1",
-              "b": "2 b.weight:0 b.bias:0 fc.weight:1"}),
-    "channel shuffle": image(lambda s, x: s.b(s.m(s.a(x))).relu(), SHUFFLED, b=conv(8, 4, groups=2), m=nn.ChannelShuffle(4),
-                             fc=linear(4, 4)),
-    "channel shuffle by hand": image(lambda s, x: s.b(s.a(x).view(-1, 2, 4, 6, 6).transpose(1, 2).flatten(1, 2)).relu(), SHUFFLED,
-                                     b=conv(8, 4, groups=2), fc=linear(4, 4)),
-    "space to depth": image(lambda s, x: s.b(s.m(s.a(x).relu())).relu(), m=nn.PixelUnshuffle(2), b=conv(32, 6), fc=linear(6, 4),
-                            uses={"a": A + "b.weight:1x4", "b": "6 b.weight:0 b.bias:0 fc.weight:1"}),
+        lambda s, x: torch.cat((s.b((h := s.a(x).relu().split([5, 3], 1))[0]), h[1]), 1),
+        b=linear(5, 2),
+        fc=linear(5, 4),
+        uses={
+            "a": "5 a.weight:0 a.bias:0 b.weight:1",
+            "a#2": "3 a.weight:0 a.bias:0 fc.weight:1",
+            "b": "2 b.weight:0 b.bias:0 fc.weight:1",
+        },
+    ),
+    "channel shuffle": image(
+        lambda s, x: s.b(s.m(s.a(x))).relu(),
+        SHUFFLED,
+        b=conv(8, 4, groups=2),
+        m=nn.ChannelShuffle(4),
+        fc=linear(4, 4),
+    ),
+    "channel shuffle by hand": image(
+        lambda s, x: s.b(s.a(x).view(-1, 2, 4, 6, 6).transpose(1, 2).flatten(1, 2)).relu(),
+        SHUFFLED,
+        b=conv(8, 4, groups=2),
+        fc=linear(4, 4),
+    ),
+    "space to depth": image(
+        lambda s, x: s.b(s.m(s.a(x).relu())).relu(),
+        m=nn.PixelUnshuffle(2),
+        b=conv(32, 6),
+        fc=linear(6, 4),
+        uses={"a": A + "b.weight:1x4", "b": "6 b.weight:0 b.bias:0 fc.weight:1"},
+    ),
     "scale (C, 1, 1)": image(lambda s, x: (s.a(x) * s.g).relu(), "g:0", g=parameter(8, 1, 1)),
     "scale (1, C, 1, 1)": image(lambda s, x: (s.g * s.a(x)).relu(), "g:1", g=parameter(1, 8, 1, 1)),
-    "scale of features": vector(lambda s, x: (s.a(x) * s.g + s.h).relu(), "g:0", g=parameter(8), h=parameter(1)),
+    "scale of features": vector(
+        lambda s, x: (s.a(x) * s.g + s.h).relu(), "g:0", g=parameter(8), h=parameter(1)
+    ),
     "scale of pixels": image(lambda s, x: (s.a(x) * s.g).relu(), g=parameter(6, 6)),
     "positions of tokens": tokens(lambda s, x: (s.a(x) + s.g).relu(), "g:2", g=parameter(1, 7, 8)),
     "mask that is not trained": masked(*vector(lambda s, x: (s.a(x) * s.mask).relu(), "mask:0")),
     "functions": (
-        IMAGE, Net(lambda s, x: F.linear(F.relu(F.batch_norm(F.conv2d(x, s.w, s.b, padding=1), s.m, s.var, s.nw, bias=s.nb))
-                                         .mean((2, 3)), s.v), w=parameter(8, 3, 3, 3), v=parameter(4, 8),
-                   **{name: parameter(8) for name in ("b", "m", "var", "nw", "nb")}),
-        {"w": "8 w:0 b:0 m:0 var:0 nw:0 nb:0 v:1"}),
+        IMAGE,
+        Net(
+            lambda s, x: F.linear(
+                F.relu(
+                    F.batch_norm(F.conv2d(x, s.w, s.b, padding=1), s.m, s.var, s.nw, bias=s.nb)
+                ).mean((2, 3)),
+                s.v,
+            ),
+            w=parameter(8, 3, 3, 3),
+            v=parameter(4, 8),
+            **{name: parameter(8) for name in ("b", "m", "var", "nw", "nb")},
+        ),
+        {"w": "8 w:0 b:0 m:0 var:0 nw:0 nb:0 v:1"},
+    ),
     "normalisations as functions": image(
-        lambda s, x: F.layer_norm(F.group_norm(s.a(x), 2, s.w, s.b), (8, 6, 6), weight=s.v).relu(), w=parameter(8), b=parameter(8),
-        v=parameter(8, 6, 6), uses={name: "4 a.weight:0 a.bias:0 w:0 b:0 v:0 fc.weight:1" for name in ("a", "a#2")}),
+        lambda s, x: F.layer_norm(F.group_norm(s.a(x), 2, s.w, s.b), (8, 6, 6), weight=s.v).relu(),
+        w=parameter(8),
+        b=parameter(8),
+        v=parameter(8, 6, 6),
+        uses={name: "4 a.weight:0 a.bias:0 w:0 b:0 v:0 fc.weight:1" for name in ("a", "a#2")},
+    ),
     "grouped conv as a function": image(
-        lambda s, x: F.conv2d(F.conv2d(s.a(x), s.w, None, 1, 1, 1, 2), s.v, groups=8).relu(), w=parameter(8, 4, 3, 3),
-        v=parameter(8, 1, 3, 3), uses={
-            "a": "4 a.weight:0 a.bias:0 w:1[0-3]", "a#2": "4 a.weight:0 a.bias:0 w:1[4-7]",
-            "w": "4 w:0 v:0 fc.weight:1", "w#2": "4 w:0 v:0 fc.weight:1"}),
-    "log_softmax of the logits": (VECTOR, Net(lambda s, x: F.log_softmax(s.b(s.a(x).relu()), 1), a=linear(5, 8), b=linear(8, 4)),
-                                  {"a": A + "b.weight:1"}),
-    "scaled logits": (VECTOR, Net(lambda s, x: s.l(s.b(s.a(x).relu()) * s.g), a=linear(5, 8), b=linear(8, 4), g=parameter(4),
-                                  l=nn.LogSoftmax(1)), {"a": A + "b.weight:1"}),
-    "two heads": (VECTOR, Net(lambda s, x: torch.cat((s.b(h := s.a(x).relu()), s.c(h)), 1), a=linear(5, 8), b=linear(8, 4),
-                              c=linear(8, 3)), {"a": A + "b.weight:1 c.weight:1"}),
-    "one layer twice": vector(lambda s, x: s.b(s.b(s.a(x).relu()).relu()).relu(), "b.weight:1 b.weight:0 b.bias:0",
-                              b=linear(8, 8)),
+        lambda s, x: F.conv2d(F.conv2d(s.a(x), s.w, None, 1, 1, 1, 2), s.v, groups=8).relu(),
+        w=parameter(8, 4, 3, 3),
+        v=parameter(8, 1, 3, 3),
+        uses={
+            "a": "4 a.weight:0 a.bias:0 w:1[0-3]",
+            "a#2": "4 a.weight:0 a.bias:0 w:1[4-7]",
+            "w": "4 w:0 v:0 fc.weight:1",
+            "w#2": "4 w:0 v:0 fc.weight:1",
+        },
+    ),
+    "log_softmax of the logits": (
+        VECTOR,
+        Net(lambda s, x: F.log_softmax(s.b(s.a(x).relu()), 1), a=linear(5, 8), b=linear(8, 4)),
+        {"a": A + "b.weight:1"},
+    ),
+    "scaled logits": (
+        VECTOR,
+        Net(
+            lambda s, x: s.l(s.b(s.a(x).relu()) * s.g),
+            a=linear(5, 8),
+            b=linear(8, 4),
+            g=parameter(4),
+            l=nn.LogSoftmax(1),
+        ),
+        {"a": A + "b.weight:1"},
+    ),
+    "two heads": (
+        VECTOR,
+        Net(
+            lambda s, x: torch.cat((s.b(h := s.a(x).relu()), s.c(h)), 1),
+            a=linear(5, 8),
+            b=linear(8, 4),
+            c=linear(8, 3),
+        ),
+        {"a": A + "b.weight:1 c.weight:1"},
+    ),
+    "one layer twice": vector(
+        lambda s, x: s.b(s.b(s.a(x).relu()).relu()).relu(),
+        "b.weight:1 b.weight:0 b.bias:0",
+        b=linear(8, 8),
+    ),
     "one grouped conv twice": image(
-        lambda s, x: s.b(s.b(s.a(x).relu()).relu()), b=conv(8, 8, groups=2), uses={
+        lambda s, x: s.b(s.b(s.a(x).relu()).relu()),
+        b=conv(8, 8, groups=2),
+        uses={
             "a": "4 a.weight:0 a.bias:0 b.weight:1[0-3] b.weight:0 b.bias:0 fc.weight:1",
-            "a#2": "4 a.weight:0 a.bias:0 b.weight:1[4-7] b.weight:0 b.bias:0 fc.weight:1"}),
+            "a#2": "4 a.weight:0 a.bias:0 b.weight:1[4-7] b.weight:0 b.bias:0 fc.weight:1",
+        },
+    ),
     "a parameter of two layers": vector(
-        lambda s, x: s.c(s.b(s.a(x).relu()).relu()).relu(), **sharing(linear(8, 8), linear(8, 8)),
-        uses="b.weight:1 c.weight:1 b.weight:0 c.weight:0 b.bias:0 c.bias:0"),
+        lambda s, x: s.c(s.b(s.a(x).relu()).relu()).relu(),
+        **sharing(linear(8, 8), linear(8, 8)),
+        uses="b.weight:1 c.weight:1 b.weight:0 c.weight:0 b.bias:0 c.bias:0",
+    ),
     "a bias that also scales": vector(lambda s, x: s.a(x).relu() * s.a.bias),
 }
-POOLS = [nn.MaxPool2d(2), nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(2, ceil_mode=True), nn.AdaptiveAvgPool2d(2),
-         nn.AdaptiveMaxPool2d((2, 3)), nn.Upsample(scale_factor=2), lambda h: F.max_pool2d(h, 2), lambda h: F.avg_pool2d(h, 3, 2),
-         lambda h: F.adaptive_avg_pool2d(h, 1), lambda h: F.adaptive_max_pool2d(h, 2),
-         lambda h: F.interpolate(h, scale_factor=2, mode="bilinear"), lambda h: h[:, :, ::2, 1:], lambda h: F.pad(h, (1, 0, 0, 2))]
-CASES |= {f"pool {i}": image(lambda s, x: s.b(s.p(s.a(x).relu())).relu(), B, p=pool, b=conv(8, 6), fc=linear(6, 4))
-          for i, pool in enumerate(POOLS)}
-ACTIVATIONS = [nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Hardswish(), nn.Dropout(0.5), nn.LeakyReLU(0.3), F.relu6, F.elu, torch.tanh,
-               torch.sin, lambda h: h.clamp(-0.5, 0.5), lambda h: h.exp() ** 2, lambda h: -abs(h) + h.square()]
-CASES |= {f"activation {i}": vector(lambda s, x: s.f(s.a(x)), f=f) for i, f in enumerate(ACTIVATIONS)}
+POOLS = [
+    nn.MaxPool2d(2),
+    nn.MaxPool2d(3, 1, 1),
+    nn.AvgPool2d(2, ceil_mode=True),
+    nn.AdaptiveAvgPool2d(2),
+    nn.AdaptiveMaxPool2d((2, 3)),
+    nn.Upsample(scale_factor=2),
+    lambda h: F.max_pool2d(h, 2),
+    lambda h: F.avg_pool2d(h, 3, 2),
+    lambda h: F.adaptive_avg_pool2d(h, 1),
+    lambda h: F.adaptive_max_pool2d(h, 2),
+    lambda h: F.interpolate(h, scale_factor=2, mode="bilinear"),
+    lambda h: h[:, :, ::2, 1:],
+    lambda h: F.pad(h, (1, 0, 0, 2)),
+]
+CASES |= {
+    f"pool {i}": image(
+        lambda s, x: s.b(s.p(s.a(x).relu())).relu(), B, p=pool, b=conv(8, 6), fc=linear(6, 4)
+    )
+    for i, pool in enumerate(POOLS)
+}
+ACTIVATIONS = [
+    nn.GELU(),
+    nn.SiLU(),
+    nn.Softplus(),
+    nn.Hardswish(),
+    nn.Dropout(0.5),
+    nn.LeakyReLU(0.3),
+    F.relu6,
+    F.elu,
+    torch.tanh,
+    torch.sin,
+    lambda h: h.clamp(-0.5, 0.5),
+    lambda h: h.exp() ** 2,
+    lambda h: -abs(h) + h.square(),
+]
+CASES |= {
+    f"activation {i}": vector(lambda s, x: s.f(s.a(x)), f=f) for i, f in enumerate(ACTIVATIONS)
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -561,36 +938,60 @@ def test_one_operation(name):
     assert in_any_order(told(sym)) == in_any_order(expected)
     error, state = moves(network, sym, x)
     assert error < 1e-10
-    assert not any(torch.equal(state[u.parameter], network.state_dict()[u.parameter]) for p in sym for u in p.uses)
+    assert not any(
+        torch.equal(state[u.parameter], network.state_dict()[u.parameter])
+        for p in sym
+        for u in p.uses
+    )
     assert check_symmetry(network, sym, x, randomise=True) < 1e-10
     # and each single use is needed, so that equality above says something
     for u in (u for p in sym for u in p.uses):
-        tied = any(v.alias for p in sym for v in p.uses if v.axis == u.axis)  # both names hold one tensor
+        tied = any(
+            v.alias for p in sym for v in p.uses if v.axis == u.axis
+        )  # both names hold one tensor
         assert tied or moves(network, without(sym, lambda v, u=u: v is u), x)[0] > 1e-6, u
 
 
 def test_positions_behind_a_flatten_are_those_of_the_channels():
-    positions = use_of(symmetry(CASES["flatten"][1], torch.zeros(1, *IMAGE)), "fc.weight", 1).positions
+    positions = use_of(
+        symmetry(CASES["flatten"][1], torch.zeros(1, *IMAGE)), "fc.weight", 1
+    ).positions
     assert torch.equal(positions, torch.arange(288).reshape(8, 36))
-    positions = use_of(symmetry(CASES["flatten channels last"][1], torch.zeros(1, *IMAGE)), "fc.weight", 1).positions
+    positions = use_of(
+        symmetry(CASES["flatten channels last"][1], torch.zeros(1, *IMAGE)), "fc.weight", 1
+    ).positions
     assert torch.equal(positions, torch.arange(288).reshape(36, 8).T)
 
 
 def test_units_that_nobody_reads_are_apart():
-    shape, network, uses = vector(lambda s, x: s.a(x).relu()[:, :5], fc=linear(5, 4), uses={
-        "a": "5 a.weight:0 a.bias:0 fc.weight:1", "a#2": "3 a.weight:0 a.bias:0"})
+    shape, network, uses = vector(
+        lambda s, x: s.a(x).relu()[:, :5],
+        fc=linear(5, 4),
+        uses={"a": "5 a.weight:0 a.bias:0 fc.weight:1", "a#2": "3 a.weight:0 a.bias:0"},
+    )
     network, x = drawn(network), numbers(2, *shape)
     sym = symmetry(network, x)
     assert in_any_order(told(sym)) == in_any_order(uses) and moves(network, sym, x)[0] < 1e-10
 
 
-@pytest.mark.parametrize("run, logits", [
-    (lambda s, x: s.fc(s.a(x).relu()) + s.a(x)[:, :4], range(4)), (lambda s, x: s.a(x).relu(), range(8)),
-    (lambda s, x: torch.cat((s.fc(h := s.a(x)), h[:, 5:]), 1), range(5, 8))])
+@pytest.mark.parametrize(
+    "run, logits",
+    [
+        (lambda s, x: s.fc(s.a(x).relu()) + s.a(x)[:, :4], range(4)),
+        (lambda s, x: s.a(x).relu(), range(8)),
+        (lambda s, x: torch.cat((s.fc(h := s.a(x)), h[:, 5:]), 1), range(5, 8)),
+    ],
+)
 def test_units_that_reach_the_logits_stay(run, logits):
     network, x = drawn(Net(run, a=linear(5, 8), fc=linear(8, 4))), numbers(2, 5)
     sym = symmetry(network, x)
-    moved = {i for p in sym for u in p.uses if u.parameter == "a.weight" for i in u.positions.flatten().tolist()}
+    moved = {
+        i
+        for p in sym
+        for u in p.uses
+        if u.parameter == "a.weight"
+        for i in u.positions.flatten().tolist()
+    }
     assert moved == set(range(8)) - set(logits) and moves(network, sym, x)[0] < 1e-10
 
 
@@ -601,7 +1002,12 @@ def test_units_that_are_added_to_the_image_stay():
 
 def test_one_layer_has_no_hidden_units():
     sym = symmetry(linear(5, 4), torch.zeros(1, 5))
-    assert len(sym) == 0 and list(sym) == [] and sym.identity() == {} and str(sym).startswith("permutation")
+    assert (
+        len(sym) == 0
+        and list(sym) == []
+        and sym.identity() == {}
+        and str(sym).startswith("permutation")
+    )
     state = linear(5, 4).state_dict()
     assert all(torch.equal(state[name], value) for name, value in sym.apply(state, {}).items())
 
@@ -609,18 +1015,28 @@ def test_one_layer_has_no_hidden_units():
 def test_a_tied_parameter_is_counted_once():
     sym = symmetry(CASES["a parameter of two layers"][1], torch.zeros(1, 5))
     assert {(u.parameter, u.axis): u.alias for u in sym["a"].uses if "weight" in u.parameter} == {
-        ("a.weight", 0): False, ("b.weight", 0): False, ("b.weight", 1): False, ("c.weight", 0): True, ("c.weight", 1): True,
-        ("fc.weight", 1): False}
+        ("a.weight", 0): False,
+        ("b.weight", 0): False,
+        ("b.weight", 1): False,
+        ("c.weight", 0): True,
+        ("c.weight", 1): True,
+        ("fc.weight", 1): False,
+    }
     mask = symmetry(CASES["mask that is not trained"][1], torch.zeros(1, 5))
     assert [u.parameter for p in mask for u in p.uses if u.statistic] == ["mask"]
 
 
-# -- what is not understood --------------------------------------------------------------------------------------------
+# -- what is not understood
+# --------------------------------------------------------------------------------------------
 
 REFUSED = {  # the name of the operation in the message
-    "MultiheadAttention": tokens(lambda s, x: s.m(h := s.a(x), h, h)[0], m=nn.MultiheadAttention(8, 2, batch_first=True)),
+    "MultiheadAttention": tokens(
+        lambda s, x: s.m(h := s.a(x), h, h)[0], m=nn.MultiheadAttention(8, 2, batch_first=True)
+    ),
     "LSTM": tokens(lambda s, x: s.m(s.a(x))[0], m=nn.LSTM(8, 8, batch_first=True)),
-    "TransformerEncoderLayer": tokens(lambda s, x: s.m(s.a(x)), m=nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
+    "TransformerEncoderLayer": tokens(
+        lambda s, x: s.m(s.a(x)), m=nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    ),
     "Bilinear": vector(lambda s, x: s.m(s.a(x), x), m=nn.Bilinear(8, 5, 8)),
     "LocalResponseNorm": image(lambda s, x: s.m(s.a(x)), m=nn.LocalResponseNorm(3)),
     "fft": vector(lambda s, x: torch.fft.fft(s.a(x)).real),
@@ -630,11 +1046,15 @@ REFUSED = {  # the name of the operation in the message
     "sort": vector(lambda s, x: torch.sort(s.a(x), 1)[0]),
     "topk": vector(lambda s, x: s.a(x).topk(8)[0]),
     "computed weight": vector(lambda s, x: F.linear(s.a(x), 2 * s.m), m=parameter(8, 8)),
-    "computed bias": vector(lambda s, x: F.linear(s.a(x), s.m, s.g.exp()), m=parameter(8, 8), g=parameter(8)),
+    "computed bias": vector(
+        lambda s, x: F.linear(s.a(x), s.m, s.g.exp()), m=parameter(8, 8), g=parameter(8)
+    ),
     "'reflect'": image(lambda s, x: F.pad(s.a(x), (1, 1, 1, 1), mode="reflect")),
     "indices": image(lambda s, x: s.m(s.a(x))[0], m=nn.MaxPool2d(2, return_indices=True)),
     # tokens are mixed within each unit
-    "mixes different hidden units": tokens(lambda s, x: s.m(s.a(x).relu().transpose(1, 2)).transpose(1, 2), m=linear(7, 6)),
+    "mixes different hidden units": tokens(
+        lambda s, x: s.m(s.a(x).relu().transpose(1, 2)).transpose(1, 2), m=linear(7, 6)
+    ),
     # as are the units themselves, in groups of two
     "enters it mixes different": image(lambda s, x: s.m(s.a(x).view(-1, 2, 12, 12)), m=conv(2, 8)),
 }
@@ -649,10 +1069,19 @@ def test_what_is_not_understood_is_refused_by_name(what):
     assert issubclass(UnsupportedOperation, TypeError)
 
 
-# -- applying permutations ---------------------------------------------------------------------------------------------
+# -- applying permutations
+# ---------------------------------------------------------------------------------------------
 
-SEVERAL = ["grouped conv", "depthwise conv with multiplier", "flatten", "batch norm behind flatten", "zero channels",
-           "a parameter of two layers", "one grouped conv twice", "chunks that gate"]
+SEVERAL = [
+    "grouped conv",
+    "depthwise conv with multiplier",
+    "flatten",
+    "batch norm behind flatten",
+    "zero channels",
+    "a parameter of two layers",
+    "one grouped conv twice",
+    "chunks that gate",
+]
 
 
 def of_case(name):
@@ -682,36 +1111,62 @@ def test_new_unit_i_is_old_unit_p_of_i():
     network, sym = of_case("linear")
     state, order = network.state_dict(), torch.tensor([3, 0, 1, 2, 7, 6, 5, 4])
     moved = sym.apply(state, {"a": order})
-    assert torch.equal(moved["a.weight"], state["a.weight"][order]) and torch.equal(moved["a.bias"], state["a.bias"][order])
-    assert torch.equal(moved["fc.weight"], state["fc.weight"][:, order]) and torch.equal(moved["fc.bias"], state["fc.bias"])
+    assert torch.equal(moved["a.weight"], state["a.weight"][order]) and torch.equal(
+        moved["a.bias"], state["a.bias"][order]
+    )
+    assert torch.equal(moved["fc.weight"], state["fc.weight"][:, order]) and torch.equal(
+        moved["fc.bias"], state["fc.bias"]
+    )
 
 
 def test_a_permutation_that_is_left_out_is_the_identity(networks):
     network, sym, _ = networks("mlp")
     state, order = network.state_dict(), cycles(sym)["fc2"]
     moved = sym.apply(state, {"fc2": order})
-    assert {key for key in state if not torch.equal(state[key], moved[key])} == {"fc2.weight", "fc2.bias", "fc3.weight"}
+    assert {key for key in state if not torch.equal(state[key], moved[key])} == {
+        "fc2.weight",
+        "fc2.bias",
+        "fc3.weight",
+    }
     assert same(moved, sym.apply(state, sym.identity() | {"fc2": order}))
 
 
 def test_other_entries_of_the_state_are_kept(networks):
     network, sym, _ = networks("mlp")
     extra = torch.arange(3)
-    assert torch.equal(sym.apply(network.state_dict() | {"mean": extra}, cycles(sym))["mean"], extra)
+    assert torch.equal(
+        sym.apply(network.state_dict() | {"mean": extra}, cycles(sym))["mean"], extra
+    )
 
 
-@pytest.mark.parametrize("permutation, message", [
-    ({"fc2": list(range(9))}, "'fc2' must be a tensor of whole numbers, it is a list"),
-    ({"fc2": torch.arange(8)}, r"'fc2' must hold each of 0\.\.8 once, it is \(8,\)"),
-    ({"fc2": torch.arange(10)}, r"'fc2' must hold each of 0\.\.8 once, it is \(10,\)"),
-    ({"fc2": torch.arange(9)[:, None]}, r"'fc2' must hold each of 0\.\.8 once"),
-    ({"fc2": torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 7])}, r"'fc2' must hold each of 0\.\.8 once, it is \(9,\) from 0 to 7"),
-    ({"fc2": torch.arange(9) - 1}, r"'fc2' must hold each of 0\.\.8 once, it is \(9,\) from -1 to 7"),
-    ({"fc2": torch.empty(0, dtype=torch.long)}, r"'fc2' must hold each of 0\.\.8 once"),
-    ({"fc4": torch.arange(10)}, r"unknown permutation 'fc4'; this network has \['fc1', 'fc2', 'fc3'\]")])
+@pytest.mark.parametrize(
+    "permutation, message",
+    [
+        ({"fc2": list(range(9))}, "'fc2' must be a tensor of whole numbers, it is a list"),
+        ({"fc2": torch.arange(8)}, r"'fc2' must hold each of 0\.\.8 once, it is \(8,\)"),
+        ({"fc2": torch.arange(10)}, r"'fc2' must hold each of 0\.\.8 once, it is \(10,\)"),
+        ({"fc2": torch.arange(9)[:, None]}, r"'fc2' must hold each of 0\.\.8 once"),
+        (
+            {"fc2": torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 7])},
+            r"'fc2' must hold each of 0\.\.8 once, it is \(9,\) from 0 to 7",
+        ),
+        (
+            {"fc2": torch.arange(9) - 1},
+            r"'fc2' must hold each of 0\.\.8 once, it is \(9,\) from -1 to 7",
+        ),
+        ({"fc2": torch.empty(0, dtype=torch.long)}, r"'fc2' must hold each of 0\.\.8 once"),
+        (
+            {"fc4": torch.arange(10)},
+            r"unknown permutation 'fc4'; this network has \['fc1', 'fc2', 'fc3'\]",
+        ),
+    ],
+)
 def test_what_is_no_permutation_is_refused(networks, permutation, message):
     network, sym, x = networks("mlp")
-    for refuse in (lambda: sym.apply(network.state_dict(), permutation), lambda: check_symmetry(network, sym, x, permutation)):
+    for refuse in (
+        lambda: sym.apply(network.state_dict(), permutation),
+        lambda: check_symmetry(network, sym, x, permutation),
+    ):
         with pytest.raises(ValueError, match=message):
             refuse()
 
@@ -719,7 +1174,12 @@ def test_what_is_no_permutation_is_refused(networks, permutation, message):
 def test_weights_of_another_architecture_are_refused(networks):
     _, sym, _ = networks("mlp")
     for state in (MLP(48, 8).state_dict(), networks("resnet20 A")[0].state_dict(), {}):
-        with pytest.raises(ValueError, match=r"'fc1.weight' must be of shape \(9, 48\); the weights are of another architecture"):
+        with pytest.raises(
+            ValueError,
+            match=(
+                r"'fc1.weight' must be of shape \(9, 48\); the weights are of another architecture"
+            ),
+        ):
             sym.apply(state, sym.identity())
 
 
@@ -730,12 +1190,17 @@ def test_the_spectrum_of_a_permuted_weight_is_the_original_s(networks, name):
     moved = sym.apply(state, cycles(sym))
     for key in (key for key, value in state.items() if value.ndim > 1):
         before, after = (torch.linalg.svdvals(s[key].flatten(1)) for s in (state, moved))
-        assert not torch.equal(state[key], moved[key]) and (after - before).abs().max() < 1e-10 < before[0]
+        assert (
+            not torch.equal(state[key], moved[key])
+            and (after - before).abs().max() < 1e-10 < before[0]
+        )
 
 
 def test_random_permutations_follow_their_name(networks):
     _, sym, _ = networks("mlp")
-    assert same(sym.random("check", 0), sym.random("check", 0)) and not same(sym.random("check", 0), sym.random("check", 1))
+    assert same(sym.random("check", 0), sym.random("check", 0)) and not same(
+        sym.random("check", 0), sym.random("check", 1)
+    )
     assert len({tuple(p.tolist()) for p in sym.random("check", 0).values()}) == 3
     sym.check_permutations(sym.random("check", 0))
 
@@ -745,11 +1210,15 @@ def test_a_permuted_copy_leaves_the_network_alone(networks):
     network, sym, x = networks("resnet20 A")
     before, orders = copy.deepcopy(network.state_dict()), cycles(sym)
     other = permuted(network, sym, orders)
-    assert same(other.state_dict(), sym.apply(before, orders)) and same(network.state_dict(), before)
+    assert same(other.state_dict(), sym.apply(before, orders)) and same(
+        network.state_dict(), before
+    )
     assert not same(other.state_dict(), before) and (other(x) - network(x)).abs().max() < 1e-10
 
 
-# -- a wrong symmetry is seen ------------------------------------------------------------------------------------------
+# -- a wrong symmetry is seen
+# ------------------------------------------------------------------------------------------
+
 
 class Parts(NamedTuple):
     """A square weight of a hidden layer, a normalisation of one, and the first and last weights."""
@@ -763,16 +1232,27 @@ class Parts(NamedTuple):
 MUTANTS = {
     "resnet20 A": Parts("block1_1.conv1.weight", "block1_1.bn2", "conv.weight", "fc.weight"),
     "resnet20 B": Parts("block3_2.conv2.weight", "block2_1.shortcut.1", "conv.weight", "fc.weight"),
-    "vgg16": Parts("features.conv4_3.weight", "features.bn5_3", "features.conv1_1.weight", "classifier.fc3.weight"),
+    "vgg16": Parts(
+        "features.conv4_3.weight",
+        "features.bn5_3",
+        "features.conv1_1.weight",
+        "classifier.fc3.weight",
+    ),
     "flatten": Parts("b.weight", "n", "a.weight", "fc.weight"),
 }
 
 
 def transposed_positions(sym, of):
-    """Positions behind the flatten as if its channels came last; without one, the last layer's units mirrored."""
+    """Positions behind the flatten as if its channels came last; without one, the last layer's
+    units mirrored.
+    """
     use = next(u for p in sym for u in p.uses if u.positions.shape[1] > 1 or u.parameter == of.last)
     n, r = use.positions.shape
-    return with_use(sym, use, positions=use.positions.reshape(r, n).T if r > 1 else use.positions.flip(0).roll(1, 0))
+    return with_use(
+        sym,
+        use,
+        positions=use.positions.reshape(r, n).T if r > 1 else use.positions.flip(0).roll(1, 0),
+    )
 
 
 def one_unit_elsewhere(sym, of):
@@ -813,12 +1293,20 @@ def plus(sym, *uses):
 
 
 BREAKAGES = {
-    "a weight's inputs": lambda sym, of: without(sym, lambda u: (u.parameter, u.axis) == (of.square, 1)),
-    "a weight's outputs": lambda sym, of: without(sym, lambda u: (u.parameter, u.axis) == (of.square, 0)),
+    "a weight's inputs": lambda sym, of: without(
+        sym, lambda u: (u.parameter, u.axis) == (of.square, 1)
+    ),
+    "a weight's outputs": lambda sym, of: without(
+        sym, lambda u: (u.parameter, u.axis) == (of.square, 0)
+    ),
     "the last layer": lambda sym, of: without(sym, lambda u: u.parameter == of.last),
     "running statistics": lambda sym, of: without(sym, lambda u: u.statistic),
-    "one running mean": lambda sym, of: without(sym, lambda u: u.parameter == f"{of.norm}.running_mean"),
-    "one running variance": lambda sym, of: without(sym, lambda u: u.parameter == f"{of.norm}.running_var"),
+    "one running mean": lambda sym, of: without(
+        sym, lambda u: u.parameter == f"{of.norm}.running_mean"
+    ),
+    "one running variance": lambda sym, of: without(
+        sym, lambda u: u.parameter == f"{of.norm}.running_var"
+    ),
     "a bias": lambda sym, of: without(sym, lambda u: u.parameter == f"{of.norm}.bias"),
     "a factor": lambda sym, of: without(sym, lambda u: u.parameter == f"{of.norm}.weight"),
     "another axis": lambda sym, of: with_use(sym, use_of(sym, of.square, 1), axis=0),
@@ -827,7 +1315,9 @@ BREAKAGES = {
     "positions transposed": transposed_positions,
     "one unit elsewhere": one_unit_elsewhere,
     "one permutation as two": split,
-    "the logits moved": lambda sym, of: plus(sym, (of.last, 0), (of.last.replace("weight", "bias"), 0)),
+    "the logits moved": lambda sym, of: plus(
+        sym, (of.last, 0), (of.last.replace("weight", "bias"), 0)
+    ),
     "the logits' weights moved": lambda sym, of: plus(sym, (of.last, 0)),
     "the input moved": lambda sym, of: plus(sym, (of.first, 1)),
 }
@@ -835,7 +1325,12 @@ BREAKAGES = {
 
 @pytest.fixture(scope="module")
 def mutant(networks):
-    shape, small, _ = flat(lambda s, x: s.n(s.b(s.a(x).relu())).relu().flatten(1), 36, b=conv(8, 8), n=nn.BatchNorm2d(8))
+    shape, small, _ = flat(
+        lambda s, x: s.n(s.b(s.a(x).relu())).relu().flatten(1),
+        36,
+        b=conv(8, 8),
+        n=nn.BatchNorm2d(8),
+    )
     small, x = drawn(small), numbers(1, *shape)
 
     def get(name):
@@ -843,6 +1338,7 @@ def mutant(networks):
             return small, symmetry(small, x), x
         network, sym, images = networks(name)
         return network, sym, images[:1]
+
     return get
 
 
@@ -851,7 +1347,10 @@ def mutant(networks):
 def test_a_wrong_symmetry_is_seen(mutant, name, breakage):
     network, sym, x = mutant(name)
     broken = BREAKAGES[breakage](sym, MUTANTS[name])
-    with pytest.raises(RuntimeError, match=rf"f\(pi\(B\)\) differs from f\(B\) by .* derived for {type(network).__name__}"):
+    with pytest.raises(
+        RuntimeError,
+        match=rf"f\(pi\(B\)\) differs from f\(B\) by .* derived for {type(network).__name__}",
+    ):
         check_symmetry(network, broken, x, randomise=True)
 
 
@@ -872,7 +1371,9 @@ def test_fresh_statistics_hide_what_is_not_moved():
     assert check_symmetry(network, broken, x) < 1e-10  # all 0 and 1: nothing to see
     with pytest.raises(RuntimeError, match="are not its symmetries"):
         check_symmetry(network, broken, x, randomise=True)
-    assert not any(layer.running_mean.any() for layer in network.modules() if isinstance(layer, nn.BatchNorm2d))
+    assert not any(
+        layer.running_mean.any() for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)
+    )
 
 
 def test_a_network_in_training_is_checked_as_it_is_evaluated(networks):
@@ -897,14 +1398,31 @@ def test_given_permutations_are_used_and_nan_equals_nothing(mutant):
         check_symmetry(network, sym, x)
 
 
-# -- random networks ---------------------------------------------------------------------------------------------------
+# -- random networks
+# ---------------------------------------------------------------------------------------------------
 
-LAYERS = st.sampled_from(["conv", "conv", "grouped", "depthwise", "batch", "layer", "group", "prelu", "relu", "gelu", "max",
-                          "mean"])
+LAYERS = st.sampled_from(
+    [
+        "conv",
+        "conv",
+        "grouped",
+        "depthwise",
+        "batch",
+        "layer",
+        "group",
+        "prelu",
+        "relu",
+        "gelu",
+        "max",
+        "mean",
+    ]
+)
 
 
 def random_network(layers, widths, flat, hidden):
-    """A network of these kinds of layers, and how many units it hides if each is free (None where groups divide them)."""
+    """A network of these kinds of layers, and how many units it hides if each is free (None where
+    groups divide them).
+    """
     modules, channels, pixels, free = [], 3, 8, 0
     for i, (kind, width) in enumerate(zip(layers, widths)):
         if kind in ("conv", "grouped"):
@@ -924,8 +1442,13 @@ def random_network(layers, widths, flat, hidden):
                 modules.append(nn.MaxPool2d(2) if kind == "max" else nn.AvgPool2d(2))
                 pixels //= 2
         else:
-            modules.append({"batch": lambda: nn.BatchNorm2d(channels), "layer": lambda: nn.LayerNorm((channels, pixels, pixels)),
-                            "prelu": lambda: nn.PReLU(channels)}.get(kind, nn.GELU if kind == "gelu" else nn.ReLU)())
+            modules.append(
+                {
+                    "batch": lambda: nn.BatchNorm2d(channels),
+                    "layer": lambda: nn.LayerNorm((channels, pixels, pixels)),
+                    "prelu": lambda: nn.PReLU(channels),
+                }.get(kind, nn.GELU if kind == "gelu" else nn.ReLU)()
+            )
     modules += [nn.Flatten()] if flat else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     inputs = channels * pixels**2 if flat else channels
     for width in hidden:
@@ -934,23 +1457,36 @@ def random_network(layers, widths, flat, hidden):
     return nn.Sequential(*modules, nn.Linear(inputs, 4)), free
 
 
-@given(st.lists(LAYERS, max_size=7), st.lists(st.integers(4, 7), min_size=7, max_size=7), st.booleans(),
-       st.lists(st.integers(2, 6), max_size=2), st.integers(0, 3))
+@given(
+    st.lists(LAYERS, max_size=7),
+    st.lists(st.integers(4, 7), min_size=7, max_size=7),
+    st.booleans(),
+    st.lists(st.integers(2, 6), max_size=2),
+    st.integers(0, 3),
+)
 def test_random_networks_keep_their_function(layers, widths, flat, hidden, seed):
     network, free = random_network(layers, widths, flat, hidden)
     network, x = drawn(network, seed), numbers(2, 3, 8, 8, seed=seed)
     sym = symmetry(network, x)
     error, state = moves(network, sym, x, seed)
     assert error < 1e-10 * float(network(x).abs().max().detach())
-    assert not any(torch.equal(state[u.parameter], network.state_dict()[u.parameter]) for p in sym for u in p.uses)
+    assert not any(
+        torch.equal(state[u.parameter], network.state_dict()[u.parameter])
+        for p in sym
+        for u in p.uses
+    )
     if free is not None:
         assert sum(p.size for p in sym) == free  # none is missed
 
 
-# -- networks that are hard to follow: right, or refused by name ------------------------------------------------------
+# -- networks that are hard to follow: right, or refused by name
+# ------------------------------------------------------
+
 
 def right_or_refused(case):
-    """The derivation may refuse a network, and may find fewer permutations than there are, but none that is not there."""
+    """The derivation may refuse a network, and may find fewer permutations than there are, but none
+    that is not there.
+    """
     network, x = drawn(case[1]), numbers(2, *case[0])
     try:
         sym = symmetry(network, x)
@@ -959,26 +1495,54 @@ def right_or_refused(case):
     assert moves(network, sym, x)[0] < 1e-10, f"wrong: {told(sym)}"
 
 
-HALVES = {  # units of one layer that meet no weight, but not the same operations: only those of one half may change places
-    "activation": vector(lambda s, x: torch.cat((F.relu((h := s.a(x))[:, :4]), torch.tanh(h[:, 4:])), 1)),
-    "activation of one half": vector(lambda s, x: torch.cat(((h := s.a(x).chunk(2, 1))[0], h[1].relu()), 1)),
+# units of one layer that meet no weight, but not the same operations: only those of one half may
+# change places
+HALVES = {
+    "activation": vector(
+        lambda s, x: torch.cat((F.relu((h := s.a(x))[:, :4]), torch.tanh(h[:, 4:])), 1)
+    ),
+    "activation of one half": vector(
+        lambda s, x: torch.cat(((h := s.a(x).chunk(2, 1))[0], h[1].relu()), 1)
+    ),
     "factor": vector(lambda s, x: torch.cat(((h := s.a(x).relu())[:, :4] * 2, h[:, 4:]), 1)),
-    "gate of the image": image(lambda s, x: torch.cat(((h := s.a(x))[:, :4] * x[:, :1], h[:, 4:]), 1)),
-    "softmax of no axis": vector(lambda s, x: torch.cat((F.softmax((h := s.a(x))[:, :3]), h[:, 3:]), 1)),
-    "pooling": image(lambda s, x: torch.cat((F.max_pool2d((h := s.a(x).relu())[:, :4], 2), F.avg_pool2d(h[:, 4:], 2)), 1)),
+    "gate of the image": image(
+        lambda s, x: torch.cat(((h := s.a(x))[:, :4] * x[:, :1], h[:, 4:]), 1)
+    ),
+    "softmax of no axis": vector(
+        lambda s, x: torch.cat((F.softmax((h := s.a(x))[:, :3]), h[:, 3:]), 1)
+    ),
+    "pooling": image(
+        lambda s, x: torch.cat(
+            (F.max_pool2d((h := s.a(x).relu())[:, :4], 2), F.avg_pool2d(h[:, 4:], 2)), 1
+        )
+    ),
     "shift by roll": image(
-        lambda s, x: s.b(torch.cat((torch.roll((h := s.a(x))[:, :4], 1, 3), torch.roll(h[:, 4:], -1, 3)), 1)).relu(), b=conv(8, 8)),
+        lambda s, x: s.b(
+            torch.cat((torch.roll((h := s.a(x))[:, :4], 1, 3), torch.roll(h[:, 4:], -1, 3)), 1)
+        ).relu(),
+        b=conv(8, 8),
+    ),
     "shift by padding": image(
-        lambda s, x: s.b(torch.cat((F.pad((h := s.a(x))[:, :4], (1, -1)), F.pad(h[:, 4:], (-1, 1))), 1)).relu(), b=conv(8, 8)),
-    "mirror": image(lambda s, x: s.b(torch.cat(((h := s.a(x))[:, :4], h[:, 4:].flip(3)), 1)).relu(), b=conv(8, 8)),
-    "pixels of a flattened image": flat(lambda s, x: torch.cat(((h := s.a(x).flatten(1))[:, :100].relu(), h[:, 100:]), 1), 36),
+        lambda s, x: s.b(
+            torch.cat((F.pad((h := s.a(x))[:, :4], (1, -1)), F.pad(h[:, 4:], (-1, 1))), 1)
+        ).relu(),
+        b=conv(8, 8),
+    ),
+    "mirror": image(
+        lambda s, x: s.b(torch.cat(((h := s.a(x))[:, :4], h[:, 4:].flip(3)), 1)).relu(),
+        b=conv(8, 8),
+    ),
+    "pixels of a flattened image": flat(
+        lambda s, x: torch.cat(((h := s.a(x).flatten(1))[:, :100].relu(), h[:, 100:]), 1), 36
+    ),
 }
 
 
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
 @pytest.mark.parametrize("what", HALVES)
 def test_units_that_are_treated_differently_do_not_change_places(what):
-    # elementwise operations, pooling, padding and what moves pixels leave no mark on the units they act on
+    # elementwise operations, pooling, padding and what moves pixels leave no mark on the units they
+    # act on
     right_or_refused(HALVES[what])
 
 
@@ -988,51 +1552,85 @@ SUBSETS = {
     "sum of pairs": vector(lambda s, x: s.a(x).relu().view(-1, 4, 2).sum(2), fc=linear(4, 4)),
     "softmax of pairs": vector(lambda s, x: s.a(x).view(-1, 4, 2).softmax(2).flatten(1)),
     "length of pairs": vector(lambda s, x: F.normalize(s.a(x).view(-1, 4, 2), dim=2).flatten(1)),
-    "sum of stacked branches": vector(lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu()), 1).sum(1), **TWO),
-    "sum of branches stacked first": vector(lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu())).sum(0), **TWO),
-    "mean of branches stacked first": vector(lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu())).mean(0), **TWO),
-    "maximum of branches stacked last": vector(lambda s, x: torch.stack((s.a(x), s.b(x)), -1).amax(-1), **TWO),
-    "softmax over branches": vector(lambda s, x: torch.stack((s.a(x), s.b(x)), 1).softmax(1).flatten(1), fc=linear(16, 4), **TWO),
+    "sum of stacked branches": vector(
+        lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu()), 1).sum(1), **TWO
+    ),
+    "sum of branches stacked first": vector(
+        lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu())).sum(0), **TWO
+    ),
+    "mean of branches stacked first": vector(
+        lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu())).mean(0), **TWO
+    ),
+    "maximum of branches stacked last": vector(
+        lambda s, x: torch.stack((s.a(x), s.b(x)), -1).amax(-1), **TWO
+    ),
+    "softmax over branches": vector(
+        lambda s, x: torch.stack((s.a(x), s.b(x)), 1).softmax(1).flatten(1), fc=linear(16, 4), **TWO
+    ),
 }
 
 
 @pytest.mark.parametrize("what", SUBSETS)
 def test_reductions_over_some_units_are_not_those_over_all(what):
-    # a reduction whose axis holds only some of the units gives "fixed" values that are none; a stack's first axis is not seen
+    # a reduction whose axis holds only some of the units gives "fixed" values that are none; a
+    # stack's first axis is not seen
     right_or_refused(SUBSETS[what])
 
 
 PADDED = {
     "mean over padded pixels": image(lambda s, x: F.pad(s.a(x).relu(), (1, 1, 1, 1))),
     "mean over a ZeroPad2d": image(lambda s, x: s.p(s.a(x).relu()), p=nn.ZeroPad2d(1)),
-    "parameter on padded pixels": flat(lambda s, x: (F.pad(s.a(x).relu(), (1, 1, 1, 1)) + s.g).flatten(1), 64,
-                                       g=parameter(8, 1, 1)),
-    "parameter on padded features": tokens(lambda s, x: (F.pad(s.a(x).relu(), (0, 4)) + s.g + s.b(x)).relu(), a=linear(5, 4),
-                                           g=parameter(8), **TWO),
-    "layer norm of padded features": tokens(lambda s, x: (s.n(F.pad(s.a(x).relu(), (0, 4))) + s.b(x)).relu(), a=linear(5, 4),
-                                            n=nn.LayerNorm(8), **TWO),
+    "parameter on padded pixels": flat(
+        lambda s, x: (F.pad(s.a(x).relu(), (1, 1, 1, 1)) + s.g).flatten(1), 64, g=parameter(8, 1, 1)
+    ),
+    "parameter on padded features": tokens(
+        lambda s, x: (F.pad(s.a(x).relu(), (0, 4)) + s.g + s.b(x)).relu(),
+        a=linear(5, 4),
+        g=parameter(8),
+        **TWO,
+    ),
+    "layer norm of padded features": tokens(
+        lambda s, x: (s.n(F.pad(s.a(x).relu(), (0, 4))) + s.b(x)).relu(),
+        a=linear(5, 4),
+        n=nn.LayerNorm(8),
+        **TWO,
+    ),
 }
 
 
 @pytest.mark.parametrize("what", PADDED)
 def test_padded_entries_are_nobodys_only_until_something_is_added(what):
-    # padded pixels make the axis of pixels "moving", and stay constants where a parameter with an entry a unit acts
+    # padded pixels make the axis of pixels "moving", and stay constants where a parameter with an
+    # entry a unit acts
     right_or_refused(PADDED[what])
 
 
 COPIES = {
-    "channel shuffle across copies": image(lambda s, x: s.m(s.b(s.a(x).relu())).relu(), a=conv(3, 3), b=conv(3, 6, groups=3),
-                                           m=nn.ChannelShuffle(2), fc=linear(6, 4)),
+    "channel shuffle across copies": image(
+        lambda s, x: s.m(s.b(s.a(x).relu())).relu(),
+        a=conv(3, 3),
+        b=conv(3, 6, groups=3),
+        m=nn.ChannelShuffle(2),
+        fc=linear(6, 4),
+    ),
     "concatenated ReLUs, shuffled": vector(
-        lambda s, x: torch.cat(((h := s.a(x)).relu(), (-h).relu()), 1).view(-1, 3, 2).transpose(1, 2).flatten(1), a=linear(5, 3),
-        fc=linear(6, 4)),
+        lambda s, x: (
+            torch.cat(((h := s.a(x)).relu(), (-h).relu()), 1)
+            .view(-1, 3, 2)
+            .transpose(1, 2)
+            .flatten(1)
+        ),
+        a=linear(5, 3),
+        fc=linear(6, 4),
+    ),
     "flattened image, rolled": flat(lambda s, x: s.a(x).relu().flatten(1).roll(1, 1), 36),
 }
 
 
 @pytest.mark.parametrize("what", COPIES)
 def test_positions_of_a_unit_keep_their_meaning(what):
-    # a unit's several positions are told apart by their order alone, which is not the same for every unit here
+    # a unit's several positions are told apart by their order alone, which is not the same for
+    # every unit here
     right_or_refused(COPIES[what])
 
 
@@ -1045,26 +1643,44 @@ MORE = {
     "clamp at a parameter": vector(lambda s, x: torch.clamp(s.a(x), s.g), g=parameter(8)),
     "clamp at features": vector(lambda s, x: torch.clamp(s.a(x), min=s.b(x)), **TWO),
     # norm(p, dim): p is taken for dim
-    "norm over pixels": (IMAGE, Net(lambda s, x: s.fc(s.a(x).norm(2, (2, 3))), a=conv(3, 8), fc=linear(8, 4)), {}),
-    "norm over channels": (IMAGE, Net(lambda s, x: s.fc(s.a(x).norm(2, 1).flatten(1)), a=conv(3, 6), fc=linear(36, 4)), {}),
+    "norm over pixels": (
+        IMAGE,
+        Net(lambda s, x: s.fc(s.a(x).norm(2, (2, 3))), a=conv(3, 8), fc=linear(8, 4)),
+        {},
+    ),
+    "norm over channels": (
+        IMAGE,
+        Net(lambda s, x: s.fc(s.a(x).norm(2, 1).flatten(1)), a=conv(3, 6), fc=linear(36, 4)),
+        {},
+    ),
     # pooling without an axis of images: what it slides over are the units
     "MaxPool1d of features": vector(lambda s, x: s.m(s.a(x)), m=nn.MaxPool1d(3, 1, 1)),
     "AvgPool1d of features": vector(lambda s, x: s.m(s.a(x)), m=nn.AvgPool1d(2), fc=linear(4, 4)),
     "AvgPool3d of images": image(lambda s, x: s.m(s.a(x)), m=nn.AvgPool3d((3, 1, 1), 1, (1, 0, 0))),
     # squeeze() of the one image that is followed takes its axis away too
     "squeeze": vector(lambda s, x: s.a(x).relu().unsqueeze(2).squeeze()),
-    "layer norm behind squeeze": vector(lambda s, x: s.n(s.a(x).relu().unsqueeze(2).squeeze()).view(-1, 8), n=nn.LayerNorm(8)),
+    "layer norm behind squeeze": vector(
+        lambda s, x: s.n(s.a(x).relu().unsqueeze(2).squeeze()).view(-1, 8), n=nn.LayerNorm(8)
+    ),
     # a layer under two names, of which the traced network has one
-    "one layer under two names": vector(lambda s, x: s.c(s.b(s.a(x).relu()).relu()).relu(), **twice(linear(8, 8))),
+    "one layer under two names": vector(
+        lambda s, x: s.c(s.b(s.a(x).relu()).relu()).relu(), **twice(linear(8, 8))
+    ),
     # apply() asks the state dict for constants that it never has
-    "literal constant for the image": vector(lambda s, x: s.a(x * torch.tensor([1., 2, 3, 4, 5])).relu()),
-    "literal constant for the units": vector(lambda s, x: s.a(x).relu() * torch.arange(8.)),
+    "literal constant for the image": vector(
+        lambda s, x: s.a(x * torch.tensor([1.0, 2, 3, 4, 5])).relu()
+    ),
+    "literal constant for the units": vector(lambda s, x: s.a(x).relu() * torch.arange(8.0)),
     "computed from buffers": masked(*vector(lambda s, x: s.a(x).relu() * s.mask.exp())),
     # crashes
     "add by keyword": vector(lambda s, x: torch.add(s.a(x).relu(), other=s.b(x)), **TWO),
     "F.layer_norm over a shape": vector(lambda s, x: F.layer_norm(h := s.a(x), h.shape[1:])),
-    "groups that are counted": image(lambda s, x: F.conv2d(h := s.a(x), s.g, None, 1, 1, 1, h.shape[1]), g=parameter(8, 1, 3, 3)),
-    "weight_norm": vector(lambda s, x: s.a(x).relu(), a=nn.utils.parametrizations.weight_norm(linear(5, 8))),
+    "groups that are counted": image(
+        lambda s, x: F.conv2d(h := s.a(x), s.g, None, 1, 1, 1, h.shape[1]), g=parameter(8, 1, 3, 3)
+    ),
+    "weight_norm": vector(
+        lambda s, x: s.a(x).relu(), a=nn.utils.parametrizations.weight_norm(linear(5, 8))
+    ),
     "gate of a parameter": vector(lambda s, x: s.a(x).relu() * torch.sigmoid(s.g), g=parameter(8)),
     "gate of one parameter": vector(lambda s, x: s.a(x).relu() * torch.sigmoid(s.g), g=parameter()),
 }
@@ -1079,24 +1695,32 @@ def test_right_or_refused(what):
 def test_buffers_outside_the_state_dict_are_not_asked_for(on_units):
     # apply() looks for non-persistent buffers in a state dict
     case = vector(lambda s, x: (s.a(x * s.c) * (s.d if on_units else 1)).relu())
-    case[1].register_buffer("c", torch.arange(5.), persistent=False)
-    case[1].register_buffer("d", torch.arange(8.), persistent=False)
+    case[1].register_buffer("c", torch.arange(5.0), persistent=False)
+    case[1].register_buffer("d", torch.arange(8.0), persistent=False)
     right_or_refused(case)
 
 
 MISSED = {
     # one unit that gates all others is tied to each of them, and so are they
-    "gate of one channel": image(lambda s, x: (h := s.a(x).relu()) * torch.sigmoid(s.b(h)), "b.weight:1", b=conv(8, 1)),
-    "gate of one unit": vector(lambda s, x: (h := s.a(x).relu()) * torch.sigmoid(s.b(h)), "b.weight:1", b=linear(8, 1)),
+    "gate of one channel": image(
+        lambda s, x: (h := s.a(x).relu()) * torch.sigmoid(s.b(h)), "b.weight:1", b=conv(8, 1)
+    ),
+    "gate of one unit": vector(
+        lambda s, x: (h := s.a(x).relu()) * torch.sigmoid(s.b(h)), "b.weight:1", b=linear(8, 1)
+    ),
     # what is computed from a parameter alone is taken for fixed
     "one factor that is positive": vector(lambda s, x: s.a(x).relu() * s.g.exp(), g=parameter(1)),
-    "weighted sum of branches": vector(lambda s, x: s.g[0] * s.a(x) + s.g[1] * s.b(x), "b.weight:0 b.bias:0",
-                                       g=parameter(2), **TWO),
+    "weighted sum of branches": vector(
+        lambda s, x: s.g[0] * s.a(x) + s.g[1] * s.b(x), "b.weight:0 b.bias:0", g=parameter(2), **TWO
+    ),
     # torch takes axis= for dim=
     "mean(axis=)": vector(lambda s, x: s.a(x).relu().unsqueeze(2).mean(axis=2)),
     # a padded pixel is taken for another unit than its neighbour
-    "layer norm of a padded image": image(lambda s, x: s.n(F.pad(s.a(x), (1, 1, 1, 1))).relu()[:, :, 1:-1, 1:-1], NORM,
-                                          n=nn.LayerNorm((8, 8, 8))),
+    "layer norm of a padded image": image(
+        lambda s, x: s.n(F.pad(s.a(x), (1, 1, 1, 1))).relu()[:, :, 1:-1, 1:-1],
+        NORM,
+        n=nn.LayerNorm((8, 8, 8)),
+    ),
 }
 
 
@@ -1109,10 +1733,18 @@ def test_permutations_that_are_there_are_found(what):
     assert moves(network, sym, x)[0] < 1e-10
 
 
-@pytest.mark.parametrize("case", [
-    CASES["conv1d"],
-    image(lambda s, x: s.m(s.b(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2), b=linear(3, 8), m=nn.GELU())],
-    ids=["conv1d", "channels last"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        CASES["conv1d"],
+        image(
+            lambda s, x: s.m(s.b(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2),
+            b=linear(3, 8),
+            m=nn.GELU(),
+        ),
+    ],
+    ids=["conv1d", "channels last"],
+)
 def test_sites_whose_units_lie_along_another_axis_are_found(case):
     # three axes are taken for tokens x features and four for channels first, so these have no site
     (permutation,) = symmetry(case[1], torch.zeros(1, *case[0]))
@@ -1127,14 +1759,29 @@ def test_two_units_are_enough_to_see_a_wrong_symmetry(seed):
     assert check_symmetry(network, sym, x, seed=seed) < 1e-10
     for i in (1, 2, 3):
         with pytest.raises(RuntimeError, match="differs"):
-            check_symmetry(network, without(sym, lambda u, i=i: u.parameter == f"fc{i}.bias"), x, seed=seed)
+            check_symmetry(
+                network, without(sym, lambda u, i=i: u.parameter == f"fc{i}.bias"), x, seed=seed
+            )
 
 
 FRESH = {
-    "scale (C, 1, 1) of ones": (image(lambda s, x: (s.a(x) * s.g).relu(), g=nn.Parameter(torch.ones(8, 1, 1))), ("g", 0)),
-    "layer norm of images": (image(lambda s, x: s.n(s.a(x)).relu(), n=nn.LayerNorm((8, 6, 6))), ("n.weight", 0)),
-    "branch times 0": (image(lambda s, x: (h := s.a(x)) + s.g * s.c(s.b(h).relu()), b=conv(8, 8), c=conv(8, 8),
-                             g=nn.Parameter(torch.tensor(0.))), ("b.weight", 0)),
+    "scale (C, 1, 1) of ones": (
+        image(lambda s, x: (s.a(x) * s.g).relu(), g=nn.Parameter(torch.ones(8, 1, 1))),
+        ("g", 0),
+    ),
+    "layer norm of images": (
+        image(lambda s, x: s.n(s.a(x)).relu(), n=nn.LayerNorm((8, 6, 6))),
+        ("n.weight", 0),
+    ),
+    "branch times 0": (
+        image(
+            lambda s, x: (h := s.a(x)) + s.g * s.c(s.b(h).relu()),
+            b=conv(8, 8),
+            c=conv(8, 8),
+            g=nn.Parameter(torch.tensor(0.0)),
+        ),
+        ("b.weight", 0),
+    ),
 }
 
 
@@ -1146,18 +1793,22 @@ def test_randomise_draws_whatever_hides_a_mistake(what):
     sym = symmetry(network, x)
     assert check_symmetry(network, sym, x, randomise=True) < 1e-10
     with pytest.raises(RuntimeError, match="differs"):
-        check_symmetry(network, without(sym, lambda u: (u.parameter, u.axis) == pair), x, randomise=True)
+        check_symmetry(
+            network, without(sym, lambda u: (u.parameter, u.axis) == pair), x, randomise=True
+        )
 
 
 def test_permutations_of_another_type_are_refused_helpfully(networks):
     # an IndexError of torch
     network, sym, _ = networks("mlp")
     with pytest.raises(ValueError, match="'fc2'"):
-        sym.apply(network.state_dict(), {"fc2": torch.arange(9.)})
+        sym.apply(network.state_dict(), {"fc2": torch.arange(9.0)})
 
 
 def test_compose_takes_a_permutation_that_is_left_out_for_the_identity(networks):
     # KeyError, while apply() does so
     _, sym, _ = networks("mlp")
     order = {"fc2": cycles(sym)["fc2"]}
-    assert same(sym.compose(order, {}), sym.identity() | order) and same(sym.compose({}, order), sym.identity() | order)
+    assert same(sym.compose(order, {}), sym.identity() | order) and same(
+        sym.compose({}, order), sym.identity() | order
+    )

@@ -41,7 +41,9 @@ def network(request):
 
 
 class Functional(nn.Module):
-    """Functions and methods instead of modules, in-place operations, weights as attributes, an optional argument."""
+    """Functions and methods instead of modules, in-place operations, weights as attributes, an
+    optional argument.
+    """
 
     def __init__(self):
         super().__init__()
@@ -61,16 +63,27 @@ def test_own_network_has_the_papers_names():
     assert [s.name for s in view.sites] == ["FC 1", "FC 2", "FC 3", "logits"]
     assert [m.name for m in view.maps] == ["FC 1", "FC 2", "FC 3", "FC 4"]
     assert [m.first for m in view.maps] == [True, False, False, False]
-    assert all(s.cut for s in view.sites) and [s.relu for s in view.sites] == [True, True, True, False]
+    assert all(s.cut for s in view.sites) and [s.relu for s in view.sites] == [
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_foreign_networks_run_to_the_same_bits_and_stay_as_they_were(network, images):
-    before, names = copy.deepcopy(network.state_dict()), [m.inplace for m in network.modules() if hasattr(m, "inplace")]
+    before, names = (
+        copy.deepcopy(network.state_dict()),
+        [m.inplace for m in network.modules() if hasattr(m, "inplace")],
+    )
     with torch.no_grad():
         expected = network(images)
     assert torch.equal(View(network)(images), expected)
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-    assert names == [m.inplace for m in network.modules() if hasattr(m, "inplace")] and not network.training
+    assert (
+        names == [m.inplace for m in network.modules() if hasattr(m, "inplace")]
+        and not network.training
+    )
 
 
 def test_a_module_that_is_called_twice_gives_two_sites(images):
@@ -78,9 +91,16 @@ def test_a_module_that_is_called_twice_gives_two_sites(images):
     view = View(network)
     names = [s.name for s in view.sites]
     assert len(names) == 1 + 8 * 2 + 1 and len(set(names)) == len(names)
-    assert names[:4] == ["relu", "layer1.0.relu", "layer1.0.relu#2", "layer1.1.relu"] and names[-1] == "logits"
+    assert (
+        names[:4] == ["relu", "layer1.0.relu", "layer1.0.relu#2", "layer1.1.relu"]
+        and names[-1] == "logits"
+    )
     # the stem and the ends of blocks carry everything; inside a block the shortcut passes beside
-    assert [s.name for s in view.sites if s.cut] == ["relu", *(n for n in names if n.endswith("#2")), "logits"]
+    assert [s.name for s in view.sites if s.cut] == [
+        "relu",
+        *(n for n in names if n.endswith("#2")),
+        "logits",
+    ]
     # kept values are those of eager execution, not what a later in-place operation made of them
     seen = []
     network.layer1[0].bn1.register_forward_hook(lambda m, i, o: seen.append(o.detach().clone()))
@@ -106,7 +126,10 @@ def test_every_map_gives_its_output_from_what_enters_it(network, images):
 
 
 def test_stitched_at_the_ends_a_network_is_one_of_the_two(network, images):
-    bottom, top = View(network), View(foreign({"ResNet": "resnet18", "VGG": "vgg16_bn"}[type(network).__name__], 1))
+    bottom, top = (
+        View(network),
+        View(foreign({"ResNet": "resnet18", "VGG": "vgg16_bn"}[type(network).__name__], 1)),
+    )
     values = bottom.run(images, {bottom.input, *(s.node for s in bottom.sites)})
     assert torch.equal(top.run_from(top.input, values[bottom.input]), top(images))
     assert torch.equal(top.run_from(top.output, values[bottom.output]), bottom(images))
@@ -130,7 +153,11 @@ def test_weights_of_recurrent_layers_and_layers_with_hooks_can_be_exchanged():
     class Recurrent(nn.Module):
         def __init__(self):
             super().__init__()
-            self.lstm, self.relu, self.fc = nn.LSTM(4, 5, batch_first=True), nn.ReLU(), nn.Linear(5, 3)
+            self.lstm, self.relu, self.fc = (
+                nn.LSTM(4, 5, batch_first=True),
+                nn.ReLU(),
+                nn.Linear(5, 3),
+            )
             self.fc.register_forward_pre_hook(lambda layer, args: (2 * args[0],))
 
         def forward(self, x):
@@ -144,8 +171,14 @@ def test_weights_of_recurrent_layers_and_layers_with_hooks_can_be_exchanged():
     view = View(a)
     copied = view.to(torch.float32)
     assert torch.equal(view(x), before) and torch.equal(a(x), before)
-    for layer in (a.lstm, a.relu, a.fc):  # what the user hangs on their network later does not reach into the view
-        layer.register_forward_hook(lambda layer, args, out: pytest.fail("a hook of the original ran"))
+    for layer in (
+        a.lstm,
+        a.relu,
+        a.fc,
+    ):  # what the user hangs on their network later does not reach into the view
+        layer.register_forward_hook(
+            lambda layer, args, out: pytest.fail("a hook of the original ran")
+        )
     assert torch.equal(view(x), before) and torch.equal(copied(x), before)
 
 
@@ -159,8 +192,15 @@ def test_in_place_operations_keep_their_meaning_and_overwrite_nothing():
     first, second, logits = view.sites
     values = view.run(x, {first.pre, first.node, second.node})
     assert torch.equal(values[first.pre], before) and torch.equal(values[first.node], before.relu())
-    assert [m.weight for m in view.maps] == ["w1", "w2"] and [m.first for m in view.maps] == [True, False]
-    assert [s.cut for s in view.sites] == [True, False, True]  # `kept`, changed in place, passes beside the second
+    assert [m.weight for m in view.maps] == ["w1", "w2"] and [m.first for m in view.maps] == [
+        True,
+        False,
+    ]
+    assert [s.cut for s in view.sites] == [
+        True,
+        False,
+        True,
+    ]  # `kept`, changed in place, passes beside the second
 
 
 def test_constants_computed_early_are_there_for_the_upper_part():

@@ -1,6 +1,8 @@
-"""Repairs of the finished pages: what would need a network, trip a screen reader, or differ from build to build.
+"""Repairs of the finished pages: what would need a network, trip a screen reader, or differ from
+build to build.
 
-Hover tips come from sphinx-tippy, with its two scripts out of ``book/_static/tippy`` instead of from a CDN.
+Hover tips come from sphinx-tippy, with its two scripts out of ``book/_static/tippy`` instead of
+from a CDN.
 """
 
 import gc
@@ -19,26 +21,47 @@ from sphinx.environment import BuildEnvironment
 RANDOM_NAME = re.compile(r"(.+)\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.js")
 #: Of a table that a tip quotes, its head included.
 TIP_ROWS = 10
-#: Sphinx sets the parameters of a long signature as a list of descriptions without a term, which is none.
+#: Sphinx sets the parameters of a long signature as a list of descriptions without a term, which is
+#: none.
 PARAMETERS = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
 LINE = re.compile(r"<dd>(.*?)</dd>", re.DOTALL)
 #: Wrong or missing roles and labels in the theme's own frame of a page.
 FRAME = (
-    (' aria-label="Search" data-bs-placement', " data-bs-placement"),  # hides the words that the button shows
-    ('<div id="pst-primary-sidebar" class="', '<div id="pst-primary-sidebar" role="complementary" aria-label="Book navigation" class="'),
-    ('<div class="bd-sidebar-primary bd-sidebar">',
-     '<div class="bd-sidebar-primary bd-sidebar" role="complementary" aria-label="Book navigation">'),
-    ('<summary><span class="toctree-toggle"', '<summary aria-label="Pages below"><span class="toctree-toggle"'),
+    (
+        ' aria-label="Search" data-bs-placement',
+        " data-bs-placement",
+    ),  # hides the words that the button shows
+    (
+        '<div id="pst-primary-sidebar" class="',
+        '<div id="pst-primary-sidebar" role="complementary" aria-label="Book navigation" class="',
+    ),
+    (
+        '<div class="bd-sidebar-primary bd-sidebar">',
+        (
+            '<div class="bd-sidebar-primary bd-sidebar" role="complementary" aria-label="Book'
+            ' navigation">'
+        ),
+    ),
+    (
+        '<summary><span class="toctree-toggle"',
+        '<summary aria-label="Pages below"><span class="toctree-toggle"',
+    ),
 )
 
 
-def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """On "html-page-context": drop sphinx-thebe, which names a CDN on every page and declares its script twice; give
-    proofs ids of their own; drop roles and labels that screen readers stumble over.
+def clean_page(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """On "html-page-context": drop sphinx-thebe, which names a CDN on every page and declares its
+    script twice; give proofs ids of their own; drop roles and labels that screen readers stumble
+    over.
     """
+
     def wanted(script: Any) -> bool:
         body = (getattr(script, "attributes", None) or {}).get("body", "") or ""
-        return "THEBE_JS_URL" not in body and "sphinx-thebe" not in str(getattr(script, "filename", script))
+        return "THEBE_JS_URL" not in body and "sphinx-thebe" not in str(
+            getattr(script, "filename", script)
+        )
 
     for key in ("script_files", "css_files"):
         context[key] = [script for script in context.get(key, []) if wanted(script)]
@@ -47,12 +70,27 @@ def clean_page(app: Sphinx, pagename: str, templatename: str, context: dict[str,
     body = re.sub(r"<script>kernelName = '[^']*'</script>\s*", "", body)
     body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     body = body.replace(' role="doc-biblioentry"', "")  # no longer a role of its own
-    body = body.replace(' aria-label="Toggle hidden content"', "")  # hides the words that the button shows
-    body = re.sub(r'<table (?![^>]*tabindex)(class="[^"]*\btable\b)', r'<table tabindex="0" \1', body)  # wide ones scroll, by keys as well
-    body = PARAMETERS.sub(lambda found: '<span class="sig-lines">' + LINE.sub(r"<span>\1</span>", found[1]) + "</span>", body)
+    body = body.replace(
+        ' aria-label="Toggle hidden content"', ""
+    )  # hides the words that the button shows
+    body = re.sub(
+        r'<table (?![^>]*tabindex)(class="[^"]*\btable\b)', r'<table tabindex="0" \1', body
+    )  # wide ones scroll, by keys as well
+    body = PARAMETERS.sub(
+        lambda found: (
+            '<span class="sig-lines">' + LINE.sub(r"<span>\1</span>", found[1]) + "</span>"
+        ),
+        body,
+    )
     number = count(1)
-    body = re.sub(r'(<section class="[^"]*-content") id="proof-content"', r"\1", body)  # every proof has the same id
-    body = re.sub(r'(<div class="proof [^"]*admonition") id="proof"', lambda found: f'{found[1]} id="proof-{next(number)}"', body)
+    body = re.sub(
+        r'(<section class="[^"]*-content") id="proof-content"', r"\1", body
+    )  # every proof has the same id
+    body = re.sub(
+        r'(<div class="proof [^"]*admonition") id="proof"',
+        lambda found: f'{found[1]} id="proof-{next(number)}"',
+        body,
+    )
     body = re.sub(r'(<p class="admonition-title") id="[^"]*"', r"\1", body)
     if context.get("body"):
         context["body"] = body
@@ -63,23 +101,33 @@ def shortened(tip: str) -> str:
     rows = tip.split("</tr>")
     if not tip.startswith("<table") or len(rows) <= TIP_ROWS + 1:
         return tip
-    return "</tr>".join(rows[:TIP_ROWS]) + f"</tr></tbody></table><p>… {len(rows) - 1 - TIP_ROWS} more rows</p>"
+    return (
+        "</tr>".join(rows[:TIP_ROWS])
+        + f"</tr></tbody></table><p>… {len(rows) - 1 - TIP_ROWS} more rows</p>"
+    )
 
 
 def tip_script(text: str) -> str:
-    """The script of a page's tips, the same at every build, with mathematics typeset once a tip is in the page."""
+    """The script of a page's tips, the same at every build, with mathematics typeset once a tip is
+    in the page.
+    """
     text = text.replace("onShow(instance)", "onMount(instance)")  # before, MathJax measures nothing
     text = text.replace('console.log("tippy tips loaded!");', "")
     text = re.sub(r' id=\\"[^"\\]*\\"', "", text)  # a tip must not repeat the id of what it quotes
     head, _, tail = text.partition("\n")  # the tips come in a random order
     if head.startswith("selector_to_html = "):
         tips = json.loads(head.removeprefix("selector_to_html = ").rstrip().rstrip(";"))
-        text = f"selector_to_html = {json.dumps({target: shortened(tip) for target, tip in sorted(tips.items())})}\n{tail}"
+        text = (
+            "selector_to_html ="
+            f" {json.dumps({target: shortened(tip) for target, tip in sorted(tips.items())})}\n{tail}"
+        )
     return text
 
 
 def finish(app: Sphinx, failed: Exception | None) -> None:
-    """On "build-finished", after sphinx-tippy: mend the scripts of the tips and the frame of every page."""
+    """On "build-finished", after sphinx-tippy: mend the scripts of the tips and the frame of every
+    page.
+    """
     if failed or app.builder.format != "html":
         return
     out, renamed = Path(app.outdir), {}
@@ -92,7 +140,11 @@ def finish(app: Sphinx, failed: Exception | None) -> None:
     for page in out.rglob("*.html"):
         text = page.read_text()
         # the name of a script is followed by a checksum of what it was
-        mended = re.sub(r"([\w.-]+\.js)\?v=[0-9a-f]+", lambda m: renamed.get(m[1], m[0]), text) if renamed else text
+        mended = (
+            re.sub(r"([\w.-]+\.js)\?v=[0-9a-f]+", lambda m: renamed.get(m[1], m[0]), text)
+            if renamed
+            else text
+        )
         for old, new in renamed.items():
             mended = mended.replace(old, new)
         for old, new in FRAME:
@@ -101,14 +153,20 @@ def finish(app: Sphinx, failed: Exception | None) -> None:
             page.write_text(mended)
 
 
-def collect_tips(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """sphinx-tippy's own, but for the library reference: it reads every page's HTML again, and those pages are long."""
+def collect_tips(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """sphinx-tippy's own, but for the library reference: it reads every page's HTML again, and
+    those pages are long.
+    """
     if not pagename.startswith("book/api/"):
         sphinx_tippy.collect_tips(app, pagename, templatename, context, doctree)
 
 
 class ReadOnce:
-    """The environment as :class:`QuickNumbers` sees it: a page's tree is unpickled once, not once a reference to it."""
+    """The environment as :class:`QuickNumbers` sees it: a page's tree is unpickled once, not once a
+    reference to it.
+    """
 
     def __init__(self, env: BuildEnvironment, trees: dict[str, Any]) -> None:
         self._env, self._trees = env, trees
@@ -123,8 +181,8 @@ class ReadOnce:
 
 
 class QuickNumbers(StandardDomain):
-    """Sphinx reads the whole tree of a page for every reference to a number in it, which was a third of the build; here
-    trees stay, for a number is only looked up in them.
+    """Sphinx reads the whole tree of a page for every reference to a number in it, which was a
+    third of the build; here trees stay, for a number is only looked up in them.
     """
 
     def _resolve_numref_xref(self, env: BuildEnvironment, *arguments: Any) -> Any:
@@ -136,12 +194,20 @@ TREES: dict[str, Any] = {}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    gc.disable()  # trees of pages are hundreds of thousands of objects that stay: looking through them was a third of the time
+    # trees of pages are hundreds of thousands of objects that stay: looking through them was a
+    # third of the time
+    gc.disable()
     app.add_domain(QuickNumbers, override=True)
     app.connect("env-updated", lambda app, env: TREES.clear())
-    for listener in [one for one in app.events.listeners["html-page-context"] if one.handler is sphinx_tippy.collect_tips]:
+    for listener in [
+        one
+        for one in app.events.listeners["html-page-context"]
+        if one.handler is sphinx_tippy.collect_tips
+    ]:
         app.disconnect(listener.id)
-    app.connect("html-page-context", collect_tips, priority=450)  # sphinx-tippy's place: before MathJax
+    app.connect(
+        "html-page-context", collect_tips, priority=450
+    )  # sphinx-tippy's place: before MathJax
     app.connect("html-page-context", clean_page, priority=900)
     app.connect("build-finished", finish, priority=990)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,10 +1,13 @@
-"""Open every page of a rendered book from disk in Chromium, with the network closed, and say what a reader would trip over.
+"""Open every page of a rendered book from disk in Chromium, with the network closed, and say what a
+reader would trip over.
 
-    python book/_tools/pages.py _build/html                      one line per page; exit code 1 where anything was found
-    python book/_tools/pages.py _build/html --only notebooks/B2_llfc.html --shots shots      with full-page pictures
+    python book/_tools/pages.py _build/html                      one line per page; exit code 1
+    where anything was found python book/_tools/pages.py _build/html --only notebooks/B2_llfc.html
+    --shots shots      with full-page pictures
 
-Each page is loaded once. The colour scheme and the width are then switched by emulation: the theme follows the system's
-colour scheme while it is shown, which is checked too. Chromium is the system's: LLFC_CHROMIUM, or the first on the PATH.
+Each page is loaded once. The colour scheme and the width are then switched by emulation: the theme
+follows the system's colour scheme while it is shown, which is checked too. Chromium is the
+system's: LLFC_CHROMIUM, or the first on the PATH.
 """
 
 import argparse
@@ -51,21 +54,32 @@ KINDS = {
     "search": "a page that the search does not find by a word of its title",
 }
 
-# The theme's search button shows its keys next to its name ("Search Ctrl+K"), and its colour button shows letters of an icon
-# font. (rule, what the element matches): nothing else is passed over.
+# The theme's search button shows its keys next to its name ("Search Ctrl+K"), and its colour button
+# shows letters of an icon font. (rule, what the element matches): nothing else is passed over.
 EXCEPTIONS = (
-    ("label-content-name-mismatch", "button.search-button-field.search-button__button[aria-label='Search']"),
+    (
+        "label-content-name-mismatch",
+        "button.search-button-field.search-button__button[aria-label='Search']",
+    ),
     ("label-content-name-mismatch", "button.theme-switch-button[aria-label='Color mode']"),
 )
-# Rules of axe-core: those that it leaves out unless asked, those that a narrow window with its other buttons and its scrolling
-# tables can break by itself, and the slow one, which is needed in both colour schemes.
+# Rules of axe-core: those that it leaves out unless asked, those that a narrow window with its
+# other buttons and its scrolling tables can break by itself, and the slow one, which is needed in
+# both colour schemes.
 EXTRA_RULES = ("label-content-name-mismatch",)
-NARROW_RULES = ("scrollable-region-focusable", "button-name", "link-name", "label-content-name-mismatch", "aria-hidden-focus")
+NARROW_RULES = (
+    "scrollable-region-focusable",
+    "button-name",
+    "link-name",
+    "label-content-name-mismatch",
+    "aria-hidden-focus",
+)
 CONTRAST = ("color-contrast",)
 # The search does not index them
 SMALL_WORDS = {"their", "there", "these"}
 
-# MathJax has typeset all of a page once its first promise is kept. Pictures further down may wait for the reader.
+# MathJax has typeset all of a page once its first promise is kept. Pictures further down may wait
+# for the reader.
 SETTLE = """async () => {
     const late = new Promise(resolve => setTimeout(resolve, 60000));
     if (window.MathJax?.startup?.promise) await Promise.race([MathJax.startup.promise, late]);
@@ -109,7 +123,8 @@ FACTS = r"""() => {
     };
 }"""
 
-# Elements that stick out of the window and are not inside something that scrolls by itself; the innermost ones say most.
+# Elements that stick out of the window and are not inside something that scrolls by itself; the
+# innermost ones say most.
 SIDEWAYS = """() => {
     const root = document.documentElement, width = window.innerWidth;
     if (root.scrollWidth <= width) return null;
@@ -146,7 +161,8 @@ FOUND = """pages => {
 # What is folded is opened first, for its colours and widths count as well.
 UNFOLD = """() => document.querySelectorAll("details").forEach(fold => { fold.open = true; })"""
 
-# The thousands of elements inside formulae took axe seconds a page and hold no text for it: a box of the same size stands in.
+# The thousands of elements inside formulae took axe seconds a page and hold no text for it: a box
+# of the same size stands in.
 WITHOUT_FORMULAE = """() => {
     const formulae = [...document.querySelectorAll("mjx-container")].map(formula => [formula, formula.getBoundingClientRect()]);
     for (const [formula, size] of formulae) {
@@ -206,18 +222,25 @@ AXE = """async ({rules, extra, exceptions}) => {
     })).filter(({passed}) => !passed);
 }"""
 
-MARKUP = re.compile("|".join((
-    r"\{[A-Za-z][\w:.+-]*\}`",  # a role
-    r"\{(?:prf:ref|numref|eq|ref|doc|math|term|cite(?::\w+)?|glue(?::\w+)?)\}",
-    r"`{3,}|:{3,}",  # a fence
-    r"^[ \t]*:[a-z][a-z-]*:(?=\s|$)",  # an option of a directive
-    r"\$\$|\$[^$\n]*\\[^$\n]*\$",  # dollars around mathematics
-    r"\\[()\[\]]|\\[A-Za-z]{2,}",  # TeX
-    r"\]\([^)\s]+\)|\*\*\w",  # Markdown
-    r"&(?:lt|gt|amp|quot|nbsp|#\d+);",  # HTML
-)), re.MULTILINE)
+MARKUP = re.compile(
+    "|".join(
+        (
+            r"\{[A-Za-z][\w:.+-]*\}`",  # a role
+            r"\{(?:prf:ref|numref|eq|ref|doc|math|term|cite(?::\w+)?|glue(?::\w+)?)\}",
+            r"`{3,}|:{3,}",  # a fence
+            r"^[ \t]*:[a-z][a-z-]*:(?=\s|$)",  # an option of a directive
+            r"\$\$|\$[^$\n]*\\[^$\n]*\$",  # dollars around mathematics
+            r"\\[()\[\]]|\\[A-Za-z]{2,}",  # TeX
+            r"\]\([^)\s]+\)|\*\*\w",  # Markdown
+            r"&(?:lt|gt|amp|quot|nbsp|#\d+);",  # HTML
+        )
+    ),
+    re.MULTILINE,
+)
 FILE_NAME = re.compile(r"\.(?:png|jpe?g|svg|gif|webp)\s*$", re.IGNORECASE)
-REDIRECT = re.compile(r"""<meta\s+http-equiv="refresh"\s+content="\d+;\s*url=([^"]+)""", re.IGNORECASE)
+REDIRECT = re.compile(
+    r"""<meta\s+http-equiv="refresh"\s+content="\d+;\s*url=([^"]+)""", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -261,12 +284,19 @@ def chromium() -> str | None:
 
 @contextmanager
 def browser() -> Iterator[BrowserContext]:
-    """A browser without a network: whatever is not on this disk would have to pass a proxy where there is none."""
+    """A browser without a network: whatever is not on this disk would have to pass a proxy where
+    there is none.
+    """
     executable = chromium()
     if executable is None:
         raise FileNotFoundError(NO_CHROMIUM)
     # Chromium has no sandbox for root
-    arguments = ["--no-sandbox", "--disable-gpu", "--proxy-server=http://127.0.0.1:9", "--proxy-bypass-list=<-loopback>"]
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--proxy-server=http://127.0.0.1:9",
+        "--proxy-bypass-list=<-loopback>",
+    ]
     with sync_playwright() as playwright:
         with playwright.chromium.launch(executable_path=executable, args=arguments) as launched:
             yield launched.new_context(reduced_motion="reduce")
@@ -285,11 +315,14 @@ def targets(root: Path) -> tuple[list[str], dict[str, str]]:
     return pages, redirects
 
 
-# --- one page ---------------------------------------------------------------------------------------------------------
+# --- one page
+# ---------------------------------------------------------------------------------------------------------
+
 
 @contextmanager
 def listening(page: Page, visit: Visit) -> Iterator[None]:
     """Note what a page asks for and what its scripts complain of."""
+
     def asked(request: Any) -> None:
         if not request.url.startswith(LOCAL):
             visit.find("remote", request.url)
@@ -306,7 +339,13 @@ def listening(page: Page, visit: Visit) -> Iterator[None]:
     def threw(error: Error) -> None:
         visit.find("script", str(error)[:160])
 
-    handlers = {"request": asked, "websocket": asked, "requestfailed": failed, "console": said, "pageerror": threw}
+    handlers = {
+        "request": asked,
+        "websocket": asked,
+        "requestfailed": failed,
+        "console": said,
+        "pageerror": threw,
+    }
     for event, handler in handlers.items():
         page.on(event, handler)
     try:
@@ -324,7 +363,7 @@ def judge(visit: Visit) -> None:
     for text in facts["texts"]:
         leak = MARKUP.search(text)
         if leak:
-            visit.find("markup", text[max(0, leak.start() - 20):leak.start() + 60].strip())
+            visit.find("markup", text[max(0, leak.start() - 20) : leak.start() + 60].strip())
     for text in facts["unresolved"]:
         visit.find("markup", text)
     for image in facts["images"]:
@@ -349,13 +388,17 @@ def switch(page: Page, visit: Visit, scheme: str) -> None:
     if any(finding.kind == "scheme" for finding in visit.findings):
         return
     try:
-        page.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme, timeout=5000)
+        page.wait_for_function(
+            "scheme => document.documentElement.dataset.theme === scheme", arg=scheme, timeout=5000
+        )
     except PatienceError:
         visit.find("scheme", f"not {scheme} where the system is")
 
 
 def measure(page: Page, visit: Visit) -> None:
-    """The ground under figures in the dark, and the width of the page in a narrow window. Ends there, in the light."""
+    """The ground under figures in the dark, and the width of the page in a narrow window. Ends
+    there, in the light.
+    """
     page.evaluate(UNFOLD)
     switch(page, visit, "dark")
     for figure in page.evaluate(GROUNDS):
@@ -370,17 +413,24 @@ def measure(page: Page, visit: Visit) -> None:
 
 
 def settle_tab_stops(page: Page) -> None:
-    """Wait until code that overflows can be reached by keys: the theme sees to it some time after the width has changed."""
+    """Wait until code that overflows can be reached by keys: the theme sees to it some time after
+    the width has changed.
+    """
     try:
-        page.wait_for_function("""() => [...document.querySelectorAll("pre")].every(
-            code => code.scrollWidth <= code.clientWidth || code.tabIndex >= 0)""", timeout=3000)
+        page.wait_for_function(
+            """() => [...document.querySelectorAll("pre")].every(
+            code => code.scrollWidth <= code.clientWidth || code.tabIndex >= 0)""",
+            timeout=3000,
+        )
     except TimeoutError:
         pass  # axe says which
 
 
 def axe(page: Page, visit: Visit, rules: tuple[str, ...] = ()) -> None:
     """Only ``rules``, or all but the contrast of colours."""
-    for found in page.evaluate(AXE, {"rules": rules, "extra": EXTRA_RULES, "exceptions": EXCEPTIONS}):
+    for found in page.evaluate(
+        AXE, {"rules": rules, "extra": EXTRA_RULES, "exceptions": EXCEPTIONS}
+    ):
         colours = f" ({found['colours']})" if found["colours"] else ""
         visit.find("axe", f"{found['rule']}: {found['selector']}{colours} {found['html']}")
 
@@ -435,7 +485,9 @@ def look(page: Page, root: Path, name: str, shots: Path | None) -> Visit:
 AXE_SOURCE = (files("axe_playwright_python") / "axe.min.js").read_text()
 
 
-# --- the book as a whole ----------------------------------------------------------------------------------------------
+# --- the book as a whole
+# ----------------------------------------------------------------------------------------------
+
 
 class Anchors(HTMLParser):
     """What a link into a page can point at."""
@@ -446,7 +498,11 @@ class Anchors(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.names |= {value for key, value in attrs if value and (key == "id" or (tag == "a" and key == "name"))}
+        self.names |= {
+            value
+            for key, value in attrs
+            if value and (key == "id" or (tag == "a" and key == "name"))
+        }
 
 
 def check_links(root: Path, visits: Iterable[Visit], redirects: dict[str, str]) -> list[Finding]:
@@ -467,7 +523,9 @@ def check_links(root: Path, visits: Iterable[Visit], redirects: dict[str, str]) 
         for link in visit.facts.get("links", []):
             url = urlsplit(link["meant"])
             path, anchor = Path(unquote(url.path)), unquote(url.fragment)
-            inside = path == root / visit.page and anchor in visit.facts["ids"]  # some are made by a script
+            inside = (
+                path == root / visit.page and anchor in visit.facts["ids"]
+            )  # some are made by a script
             if url.scheme == "file" and not inside and dead(path, anchor):
                 found.append(Finding(visit.page, "link", link["written"]))
     for name, to in redirects.items():
@@ -484,34 +542,59 @@ def check_captions(visits: Iterable[Visit]) -> list[Finding]:
     for visit in sorted(visits, key=lambda visit: visit.page):
         for number in visit.facts.get("captions", []):
             if number in first:
-                found.append(Finding(visit.page, "caption", f"{number} (already in {first[number]})"))
+                found.append(
+                    Finding(visit.page, "caption", f"{number} (already in {first[number]})")
+                )
             first.setdefault(number, visit.page)
     return found
 
 
 def check_search(root: Path, visits: Iterable[Visit]) -> list[Finding]:
-    """Words of the titles find their pages. Only titles count: a page from disk may not fetch the others for excerpts."""
-    titles = {visit.page: {word.lower() for word in re.findall(r"[A-Za-z]{5,}", visit.facts.get("title", ""))} - SMALL_WORDS
-              for visit in visits if visit.page != "search.html"}
+    """Words of the titles find their pages. Only titles count: a page from disk may not fetch the
+    others for excerpts.
+    """
+    titles = {
+        visit.page: (
+            {word.lower() for word in re.findall(r"[A-Za-z]{5,}", visit.facts.get("title", ""))}
+            - SMALL_WORDS
+        )
+        for visit in visits
+        if visit.page != "search.html"
+    }
     found = []
     with browser() as context:
         page = context.new_page()
         while any(titles.values()):
             # the word that most of the pages left have in common
-            word = max(sorted(set().union(*titles.values())), key=lambda word: sum(word in words for words in titles.values()))
+            word = max(
+                sorted(set().union(*titles.values())),
+                key=lambda word: sum(word in words for words in titles.values()),
+            )
             pages = sorted(name for name, words in titles.items() if word in words)
             try:
                 page.goto(f"{(root / 'search.html').as_uri()}?q={word}")
-                page.wait_for_function(FOUND, arg=[(root / name).as_uri() for name in pages], timeout=10_000)
+                page.wait_for_function(
+                    FOUND, arg=[(root / name).as_uri() for name in pages], timeout=10_000
+                )
             except Error as error:
-                found += [Finding(name, "search", f"{word!r}: {str(error).splitlines()[0]}") for name in pages]
+                found += [
+                    Finding(name, "search", f"{word!r}: {str(error).splitlines()[0]}")
+                    for name in pages
+                ]
             titles = {name: words for name, words in titles.items() if name not in pages}
     return found
 
 
-def visit_all(root: Path, only: Iterable[str] = (), shots: Path | None = None, workers: int = 2,
-              report: Callable[[Visit], None] = lambda visit: None) -> list[Visit]:
-    """Look at every page, or at those named, in ``workers`` browsers at a time; ``report`` hears of each as it is done."""
+def visit_all(
+    root: Path,
+    only: Iterable[str] = (),
+    shots: Path | None = None,
+    workers: int = 2,
+    report: Callable[[Visit], None] = lambda visit: None,
+) -> list[Visit]:
+    """Look at every page, or at those named, in ``workers`` browsers at a time; ``report`` hears of
+    each as it is done.
+    """
     root, only = root.resolve(), list(only)
     pages, redirects = targets(root)
     book = Visit(".")  # what belongs to no page
@@ -534,13 +617,19 @@ def visit_all(root: Path, only: Iterable[str] = (), shots: Path | None = None, w
                     visit = look(page, root, waiting.get_nowait(), shots)
                 except queue.Empty:
                     return done
-                if any(finding.kind == "load" for finding in visit.findings):  # the tab may have crashed
+                if any(
+                    finding.kind == "load" for finding in visit.findings
+                ):  # the tab may have crashed
                     page = context.new_page()
                 done.append(visit)
                 report(visit)
 
     with ThreadPoolExecutor(workers) as pool:
-        visits = [visit for future in [pool.submit(work) for _ in range(workers)] for visit in future.result()]
+        visits = [
+            visit
+            for future in [pool.submit(work) for _ in range(workers)]
+            for visit in future.result()
+        ]
     visits.sort(key=lambda visit: visit.page)
     with book.timed("search"):
         book.findings += check_search(root, visits)
@@ -552,22 +641,41 @@ def visit_all(root: Path, only: Iterable[str] = (), shots: Path | None = None, w
 
 def check(root: Path, only: Iterable[str] = (), workers: int = 2) -> list[Finding]:
     """All findings, by page."""
-    return sorted(finding for visit in visit_all(root, only, workers=workers) for finding in visit.findings)
+    return sorted(
+        finding for visit in visit_all(root, only, workers=workers) for finding in visit.findings
+    )
 
 
 def show(visit: Visit) -> None:
     parts = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in visit.seconds.items())
-    size = f"  {visit.facts['maths']} formulae, {len(visit.facts['images'])} images" if visit.facts else ""
+    size = (
+        f"  {visit.facts['maths']} formulae, {len(visit.facts['images'])} images"
+        if visit.facts
+        else ""
+    )
     print(f"{'FAIL' if visit.findings else 'ok  '} {visit.page}{size}  ({parts})", flush=True)
     for finding in visit.findings:
-        print(f"       {'' if finding.page == visit.page else finding.page + ' '}{finding}", flush=True)
+        print(
+            f"       {'' if finding.page == visit.page else finding.page + ' '}{finding}",
+            flush=True,
+        )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("root", type=Path, help="the rendered book, such as _build/html")
-    parser.add_argument("--only", action="append", default=[], metavar="PAGE", help="a page below the root; may be repeated")
-    parser.add_argument("--shots", type=Path, metavar="DIR", help="a folder for pictures of every page")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PAGE",
+        help="a page below the root; may be repeated",
+    )
+    parser.add_argument(
+        "--shots", type=Path, metavar="DIR", help="a folder for pictures of every page"
+    )
     parser.add_argument("--workers", type=int, default=2, help="browsers at a time")
     options = parser.parse_args()
     visits = visit_all(options.root, options.only, options.shots, options.workers, report=show)

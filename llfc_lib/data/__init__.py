@@ -1,7 +1,8 @@
 """Data sets, whole in memory: images as uint8 on the device, a batch is an index draw.
 
 ``load(name)`` looks for ``<data folder>/<name>.npz`` first, then asks torchvision to download.
-``digits`` comes with scikit-learn and needs neither. To add a data set is one entry in :data:`SETS`.
+``digits`` comes with scikit-learn and needs neither. To add a data set is one entry in
+:data:`SETS`.
 """
 
 import hashlib
@@ -25,8 +26,8 @@ Arrays = dict[str, np.ndarray]  # by these keys
 class Dataset:
     """Images ``x_*`` (uint8, N x C x H x W) and labels ``y_*`` (int64, N) of both splits.
 
-    ``source`` is a sentence to print wherever the set is named; ``sha256`` is the digest of the four
-    arrays as stored; ``mean`` and ``std`` (per channel, of pixels scaled to [0, 1]) normalise.
+    ``source`` is a sentence to print wherever the set is named; ``sha256`` is the digest of the
+    four arrays as stored; ``mean`` and ``std`` (per channel, of pixels scaled to [0, 1]) normalise.
 
     Source: the sets of B.1; this book.
     """
@@ -47,7 +48,8 @@ class Dataset:
     def normalised(self, how: str) -> "Dataset":
         """The same images, normalised ``how`` a recipe says: one of :data:`NORMALISATIONS`.
 
-        ValueError for another one, or for ImageNet's three channels where the images have not as many.
+        ValueError for another one, or for ImageNet's three channels where the images have not as
+        many.
         """
         if how not in NORMALISATIONS:
             raise ValueError(f"unknown normalisation {how!r}; choose one of {NORMALISATIONS}")
@@ -55,9 +57,11 @@ class Dataset:
         if how == "ImageNet mean and std" and channels != 3:
             raise ValueError(f"{how} needs three channels, {self.name} has {channels}")
         own = SETS.get(self.name, self)
-        mean, std = {NORMALISATIONS[0]: (own.mean, own.std),
-                     NORMALISATIONS[1]: ((0.0,) * channels, (1.0,) * channels),
-                     NORMALISATIONS[2]: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}[how]
+        mean, std = {
+            NORMALISATIONS[0]: (own.mean, own.std),
+            NORMALISATIONS[1]: ((0.0,) * channels, (1.0,) * channels),
+            NORMALISATIONS[2]: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        }[how]
         return replace(self, mean=mean, std=std, normalisation=how)
 
     def to(self, device: torch.device | str) -> "Dataset":
@@ -71,10 +75,15 @@ class Dataset:
         std = torch.tensor(self.std, dtype=dtype, device=x.device).view(shape)
         return x.to(dtype).div_(self.scale).sub_(mean).div_(std)
 
-    def loader(self, split: str = "test", batch: int = 1000, dtype: torch.dtype = torch.float32,
-               first: int | None = None) -> "Loader":
-        """Normalised batches of ``split`` ("train" or "test") in their stored order, as often as asked; or only of
-        its ``first`` images. ValueError for another split."""
+    def loader(
+        self,
+        split: str = "test",
+        batch: int = 1000,
+        dtype: torch.dtype = torch.float32,
+        first: int | None = None,
+    ) -> "Loader":
+        """Normalised batches of ``split`` ("train" or "test") in their stored order, as often as
+        asked; or only of its ``first`` images. ValueError for another split."""
         if split not in ("train", "test"):
             raise ValueError(f"unknown split {split!r}; choose 'train' or 'test'")
         return Loader(self, split, batch, dtype, first)
@@ -112,11 +121,12 @@ NORMALISATIONS = ("per-channel mean and std", "pixels in [0, 1]", "ImageNet mean
 def load(name: str, folder: Path | None = None, normalise: str = NORMALISATIONS[0]) -> Dataset:
     """The data set ``name``, on the CPU, normalised as :meth:`Dataset.normalised` says.
 
-    Raises ValueError for an unknown name, an empty set, labels out of range or an archive of another
-    form, FileNotFoundError (saying what to do) where there is neither an archive nor a network.
+    Raises ValueError for an unknown name, an empty set, labels out of range or an archive of
+    another form, FileNotFoundError (saying what to do) where there is neither an archive nor a
+    network.
 
-    Source: B.1; MNIST is by LeCun et al. (1998), CIFAR-10 by Krizhevsky (2009), Tiny-ImageNet by Li, Karpathy and
-    Johnson, the digits are scikit-learn's.
+    Source: B.1; MNIST is by LeCun et al. (1998), CIFAR-10 by Krizhevsky (2009), Tiny-ImageNet by
+    Li, Karpathy and Johnson, the digits are scikit-learn's.
     """
     if name not in SETS:
         raise ValueError(f"unknown data set {name!r}; choose one of {sorted(SETS)}")
@@ -141,23 +151,41 @@ def _dataset(name: str, arrays: Arrays, source: str) -> Dataset:
         if len(x) == 0 or len(x) != len(y):
             raise ValueError(f"{name}: the {split} split has {len(x)} images and {len(y)} labels")
         if y.min() < 0 or y.max() >= entry.classes:
-            raise ValueError(f"{name}: {split} labels run from {y.min()} to {y.max()}, outside 0..{entry.classes - 1}")
+            raise ValueError(
+                f"{name}: {split} labels run from {y.min()} to {y.max()}, outside"
+                f" 0..{entry.classes - 1}"
+            )
         x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
         tensors[f"x_{split}"] = torch.from_numpy(np.ascontiguousarray(x))
         tensors[f"y_{split}"] = torch.from_numpy(y.astype(np.int64))
-    return Dataset(name, **tensors, classes=entry.classes, source=source, sha256=digest.hexdigest(),
-                   mean=entry.mean, std=entry.std, scale=entry.scale)
+    return Dataset(
+        name,
+        **tensors,
+        classes=entry.classes,
+        source=source,
+        sha256=digest.hexdigest(),
+        mean=entry.mean,
+        std=entry.std,
+        scale=entry.scale,
+    )
 
 
 def _digits(_folder: Path) -> tuple[Arrays, str]:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    # Mixed once by a fixed draw: the stored order groups the writers, and the last ones are unlike the first.
+    # Mixed once by a fixed draw: the stored order groups the writers, and the last ones are unlike
+    # the first.
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(bunch.target))
     x, y = bunch.images.astype(np.uint8)[order], bunch.target.astype(np.uint8)[order]
     arrays = {"x_train": x[:1297], "y_train": y[:1297], "x_test": x[1297:], "y_test": y[1297:]}
-    return arrays, "scikit-learn's digits (8 x 8 pixels), mixed once and split into 1,297 train / 500 test images"
+    return (
+        arrays,
+        (
+            "scikit-learn's digits (8 x 8 pixels), mixed once and split into 1,297 train / 500 test"
+            " images"
+        ),
+    )
 
 
 def _read_archive(path: Path) -> tuple[Arrays, str]:
@@ -166,18 +194,22 @@ def _read_archive(path: Path) -> tuple[Arrays, str]:
             return {key: archive[key] for key in KEYS}, str(archive["source"])
     except Exception as error:
         raise ValueError(
-            f"{path} is not a whole archive with {', '.join(KEYS)} and source ({error}); remove it and unpack it again"
+            f"{path} is not a whole archive with {', '.join(KEYS)} and source ({error}); remove it"
+            " and unpack it again"
         ) from error
 
 
 def _download(name: str, archive: Path) -> tuple[Arrays, str]:
     try:
         return SETS[name].fetch(archive.parent)
-    except Exception as error:  # torchvision raises what the network gave it: URLError, RuntimeError, OSError ...
+    except (
+        Exception
+    ) as error:  # torchvision raises what the network gave it: URLError, RuntimeError, OSError ...
         raise FileNotFoundError(
-            f"{name} is not at {archive} and could not be downloaded ({error}). Either connect to the network, or put "
-            f"an archive there with the arrays {', '.join(KEYS)} (uint8) and a sentence `source`, or set LLFC_DATA to "
-            f"the folder that has it; profile 'smoke' needs no data at all"
+            f"{name} is not at {archive} and could not be downloaded ({error}). Either connect to"
+            f" the network, or put an archive there with the arrays {', '.join(KEYS)} (uint8) and a"
+            " sentence `source`, or set LLFC_DATA to the folder that has it; profile 'smoke' needs"
+            " no data at all"
         ) from error
 
 
@@ -187,19 +219,28 @@ def _from_torchvision(kind: str, folder: Path) -> tuple[Arrays, str]:
 
     official = getattr(torchvision().datasets, kind)
     train, test = (official(str(folder), train=t, download=True) for t in (True, False))
-    arrays = {f"{part}_{split}": np.asarray(value).astype(np.uint8)
-              for split, s in (("train", train), ("test", test)) for part, value in (("x", s.data), ("y", s.targets))}
-    return arrays, (f"{kind.lower()}, official {len(train):,} train / {len(test):,} test images, "
-                    f"downloaded through torchvision")
+    arrays = {
+        f"{part}_{split}": np.asarray(value).astype(np.uint8)
+        for split, s in (("train", train), ("test", test))
+        for part, value in (("x", s.data), ("y", s.targets))
+    }
+    return (
+        arrays,
+        (
+            f"{kind.lower()}, official {len(train):,} train / {len(test):,} test images, "
+            "downloaded through torchvision"
+        ),
+    )
 
 
 @dataclass(frozen=True)
 class Entry:
     """What there is to know of a data set before it is loaded.
 
-    ``fetch`` takes the data folder and gives the four arrays (uint8, images N x H x W or N x H x W x C) and a sentence
-    on their source; it may raise anything where there is no network. ``embedded``: an installed package has the set,
-    so that neither an archive nor a network is asked. The other fields are those of :class:`Dataset`.
+    ``fetch`` takes the data folder and gives the four arrays (uint8, images N x H x W or N x H x W
+    x C) and a sentence on their source; it may raise anything where there is no network.
+    ``embedded``: an installed package has the set, so that neither an archive nor a network is
+    asked. The other fields are those of :class:`Dataset`.
 
     Source: this book.
     """
@@ -212,11 +253,19 @@ class Entry:
     embedded: bool = False
 
 
-# Means and standard deviations of the authors' loaders (zzp1012/LLFC, src/data), which have neither digits nor
-# Tiny-ImageNet: for those our own, measured over all pixels of a channel in the training split (of our 50 classes).
+# Means and standard deviations of the authors' loaders (zzp1012/LLFC, src/data), which have neither
+# digits nor Tiny-ImageNet: for those our own, measured over all pixels of a channel in the training
+# split (of our 50 classes).
 SETS: dict[str, Entry] = {
     "digits": Entry(10, (0.3054,), (0.3759,), _digits, scale=16.0, embedded=True),
     "mnist": Entry(10, (0.1307,), (0.3081,), partial(_from_torchvision, "MNIST")),
-    "cifar10": Entry(10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), partial(_from_torchvision, "CIFAR10")),
-    "tiny_imagenet_50": Entry(50, (0.4698, 0.4507, 0.3799), (0.2625, 0.2491, 0.2612), download_tiny_imagenet),
+    "cifar10": Entry(
+        10,
+        (0.4914, 0.4822, 0.4465),
+        (0.2023, 0.1994, 0.2010),
+        partial(_from_torchvision, "CIFAR10"),
+    ),
+    "tiny_imagenet_50": Entry(
+        50, (0.4698, 0.4507, 0.3799), (0.2625, 0.2491, 0.2612), download_tiny_imagenet
+    ),
 }

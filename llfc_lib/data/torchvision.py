@@ -1,7 +1,8 @@
 """The one place where torchvision is imported.
 
-A torchvision built for CUDA beside a CPU build of torch fails to import for want of two operators that its own
-library would define. Declaring their schemas first is enough: nothing here ever calls them.
+A torchvision built for CUDA beside a CPU build of torch fails to import for want of two operators
+that its own library would define. Declaring their schemas first is enough: nothing here ever calls
+them.
 """
 
 from types import ModuleType

@@ -1,4 +1,5 @@
-"""How low is the rank of a pair's weights and features (B.5)? The same for a record and for a chapter that measures now.
+"""How low is the rank of a pair's weights and features (B.5)? The same for a record and for a
+chapter that measures now.
 
 Source: this book.
 """
@@ -12,8 +13,11 @@ from llfc_lib.training.loop import new_network
 from llfc_lib.training.recipes import recipe
 
 
-def rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset) -> list[Row]:
-    """Spectra of A's weights and of its features on the test set, beside the network that A began as and matrices without structure.
+def rows(
+    profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset
+) -> list[Row]:
+    """Spectra of A's weights and of its features on the test set, beside the network that A began
+    as and matrices without structure.
 
     Source: B.5, Figures 20 and 21; the nulls are this book's.
     """
@@ -25,10 +29,15 @@ def rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: D
     return found + feature_spectra(a, images, start)
 
 
-def weight_rows(profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset) -> list[Row]:
-    """Spectra of A's weights alone, convolutions as outputs x (inputs * kernel), n the shorter side.
+def weight_rows(
+    profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset
+) -> list[Row]:
+    """Spectra of A's weights alone, convolutions as outputs x (inputs * kernel), n the shorter
+    side.
 
     Source: B.5, Figure 20; the nulls are this book's.
     """
     start = new_network(recipe(name, profile), data, pairs.members(name, pair)["A"][0])
-    return weight_spectra(nets["A"].to(pairs.DTYPE[profile]), start, f"{name}/{pair}", shorter_side=True)
+    return weight_spectra(
+        nets["A"].to(pairs.DTYPE[profile]), start, f"{name}/{pair}", shorter_side=True
+    )

@@ -1,4 +1,6 @@
-"""Activation matching (Ainsworth et al., 2023, section 3.1): units of B are put where A's respond most alike."""
+"""Activation matching (Ainsworth et al., 2023, section 3.1): units of B are put where A's respond
+most alike.
+"""
 
 import warnings
 from dataclasses import dataclass, field
@@ -16,9 +18,9 @@ from llfc_lib.models.weights import check_finite, check_same_shapes
 
 @dataclass
 class ActivationMatching:
-    """``objective`` is the sum over permutations of <H_A, P H_B>, or of correlations; ``images`` how many it was taken
-    over; ``dead`` names permutations with units that never respond, with their number in A and in B. ``similarity`` has its terms,
-    A's units by B's.
+    """``objective`` is the sum over permutations of <H_A, P H_B>, or of correlations; ``images``
+    how many it was taken over; ``dead`` names permutations with units that never respond, with
+    their number in A and in B. ``similarity`` has its terms, A's units by B's.
 
     Source: Ainsworth et al. (2023), section 3.1; B.1.2.
     """
@@ -30,8 +32,13 @@ class ActivationMatching:
     similarity: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def objective_of(self, permutations: Permutations) -> float:
-        """The objective under another order, which may be as high: units that never respond stand anywhere."""
-        return sum(float(similarity[np.arange(len(similarity)), permutations[name].numpy()].sum()) for name, similarity in self.similarity.items())
+        """The objective under another order, which may be as high: units that never respond stand
+        anywhere.
+        """
+        return sum(
+            float(similarity[np.arange(len(similarity)), permutations[name].numpy()].sum())
+            for name, similarity in self.similarity.items()
+        )
 
 
 class _Products:
@@ -50,7 +57,10 @@ class _Products:
         self.count += len(a)
         self.ab = self.ab + (a.T @ b).double()
         self.a, self.b = self.a + a.double().sum(0), self.b + b.double().sum(0)
-        self.aa, self.bb = self.aa + a.double().square().sum(0), self.bb + b.double().square().sum(0)
+        self.aa, self.bb = (
+            self.aa + a.double().square().sum(0),
+            self.bb + b.double().square().sum(0),
+        )
 
     def _units(self, h: Tensor) -> Tensor:
         """Samples x units: a pixel of an image is a sample of its own."""
@@ -60,25 +70,33 @@ class _Products:
         return int((self.aa == 0).sum()), int((self.bb == 0).sum())
 
     def similarity(self, correlation: bool) -> np.ndarray:
-        """n x n, A's units by B's: E[a b] times the number of samples, or Pearson's correlation (0 for a constant unit)."""
+        """n x n, A's units by B's: E[a b] times the number of samples, or Pearson's correlation (0
+        for a constant unit).
+        """
         if not correlation:
             return self.ab.cpu().numpy()
         covariance = self.ab - torch.outer(self.a, self.b) / self.count
-        spread = [(s - m.square() / self.count).clamp_min(0).sqrt() for s, m in ((self.aa, self.a), (self.bb, self.b))]
+        spread = [
+            (s - m.square() / self.count).clamp_min(0).sqrt()
+            for s, m in ((self.aa, self.a), (self.bb, self.b))
+        ]
         size = torch.outer(*spread)
         return torch.where(size == 0, torch.zeros_like(size), covariance / size).cpu().numpy()
 
 
 @exact_float32()
 @torch.no_grad()
-def activation_matching(sym: Symmetry, a: Network, b: Network, loader: Loader, correlation: bool = False
-                        ) -> ActivationMatching:
-    """One assignment a permutation, maximising the uncentred product of post-activation features, streamed.
+def activation_matching(
+    sym: Symmetry, a: Network, b: Network, loader: Loader, correlation: bool = False
+) -> ActivationMatching:
+    """One assignment a permutation, maximising the uncentred product of post-activation features,
+    streamed.
 
-    Uncentred, because that minimises |H_A - P H_B| (A.3); ``correlation`` takes Pearson's instead. Features are read at
-    the permutation's ``site``: the last one that its units reach, for a residual stream. B is seen as it is, so that the
-    permutations do not depend on each other. ValueError for an empty loader, or a permutation without a site;
-    units that never respond are counted in a warning, and put where they do no harm.
+    Uncentred, because that minimises |H_A - P H_B| (A.3); ``correlation`` takes Pearson's instead.
+    Features are read at the permutation's ``site``: the last one that its units reach, for a
+    residual stream. B is seen as it is, so that the permutations do not depend on each other.
+    ValueError for an empty loader, or a permutation without a site; units that never respond are
+    counted in a warning, and put where they do no harm.
 
     Source: Ainsworth et al. (2023), section 3.1; B.1.2.
     """
@@ -87,13 +105,21 @@ def activation_matching(sym: Symmetry, a: Network, b: Network, loader: Loader, c
     for view, who in zip(views, "AB"):
         check_finite(view.state(), who)
     for use in (u for p in sym for u in p.uses):
-        if use.parameter in views[0].state() and tuple(views[0].state()[use.parameter].shape) != sym.shapes[use.parameter]:
-            raise ValueError(f"{use.parameter!r} must be of shape {sym.shapes[use.parameter]}: the symmetry is of another architecture")
+        if (
+            use.parameter in views[0].state()
+            and tuple(views[0].state()[use.parameter].shape) != sym.shapes[use.parameter]
+        ):
+            raise ValueError(
+                f"{use.parameter!r} must be of shape {sym.shapes[use.parameter]}: the symmetry is"
+                " of another architecture"
+            )
     products = {p.name: _Products(p) for p in sym}
     for p in sym:
         if p.site is None:
-            raise ValueError(f"the units of {p.name!r} pass no activation function on their own, so there are no features "
-                             f"to match them by; use weight matching")
+            raise ValueError(
+                f"the units of {p.name!r} pass no activation function on their own, so there are no"
+                " features to match them by; use weight matching"
+            )
     node = {p.name: views[0].site(p.site).node for p in sym}
     images = 0
     for x, _ in loader:
@@ -114,6 +140,9 @@ def activation_matching(sym: Symmetry, a: Network, b: Network, loader: Loader, c
         if any(sums.dead()):
             dead[name] = sums.dead()
     if dead:
-        warnings.warn("units that respond to no image: " + ", ".join(f"{a} of A, {b} of B in {name!r}" for name, (a, b) in dead.items()),
-                      stacklevel=4)  # two decorators stand between
+        warnings.warn(
+            "units that respond to no image: "
+            + ", ".join(f"{a} of A, {b} of B in {name!r}" for name, (a, b) in dead.items()),
+            stacklevel=4,
+        )  # two decorators stand between
     return ActivationMatching(found, total, images, dead, similarities)

@@ -1,7 +1,8 @@
-"""The straight-through estimator (Ainsworth et al., 2023, section 3.3): permutations learned for a low loss half-way.
+"""The straight-through estimator (Ainsworth et al., 2023, section 3.3): permutations learned for a
+low loss half-way.
 
-As in the second version of the authors' code, which made the CIFAR-10 curves, but for one slip: there, "best" is another
-name of the last iterate.
+As in the second version of the authors' code, which made the CIFAR-10 curves, but for one slip:
+there, "best" is another name of the last iterate.
 """
 
 from collections.abc import Iterable
@@ -20,8 +21,9 @@ from llfc_lib.progress import Progress
 
 @dataclass
 class StraightThrough:
-    """``best``: the iterate with the lowest loss half-way on the held-out images, ``last``: the last one. ``history`` has
-    that loss before the first step and after every epoch. ``matchings``, ``sweeps`` and ``assignments`` count the work.
+    """``best``: the iterate with the lowest loss half-way on the held-out images, ``last``: the
+    last one. ``history`` has that loss before the first step and after every epoch. ``matchings``,
+    ``sweeps`` and ``assignments`` count the work.
 
     Source: Ainsworth et al. (2023), section 3.3; B.2, Figure 14.
     """
@@ -35,27 +37,46 @@ class StraightThrough:
     changed: int = 0  # steps whose permutations differ from those of the step before
 
 
-def straight_through(sym: Symmetry, a: nn.Module, b: nn.Module, batches: Iterable[tuple[Tensor, Tensor]],
-                     held_out: Iterable[tuple[Tensor, Tensor]], epochs: int, lr: float = 1e-2, momentum: float = 0.9,
-                     seed: object = 0, max_sweeps: int = MAX_SWEEPS, title: str = "straight-through") -> StraightThrough:
-    """Minimise the loss of (A + pi(B)) / 2 over pi, a step a batch; ``batches`` is gone through once an epoch.
+def straight_through(
+    sym: Symmetry,
+    a: nn.Module,
+    b: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    held_out: Iterable[tuple[Tensor, Tensor]],
+    epochs: int,
+    lr: float = 1e-2,
+    momentum: float = 0.9,
+    seed: object = 0,
+    max_sweeps: int = MAX_SWEEPS,
+    title: str = "straight-through",
+) -> StraightThrough:
+    """Minimise the loss of (A + pi(B)) / 2 over pi, a step a batch; ``batches`` is gone through
+    once an epoch.
 
-    A surrogate of A's shape starts at A. A step matches B to it (:func:`weight_matching`, from the last permutations),
-    and moves it by SGD along the gradient that the loss has at pi(B), as if pi(B) were the surrogate itself. So the first
-    iterate is plain weight matching. ``held_out`` (images of the training set that ``batches`` leaves out) chooses the
-    best. Networks are used in evaluation mode. ValueError for networks of different shape or no batches.
+    A surrogate of A's shape starts at A. A step matches B to it (:func:`weight_matching`, from the
+    last permutations), and moves it by SGD along the gradient that the loss has at pi(B), as if
+    pi(B) were the surrogate itself. So the first iterate is plain weight matching. ``held_out``
+    (images of the training set that ``batches`` leaves out) chooses the best. Networks are used in
+    evaluation mode. ValueError for networks of different shape or no batches.
 
-    Source: Ainsworth et al. (2023), section 3.3, and the second version of their code; B.2, Figure 14.
+    Source: Ainsworth et al. (2023), section 3.3, and the second version of their code; B.2, Figure
+    14.
     """
     a, b = copy_of(a).eval(), copy_of(b).eval()
     state_a, state_b = a.state_dict(), b.state_dict()
     check_same_shapes(state_a, state_b)
     middle = copy_of(a).requires_grad_(True)
     parameters = dict(middle.named_parameters())
-    named = {id(value): name for name, value in parameters.items()}  # a tied parameter is learned once, and matched by every name
-    names = {name: named[id(value)] for name, value in middle.named_parameters(remove_duplicate=False)}
+    named = {
+        id(value): name for name, value in parameters.items()
+    }  # a tied parameter is learned once, and matched by every name
+    names = {
+        name: named[id(value)] for name, value in middle.named_parameters(remove_duplicate=False)
+    }
     surrogate = {name: value.detach().clone() for name, value in a.named_parameters()}
-    optimiser = torch.optim.SGD([nn.Parameter(v) for v in surrogate.values()], lr=lr, momentum=momentum)
+    optimiser = torch.optim.SGD(
+        [nn.Parameter(v) for v in surrogate.values()], lr=lr, momentum=momentum
+    )
     learned = dict(zip(surrogate, optimiser.param_groups[0]["params"], strict=True))
     matching: Matching | None = None
     found, lowest = StraightThrough({}, {}), float("inf")
@@ -63,18 +84,30 @@ def straight_through(sym: Symmetry, a: nn.Module, b: nn.Module, batches: Iterabl
     def match(step: int) -> Matching:
         found.matchings += 1
         reference = {**state_a, **{name: learned[first].detach() for name, first in names.items()}}
-        new = weight_matching(sym, reference, state_b, (seed, step), matching and matching.permutations,
-                              max_sweeps=max_sweeps, prices=matching and matching.prices)
+        new = weight_matching(
+            sym,
+            reference,
+            state_b,
+            (seed, step),
+            matching and matching.permutations,
+            max_sweeps=max_sweeps,
+            prices=matching and matching.prices,
+        )
         found.sweeps += new.sweeps
         found.assignments += new.assignments
-        found.changed += matching is not None and any(not torch.equal(p, matching.permutations[n])
-                                                      for n, p in new.permutations.items())
+        found.changed += matching is not None and any(
+            not torch.equal(p, matching.permutations[n]) for n, p in new.permutations.items()
+        )
         return new
 
     def stand_half_way() -> None:
         moved = sym.apply(state_b, matching.permutations)
-        middle.load_state_dict({name: (value + moved[name]) / 2 if value.is_floating_point() else value
-                                for name, value in state_a.items()})
+        middle.load_state_dict(
+            {
+                name: (value + moved[name]) / 2 if value.is_floating_point() else value
+                for name, value in state_a.items()
+            }
+        )
 
     def judge() -> None:
         nonlocal lowest
@@ -98,14 +131,22 @@ def straight_through(sym: Symmetry, a: nn.Module, b: nn.Module, batches: Iterabl
             before = step
             for x, y in batches:
                 loss = F.cross_entropy(middle(x), y)
-                for name, gradient in zip(parameters, torch.autograd.grad(loss, list(parameters.values()), allow_unused=True), strict=True):
-                    learned[name].grad = None if gradient is None else gradient / 2  # pi(B) makes up half of the network
+                for name, gradient in zip(
+                    parameters,
+                    torch.autograd.grad(loss, list(parameters.values()), allow_unused=True),
+                    strict=True,
+                ):
+                    learned[name].grad = (
+                        None if gradient is None else gradient / 2
+                    )  # pi(B) makes up half of the network
                 optimiser.step()
                 step += 1
                 matching = match(step)
                 stand_half_way()
             if step == before:
-                raise ValueError("there are no batches to learn from; is the loader an iterator already used up?")
+                raise ValueError(
+                    "there are no batches to learn from; is the loader an iterator already used up?"
+                )
             judge()
             bar.advance(f"loss half-way on held-out images {found.history[-1]:.4f}")
     return found

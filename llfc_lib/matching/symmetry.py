@@ -1,9 +1,11 @@
-"""Which axes of which parameters share a permutation of hidden units: derived from the traced view of any network.
+"""Which axes of which parameters share a permutation of hidden units: derived from the traced view
+of any network.
 
-Every unit of every layer gets a number, and the numbers travel through the graph in tensors of the features' own shape:
-what only moves entries (flatten, slices, padding, concatenation) is applied to the numbers as it is; sums make two
-numbers one. At a layer with weights they are written against the axes of its parameters. Units that are used in the
-same places may change places. Input and logits stay where they are.
+Every unit of every layer gets a number, and the numbers travel through the graph in tensors of the
+features' own shape: what only moves entries (flatten, slices, padding, concatenation) is applied to
+the numbers as it is; sums make two numbers one. At a layer with weights they are written against
+the axes of its parameters. Units that are used in the same places may change places. Input and
+logits stay where they are.
 """
 
 import operator
@@ -20,7 +22,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from llfc_lib.models.view import ACTIVATION_FUNCTIONS, ACTIVATION_METHODS, ACTIVATIONS, View, copy_of
+from llfc_lib.models.view import (
+    ACTIVATION_FUNCTIONS,
+    ACTIVATION_METHODS,
+    ACTIVATIONS,
+    View,
+    copy_of,
+)
 from llfc_lib.streams import generator
 
 FIXED = 0  # the number of whatever stays in place: inputs, logits, means over units
@@ -29,29 +37,137 @@ TOLERANCE = 1e-10  # of |f(pi(B)) - f(B)| in float64, relative to the largest lo
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
-         nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-         nn.Upsample)
-ELEMENTWISE = (*ACTIVATIONS, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.Identity, nn.Softplus,
-               nn.Softsign, nn.Mish, nn.SELU, nn.CELU, nn.LogSigmoid, nn.Hardtanh, nn.Hardsigmoid, nn.Threshold)
+POOLS = (
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.MaxPool3d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AvgPool3d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.AdaptiveMaxPool3d,
+    nn.Upsample,
+)
+ELEMENTWISE = (
+    *ACTIVATIONS,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.Identity,
+    nn.Softplus,
+    nn.Softsign,
+    nn.Mish,
+    nn.SELU,
+    nn.CELU,
+    nn.LogSigmoid,
+    nn.Hardtanh,
+    nn.Hardsigmoid,
+    nn.Threshold,
+)
 MOVING = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 
 # The same as functions and methods, by name.
 ELEMENTWISE_NAMES = (
-    {f.__name__ for f in ACTIVATION_FUNCTIONS} | ACTIVATION_METHODS
-    | {"dropout", "dropout2d", "softplus", "mish", "selu", "hardtanh", "hardsigmoid", "exp", "log", "sqrt", "rsqrt", "abs", "neg",
-       "square", "clamp", "sin", "cos", "erf", "to", "float", "double", "half", "type_as", "contiguous", "clone", "detach",
-       "identity", "stochastic_depth"})
-POOL_NAMES = {"max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
-              "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "interpolate",
-              "boolean_dispatch"}
-MOVING_NAMES = {"flatten", "view", "reshape", "permute", "transpose", "unsqueeze", "squeeze", "getitem", "chunk", "split", "cat",
-                "concat", "concatenate", "expand", "unflatten", "movedim", "narrow", "select", "roll", "flip", "stack", "unbind",
-                "repeat", "expand_as", "view_as", "reshape_as", "tile", "repeat_interleave"}
+    {f.__name__ for f in ACTIVATION_FUNCTIONS}
+    | ACTIVATION_METHODS
+    | {
+        "dropout",
+        "dropout2d",
+        "softplus",
+        "mish",
+        "selu",
+        "hardtanh",
+        "hardsigmoid",
+        "exp",
+        "log",
+        "sqrt",
+        "rsqrt",
+        "abs",
+        "neg",
+        "square",
+        "clamp",
+        "sin",
+        "cos",
+        "erf",
+        "to",
+        "float",
+        "double",
+        "half",
+        "type_as",
+        "contiguous",
+        "clone",
+        "detach",
+        "identity",
+        "stochastic_depth",
+    }
+)
+POOL_NAMES = {
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "interpolate",
+    "boolean_dispatch",
+}
+MOVING_NAMES = {
+    "flatten",
+    "view",
+    "reshape",
+    "permute",
+    "transpose",
+    "unsqueeze",
+    "squeeze",
+    "getitem",
+    "chunk",
+    "split",
+    "cat",
+    "concat",
+    "concatenate",
+    "expand",
+    "unflatten",
+    "movedim",
+    "narrow",
+    "select",
+    "roll",
+    "flip",
+    "stack",
+    "unbind",
+    "repeat",
+    "expand_as",
+    "view_as",
+    "reshape_as",
+    "tile",
+    "repeat_interleave",
+}
 BINARY_NAMES = {"add", "sub", "mul", "truediv", "div", "maximum", "minimum", "pow", "radd", "rmul"}
 REDUCTION_NAMES = {"mean", "sum", "amax", "amin", "std", "var"}
-WITHIN_NAMES = {"softmax", "log_softmax", "normalize"}  # each unit against all others: order does not matter
-LAYERS_AS_FUNCTIONS = {"linear", "conv1d", "conv2d", "conv3d", "layer_norm", "group_norm", "batch_norm"}
+WITHIN_NAMES = {
+    "softmax",
+    "log_softmax",
+    "normalize",
+}  # each unit against all others: order does not matter
+LAYERS_AS_FUNCTIONS = {
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "layer_norm",
+    "group_norm",
+    "batch_norm",
+}
 
 
 class UnsupportedOperation(TypeError):
@@ -63,11 +179,12 @@ class UnsupportedOperation(TypeError):
 
 @dataclass(frozen=True)
 class Use:
-    """Where a permutation acts: unit i owns ``positions[i]`` (n x r, several after a flatten) of ``axis`` of ``parameter``.
+    """Where a permutation acts: unit i owns ``positions[i]`` (n x r, several after a flatten) of
+    ``axis`` of ``parameter``.
 
-    ``rows``: only these entries of axis 0 (a grouped convolution's block), all where it is None. ``statistic``: a running
-    mean or variance, moved with its unit but no part of a matching cost. ``alias``: a second name of a tied parameter,
-    moved but not counted again.
+    ``rows``: only these entries of axis 0 (a grouped convolution's block), all where it is None.
+    ``statistic``: a running mean or variance, moved with its unit but no part of a matching cost.
+    ``alias``: a second name of a tied parameter, moved but not counted again.
 
     Source: this book.
     """
@@ -84,8 +201,8 @@ class Use:
 class Permutation:
     """A group of ``size`` units that may be put in any order, and every use of it.
 
-    ``site``: where its post-activation features are read for activation matching, if anywhere; they are entries
-    ``positions`` of the axis ``axis`` there.
+    ``site``: where its post-activation features are read for activation matching, if anywhere; they
+    are entries ``positions`` of the axis ``axis`` there.
 
     Source: P of A.3.
     """
@@ -102,15 +219,21 @@ Permutations = Mapping[str, Tensor]  # by the name of a permutation: new unit i 
 
 
 class Symmetry:
-    """All permutations of hidden units of one architecture. Convention: new unit i is old unit p[i].
+    """All permutations of hidden units of one architecture. Convention: new unit i is old unit
+    p[i].
 
-    :func:`symmetry` derives it. ``print`` shows a table of permutations, sizes and (parameter, axis) pairs.
+    :func:`symmetry` derives it. ``print`` shows a table of permutations, sizes and (parameter,
+    axis) pairs.
 
     Source: the permutations of A.3; Ainsworth et al. (2023).
     """
 
-    def __init__(self, permutations: tuple[Permutation, ...], shapes: Mapping[str, tuple[int, ...]],
-                 trained: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        permutations: tuple[Permutation, ...],
+        shapes: Mapping[str, tuple[int, ...]],
+        trained: Collection[str] = (),
+    ) -> None:
         """``trained``: the parameters that a matching cost counts, each once by one name."""
         self.permutations, self.shapes, self.trained = permutations, dict(shapes), tuple(trained)
 
@@ -118,7 +241,9 @@ class Symmetry:
         for permutation in self.permutations:
             if permutation.name == name:
                 return permutation
-        raise ValueError(f"unknown permutation {name!r}; this network has {[p.name for p in self.permutations]}")
+        raise ValueError(
+            f"unknown permutation {name!r}; this network has {[p.name for p in self.permutations]}"
+        )
 
     def __iter__(self) -> Iterator[Permutation]:
         return iter(self.permutations)
@@ -129,13 +254,23 @@ class Symmetry:
     def __str__(self) -> str:
         lines = [f"{'permutation':<28} {'units':>6}  (parameter, axis)"]
         for p in self.permutations:
-            lines += textwrap.wrap(", ".join(map(self._told, p.uses)), 110, initial_indent=f"{p.name:<28} {p.size:>6}  ",
-                                   subsequent_indent=" " * 37, break_long_words=False, break_on_hyphens=False)
+            lines += textwrap.wrap(
+                ", ".join(map(self._told, p.uses)),
+                110,
+                initial_indent=f"{p.name:<28} {p.size:>6}  ",
+                subsequent_indent=" " * 37,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
         return "\n".join(lines)
 
     def _told(self, use: Use) -> str:
         length = self.shapes[use.parameter][use.axis]
-        part = f" {use.positions.numel()} of {length}".replace(" ", "\N{NO-BREAK SPACE}") if use.positions.numel() < length else ""
+        part = (
+            f" {use.positions.numel()} of {length}".replace(" ", "\N{NO-BREAK SPACE}")
+            if use.positions.numel() < length
+            else ""
+        )
         return f"({use.parameter},\N{NO-BREAK SPACE}{use.axis}{f' of rows {use.rows[0]}-{use.rows[1] - 1}' if use.rows else ''}){part}"
 
     def identity(self) -> dict[str, Tensor]:
@@ -144,57 +279,89 @@ class Symmetry:
 
     def random(self, *stream: object) -> dict[str, Tensor]:
         """Uniformly drawn permutations, named by ``stream``."""
-        return {p.name: torch.randperm(p.size, generator=generator("permutation", *stream, p.name)) for p in self.permutations}
+        return {
+            p.name: torch.randperm(p.size, generator=generator("permutation", *stream, p.name))
+            for p in self.permutations
+        }
 
     def cycles(self, *stream: object) -> dict[str, Tensor]:
-        """The same, but no unit stays in its place: for checks, in which a group of two must not be left as it is."""
+        """The same, but no unit stays in its place: for checks, in which a group of two must not be
+        left as it is.
+        """
         found = {}
         for name, order in self.random(*stream).items():
             found[name] = torch.empty_like(order).scatter_(0, order, order.roll(1))
         return found
 
     def apply(self, state: Mapping[str, Tensor], permutations: Permutations) -> dict[str, Tensor]:
-        """The weights of the same function with its units in another order: new unit i is old unit p[i].
+        """The weights of the same function with its units in another order: new unit i is old unit
+        p[i].
 
-        A permutation that is left out is the identity. ValueError for an unknown name, or where p is no permutation of
-        that many units, or a parameter has another shape.
+        A permutation that is left out is the identity. ValueError for an unknown name, or where p
+        is no permutation of that many units, or a parameter has another shape.
         """
         self.check_permutations(permutations)
         for name in dict.fromkeys(u.parameter for p in self.permutations for u in p.uses):
             if name not in state or tuple(state[name].shape) != self.shapes[name]:
-                raise ValueError(f"{name!r} must be of shape {self.shapes[name]}; the weights are of another architecture")
+                raise ValueError(
+                    f"{name!r} must be of shape {self.shapes[name]}; the weights are of another"
+                    " architecture"
+                )
         orders: dict[tuple[str, int, tuple[int, int] | None], Tensor] = {}
         for p in self.permutations:
             if p.name in permutations:
                 for use in p.uses:
                     key = (use.parameter, use.axis, use.rows)
-                    order = orders.setdefault(key, torch.arange(self.shapes[use.parameter][use.axis]))
-                    order[use.positions.reshape(-1)] = use.positions[permutations[p.name].cpu()].reshape(-1)
+                    order = orders.setdefault(
+                        key, torch.arange(self.shapes[use.parameter][use.axis])
+                    )
+                    order[use.positions.reshape(-1)] = use.positions[
+                        permutations[p.name].cpu()
+                    ].reshape(-1)
         new = dict(state)
         # blocks of rows first: they are counted in the old order of the rows
-        for (name, axis, rows), order in sorted(orders.items(), key=lambda item: item[0][2] is None):
+        for (name, axis, rows), order in sorted(
+            orders.items(), key=lambda item: item[0][2] is None
+        ):
             order = order.to(new[name].device)
             if rows is None:
                 new[name] = new[name].index_select(axis, order)
             else:
                 value = new[name].clone()
-                value[rows[0]:rows[1]] = value[rows[0]:rows[1]].index_select(axis, order)
+                value[rows[0] : rows[1]] = value[rows[0] : rows[1]].index_select(axis, order)
                 new[name] = value
         return new
 
     def check_permutations(self, permutations: Permutations) -> None:
-        """ValueError that names the first of ``permutations`` that is unknown, or none of that many units."""
+        """ValueError that names the first of ``permutations`` that is unknown, or none of that many
+        units.
+        """
         for name, p in permutations.items():
             n = self[name].size
             if not isinstance(p, Tensor):
-                raise ValueError(f"permutation {name!r} must be a tensor of whole numbers, it is a {type(p).__name__}")
-            if p.shape != (n,) or p.is_floating_point() or not torch.equal(torch.sort(p.cpu()).values, torch.arange(n)):
-                raise ValueError(f"permutation {name!r} must hold each of 0..{n - 1} once, it is {tuple(p.shape)} "
-                                 f"from {int(p.min()) if p.numel() else '-'} to {int(p.max()) if p.numel() else '-'}")
+                raise ValueError(
+                    f"permutation {name!r} must be a tensor of whole numbers, it is a"
+                    f" {type(p).__name__}"
+                )
+            if (
+                p.shape != (n,)
+                or p.is_floating_point()
+                or not torch.equal(torch.sort(p.cpu()).values, torch.arange(n))
+            ):
+                raise ValueError(
+                    f"permutation {name!r} must hold each of 0..{n - 1} once, it is"
+                    f" {tuple(p.shape)} from {int(p.min()) if p.numel() else '-'} to"
+                    f" {int(p.max()) if p.numel() else '-'}"
+                )
 
     def compose(self, first: Permutations, then: Permutations) -> dict[str, Tensor]:
-        """One set of permutations that does what ``first`` and then ``then`` do; one that is left out is the identity."""
-        return {name: first.get(name, order)[then.get(name, order)] for name, order in self.identity().items()}
+        """One set of permutations that does what ``first`` and then ``then`` do; one that is left
+        out is the identity.
+        """
+        return {
+            name: first.get(name, order)[then.get(name, order)]
+            for name, order in self.identity().items()
+        }
 
 
 def permuted(network: nn.Module, sym: Symmetry, permutations: Permutations) -> nn.Module:
@@ -208,12 +375,20 @@ def permuted(network: nn.Module, sym: Symmetry, permutations: Permutations) -> n
 
 
 @torch.no_grad()
-def check_symmetry(network: nn.Module, sym: Symmetry, x: Tensor, permutations: Permutations | None = None,
-                   randomise: bool = False, seed: object = 0) -> float:
-    """max |f(pi(B)) - f(B)| / max |f(B)| in float64 on the images ``x``, for random permutations or those given.
+def check_symmetry(
+    network: nn.Module,
+    sym: Symmetry,
+    x: Tensor,
+    permutations: Permutations | None = None,
+    randomise: bool = False,
+    seed: object = 0,
+) -> float:
+    """max |f(pi(B)) - f(B)| / max |f(B)| in float64 on the images ``x``, for random permutations or
+    those given.
 
-    ``randomise`` first draws statistics and affine parameters anew: fresh ones (0 and 1) hide what is not moved.
-    RuntimeError above :data:`TOLERANCE`: then the derived symmetry is wrong, and no number may be made with it.
+    ``randomise`` first draws statistics and affine parameters anew: fresh ones (0 and 1) hide what
+    is not moved. RuntimeError above :data:`TOLERANCE`: then the derived symmetry is wrong, and no
+    number may be made with it.
 
     Source: this book.
     """
@@ -221,30 +396,40 @@ def check_symmetry(network: nn.Module, sym: Symmetry, x: Tensor, permutations: P
     if randomise:
         randomise_norms(network, seed)
     own = network(x.double())
-    moved = permuted(network, sym, sym.cycles("check", seed) if permutations is None else permutations)(x.double())
+    moved = permuted(
+        network, sym, sym.cycles("check", seed) if permutations is None else permutations
+    )(x.double())
     error = float((moved - own).abs().max() / own.abs().max().clamp_min(1e-30))
     if not error < TOLERANCE:
-        raise RuntimeError(f"f(pi(B)) differs from f(B) by {error:.1e} of the largest logit (allowed {TOLERANCE:g}): the "
-                           f"permutations derived for {type(network).__name__} are not its symmetries. Please report it")
+        raise RuntimeError(
+            f"f(pi(B)) differs from f(B) by {error:.1e} of the largest logit (allowed"
+            f" {TOLERANCE:g}): the permutations derived for {type(network).__name__} are not its"
+            " symmetries. Please report it"
+        )
     return error
 
 
 @torch.no_grad()
 def randomise_norms(network: nn.Module, seed: object = 0) -> None:
-    """Draw running statistics, one-dimensional parameters, and whatever else is constant (scales that start at 1, weights at
-    0) anew, in place.
+    """Draw running statistics, one-dimensional parameters, and whatever else is constant (scales
+    that start at 1, weights at 0) anew, in place.
 
     Source: this book.
     """
     g = generator("randomise", seed)
     for name, value in (*network.named_parameters(), *network.named_buffers()):
-        if value.is_floating_point() and value.numel() and (value.ndim <= 1 or bool((value == value.flatten()[0]).all())):
+        if (
+            value.is_floating_point()
+            and value.numel()
+            and (value.ndim <= 1 or bool((value == value.flatten()[0]).all()))
+        ):
             drawn = torch.rand(value.shape, generator=g, dtype=torch.float64)
             value.copy_(0.5 + drawn if name.endswith(("weight", "var")) else 0.2 * (drawn - 0.5))
 
 
 def symmetry(network: nn.Module | View, x: Tensor) -> Symmetry:
-    """The permutations of ``network``'s hidden units; ``x`` is one image or more, only its shape matters.
+    """The permutations of ``network``'s hidden units; ``x`` is one image or more, only its shape
+    matters.
 
     UnsupportedOperation names what it cannot follow; UntraceableError comes from torch.fx.
 
@@ -257,28 +442,45 @@ def symmetry(network: nn.Module | View, x: Tensor) -> Symmetry:
 
 
 def _second_names(network: nn.Module, view: View) -> dict[str, list[str]]:
-    """Names of one tensor that the traced network has under another name: a layer that is an attribute twice."""
+    """Names of one tensor that the traced network has under another name: a layer that is an
+    attribute twice.
+    """
     state, groups = view.state(), defaultdict(list)
-    for name, value in (*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)):
+    for name, value in (
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    ):
         groups[id(value)].append(name)
-    return {kept: [n for n in names if n not in state] for names in groups.values() for kept in [next((n for n in names if n in state), "")]
-            if kept}
+    return {
+        kept: [n for n in names if n not in state]
+        for names in groups.values()
+        for kept in [next((n for n in names if n in state), "")]
+        if kept
+    }
 
 
 class _Derivation:
     """Walks through the graph once; see the module's docstring."""
 
-    def __init__(self, view: View, x: Tensor, second_names: Mapping[str, list[str]], stored: Collection[str]) -> None:
-        """``x``: two images, so that the axis of images is none of length one; ``stored``: the names in a state dict."""
+    def __init__(
+        self, view: View, x: Tensor, second_names: Mapping[str, list[str]], stored: Collection[str]
+    ) -> None:
+        """``x``: two images, so that the axis of images is none of length one; ``stored``: the
+        names in a state dict.
+        """
         self.view, self.second_names, self.stored = view, second_names, set(stored)
-        state = dict(view.module.named_parameters(remove_duplicate=False)) | dict(view.module.named_buffers(remove_duplicate=False))
+        state = dict(view.module.named_parameters(remove_duplicate=False)) | dict(
+            view.module.named_buffers(remove_duplicate=False)
+        )
         self.tensors = state
         first: dict[int, str] = {}  # a tied parameter goes by its first name
         self.canonical = {name: first.setdefault(id(value), name) for name, value in state.items()}
         self.parameters = {name for name, _ in view.module.named_parameters(remove_duplicate=False)}
         self.parent = [FIXED]  # union-find over numbers of units
         self.tokens: dict[int, list[tuple]] = defaultdict(list)  # number -> signature
-        self.axes: dict[tuple[str, int, tuple[int, int] | None], np.ndarray] = {}  # numbers along an axis of a parameter
+        self.axes: dict[
+            tuple[str, int, tuple[int, int] | None], np.ndarray
+        ] = {}  # numbers along an axis of a parameter
         self.numbers: dict[str, Any] = {}
         concrete: dict[str, Any] = {}
         weight = next((p for p in view.module.parameters() if p.is_floating_point()), x)
@@ -292,7 +494,8 @@ class _Derivation:
                     self._mark_passed(node)
         self._unite(self.numbers[view.output], np.full(1, FIXED))
 
-    # -- numbers of units ---------------------------------------------------------------------------------------------
+    # -- numbers of units
+    # ---------------------------------------------------------------------------------------------
 
     def _fresh(self, n: int) -> np.ndarray:
         start = len(self.parent)
@@ -324,12 +527,17 @@ class _Derivation:
     def _units(self, numbers: np.ndarray, axis: int, node: fx.Node) -> np.ndarray:
         """The number of each unit along ``axis``, which must be the same at every other index."""
         (small,) = _squashed(self._roots(numbers))
-        rows = np.broadcast_to(np.moveaxis(small, axis, 0).reshape(small.shape[axis], -1),
-                               (numbers.shape[axis], small.size // small.shape[axis]))
+        rows = np.broadcast_to(
+            np.moveaxis(small, axis, 0).reshape(small.shape[axis], -1),
+            (numbers.shape[axis], small.size // small.shape[axis]),
+        )
         high = rows.max(1)
         if not ((rows == high[:, None]) | (rows == ANY)).all():
-            raise UnsupportedOperation(f"{_told(node)}: what enters it mixes different hidden units along the axes that it "
-                                       f"shares weights over; which permutations are symmetries there is not understood here")
+            raise UnsupportedOperation(
+                f"{_told(node)}: what enters it mixes different hidden units along the axes that it"
+                " shares weights over; which permutations are symmetries there is not understood"
+                " here"
+            )
         return np.where(high == ANY, FIXED, high)
 
     @staticmethod
@@ -338,7 +546,9 @@ class _Derivation:
         index[axis] = len(units)
         return np.broadcast_to(units.reshape(index), shape)
 
-    def _write(self, parameter: str, axis: int, units: np.ndarray, rows: tuple[int, int] | None = None) -> None:
+    def _write(
+        self, parameter: str, axis: int, units: np.ndarray, rows: tuple[int, int] | None = None
+    ) -> None:
         """These units lie along this axis; a parameter that is used again ties both."""
         key = (self.canonical[parameter], axis, rows)
         if key in self.axes:
@@ -353,8 +563,8 @@ class _Derivation:
                 self.tokens[int(unit)].append(token)
 
     def _mark_passed(self, node: fx.Node) -> None:
-        """Units may change places only if the same nodes see them, equally often: a part of a layer that goes its own way,
-        through a slice say, is a group of its own."""
+        """Units may change places only if the same nodes see them, equally often: a part of a layer
+        that goes its own way, through a slice say, is a group of its own."""
         numbers = self.numbers[node.name]
         for one in numbers if isinstance(numbers, list) else [numbers]:
             if isinstance(one, np.ndarray):
@@ -362,7 +572,8 @@ class _Derivation:
                     if unit not in (FIXED, ANY):
                         self.tokens[int(unit)].append(("passes", node.name, int(count)))
 
-    # -- nodes --------------------------------------------------------------------------------------------------------
+    # -- nodes
+    # --------------------------------------------------------------------------------------------------------
 
     def _followed(self, node: fx.Node, concrete: dict[str, Any]) -> Any:
         try:
@@ -370,31 +581,54 @@ class _Derivation:
             return self._follow(node, concrete)
         except UnsupportedOperation:
             raise
-        except Exception as error:  # called in a way that nobody thought of: still refused by its name
-            raise UnsupportedOperation(_unknown(node, f"this use ({type(error).__name__}: {error})")) from error
+        except (
+            Exception
+        ) as error:  # called in a way that nobody thought of: still refused by its name
+            raise UnsupportedOperation(
+                _unknown(node, f"this use ({type(error).__name__}: {error})")
+            ) from error
 
     def _follow(self, node: fx.Node, concrete: Mapping[str, Any]) -> Any:
         out = concrete[node.name]
         if node.op == "get_attr":
             return out  # a constant or a parameter: its numbers depend on what it meets
-        inputs = [n for n in node.all_input_nodes if isinstance(self.numbers.get(n.name), (np.ndarray, list))]
+        inputs = [
+            n
+            for n in node.all_input_nodes
+            if isinstance(self.numbers.get(n.name), (np.ndarray, list))
+        ]
         if not inputs or not _has_tensor(out):
             return out  # computed from constants, or a size
         if node.op == "call_module":
-            return self._layer(node, self.view._modules[str(node.target)], str(node.target), inputs, out)
-        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
+            return self._layer(
+                node, self.view._modules[str(node.target)], str(node.target), inputs, out
+            )
+        name = (
+            node.target
+            if node.op == "call_method"
+            else getattr(node.target, "__name__", str(node.target))
+        )
         return self._function(node, str(name).strip("_"), inputs, concrete)
 
-    def _layer(self, node: fx.Node, layer: nn.Module, name: str, inputs: list[fx.Node], out: Tensor) -> np.ndarray:
+    def _layer(
+        self, node: fx.Node, layer: nn.Module, name: str, inputs: list[fx.Node], out: Tensor
+    ) -> np.ndarray:
         h = self.numbers[inputs[0].name]
         if isinstance(layer, nn.Linear):
             return self._linear(node, h, f"{name}.weight", f"{name}.bias", out)
         if isinstance(layer, CONVOLUTIONS):
             return self._convolution(node, h, f"{name}.weight", f"{name}.bias", layer.groups, out)
         if isinstance(layer, BATCH_NORMS) or isinstance(layer, INSTANCE_NORMS):
-            return self._per_unit(node, h, 1, [f"{name}.{n}" for n in ("weight", "bias", "running_mean", "running_var")])
+            return self._per_unit(
+                node,
+                h,
+                1,
+                [f"{name}.{n}" for n in ("weight", "bias", "running_mean", "running_var")],
+            )
         if isinstance(layer, nn.LayerNorm):
-            return self._layer_norm(node, h, len(layer.normalized_shape), [f"{name}.weight", f"{name}.bias"])
+            return self._layer_norm(
+                node, h, len(layer.normalized_shape), [f"{name}.weight", f"{name}.bias"]
+            )
         if isinstance(layer, nn.GroupNorm):
             return self._group_norm(node, h, layer.num_groups, [f"{name}.weight", f"{name}.bias"])
         if isinstance(layer, nn.PReLU):
@@ -411,7 +645,9 @@ class _Derivation:
             return self._pad(h, layer.padding)
         raise UnsupportedOperation(_unknown(node, f"layer {type(layer).__name__}"))
 
-    def _function(self, node: fx.Node, name: str, inputs: list[fx.Node], concrete: Mapping[str, Any]) -> Any:
+    def _function(
+        self, node: fx.Node, name: str, inputs: list[fx.Node], concrete: Mapping[str, Any]
+    ) -> Any:
         out = concrete[node.name]
         args = fx.node.map_arg(node.args, lambda n: self.numbers[n.name])
         kwargs = fx.node.map_arg(node.kwargs, lambda n: self.numbers[n.name])
@@ -421,7 +657,10 @@ class _Derivation:
         if name in ("iadd", "isub", "imul", "itruediv"):
             name = name[1:]
         if name in BINARY_NAMES:
-            operands = [*args, *(kwargs[key] for key in ("input", "other", "exponent") if key in kwargs)]
+            operands = [
+                *args,
+                *(kwargs[key] for key in ("input", "other", "exponent") if key in kwargs),
+            ]
             return self._binary(node, operands[0], operands[1], out)
         if name in ELEMENTWISE_NAMES:
             if len(node.all_input_nodes) > 1 and name not in ("to", "type_as"):
@@ -439,17 +678,30 @@ class _Derivation:
             dims = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
             return self._reduce(node, h, dims, out)
         if name in WITHIN_NAMES:
-            dim = kwargs.get("dim", args[1] if name != "normalize" and len(args) > 1 else args[2] if len(args) > 2 else 1)
+            dim = kwargs.get(
+                "dim",
+                (
+                    args[1]
+                    if name != "normalize" and len(args) > 1
+                    else args[2]
+                    if len(args) > 2
+                    else 1
+                ),
+            )
             return self._within(node, h, dim)
         if name in MOVING_NAMES:
             return self._move(node, args, kwargs)
         raise UnsupportedOperation(_unknown(node, f"operation {name!r}"))
 
-    def _layer_as_function(self, node: fx.Node, name: str, h: np.ndarray, out: Tensor) -> np.ndarray:
-        order = {"linear": ("weight", "bias"), "layer_norm": ("normalized_shape", "weight", "bias"),
-                 "group_norm": ("num_groups", "weight", "bias"),
-                 "batch_norm": ("running_mean", "running_var", "weight", "bias")}.get(
-                     name, ("weight", "bias", "stride", "padding", "dilation", "groups"))
+    def _layer_as_function(
+        self, node: fx.Node, name: str, h: np.ndarray, out: Tensor
+    ) -> np.ndarray:
+        order = {
+            "linear": ("weight", "bias"),
+            "layer_norm": ("normalized_shape", "weight", "bias"),
+            "group_norm": ("num_groups", "weight", "bias"),
+            "batch_norm": ("running_mean", "running_var", "weight", "bias"),
+        }.get(name, ("weight", "bias", "stride", "padding", "dilation", "groups"))
         given = dict(zip(order, node.args[1:])) | dict(node.kwargs)
         names = {}
         for key in ("weight", "bias", "running_mean", "running_var"):
@@ -460,31 +712,40 @@ class _Derivation:
         if name == "linear":
             return self._linear(node, h, names["weight"], names.get("bias", ""), out)
         if name.startswith("conv"):
-            return self._convolution(node, h, names["weight"], names.get("bias", ""), given.get("groups", 1), out)
+            return self._convolution(
+                node, h, names["weight"], names.get("bias", ""), given.get("groups", 1), out
+            )
         if name == "layer_norm":
             return self._layer_norm(node, h, len(given["normalized_shape"]), list(names.values()))
         if name == "group_norm":
             return self._group_norm(node, h, given["num_groups"], list(names.values()))
         return self._per_unit(node, h, 1, list(names.values()))
 
-    # -- what each kind of operation does to units ----------------------------------------------------------------------
+    # -- what each kind of operation does to units
+    # ----------------------------------------------------------------------
 
     def _outputs(self, weight: str, n: int) -> np.ndarray:
         """The units that a layer makes: new ones, or those it made when it was used before."""
         key = (self.canonical[weight], 0, None)
         return self.axes[key] if key in self.axes else self._fresh(n)
 
-    def _linear(self, node: fx.Node, h: np.ndarray, weight: str, bias: str, out: Tensor) -> np.ndarray:
+    def _linear(
+        self, node: fx.Node, h: np.ndarray, weight: str, bias: str, out: Tensor
+    ) -> np.ndarray:
         self._write(weight, 1, self._units(h, h.ndim - 1, node))
         return self._made(weight, bias, self._outputs(weight, out.shape[-1]), out.ndim - 1, out)
 
-    def _made(self, weight: str, bias: str, units: np.ndarray, axis: int, out: Tensor) -> np.ndarray:
+    def _made(
+        self, weight: str, bias: str, units: np.ndarray, axis: int, out: Tensor
+    ) -> np.ndarray:
         self._write(weight, 0, units)
         if bias in self.canonical:
             self._write(bias, 0, units)
         return self._spread(units, axis, tuple(out.shape))
 
-    def _convolution(self, node: fx.Node, h: np.ndarray, weight: str, bias: str, groups: int, out: Tensor) -> np.ndarray:
+    def _convolution(
+        self, node: fx.Node, h: np.ndarray, weight: str, bias: str, groups: int, out: Tensor
+    ) -> np.ndarray:
         units = self._units(h, 1, node)
         each = len(units) // groups
         if groups == 1:
@@ -496,18 +757,22 @@ class _Derivation:
         step = out.shape[1] // groups
         for group in range(groups):
             rows = (group * step, (group + 1) * step)
-            self._write(weight, 1, units[group * each:(group + 1) * each], rows)
-            self._mark(made[rows[0]:rows[1]], "group", node.name, group)
+            self._write(weight, 1, units[group * each : (group + 1) * each], rows)
+            self._mark(made[rows[0] : rows[1]], "group", node.name, group)
         return self._made(weight, bias, made, 1, out)
 
-    def _per_unit(self, node: fx.Node, h: np.ndarray, axis: int, parameters: list[str]) -> np.ndarray:
+    def _per_unit(
+        self, node: fx.Node, h: np.ndarray, axis: int, parameters: list[str]
+    ) -> np.ndarray:
         units = self._units(h, axis, node)
         for name in parameters:
             if name in self.canonical:
                 self._write(name, 0, units)
         return self._spread(units, axis, h.shape)
 
-    def _layer_norm(self, node: fx.Node, h: np.ndarray, dims: int, parameters: list[str]) -> np.ndarray:
+    def _layer_norm(
+        self, node: fx.Node, h: np.ndarray, dims: int, parameters: list[str]
+    ) -> np.ndarray:
         """Normalised over its last ``dims`` axes; the affine parameters have those axes."""
         moving, together = self._moving_axes(h), set(range(h.ndim - dims, h.ndim))
         self._refuse_parts(node, moving, together)
@@ -516,16 +781,24 @@ class _Derivation:
             for name in parameters:
                 if name in self.canonical:
                     self._write(name, axis - (h.ndim - dims), units)
-            h = np.where(h == ANY, self._spread(units, axis, h.shape), h)  # a constant has been given each unit's own scale
+            h = np.where(
+                h == ANY, self._spread(units, axis, h.shape), h
+            )  # a constant has been given each unit's own scale
         return h
 
     def _refuse_parts(self, node: fx.Node, moving: set[int], together: set[int]) -> None:
-        """Taken together must be all units of a layer, or none: of parts, it would matter which are in one."""
+        """Taken together must be all units of a layer, or none: of parts, it would matter which are
+        in one.
+        """
         if moving & together and moving - together:
-            raise UnsupportedOperation(f"{_told(node)}: it takes some of the hidden units together, not all of a layer; its "
-                                       f"effect on permutations is not understood here")
+            raise UnsupportedOperation(
+                f"{_told(node)}: it takes some of the hidden units together, not all of a layer;"
+                " its effect on permutations is not understood here"
+            )
 
-    def _group_norm(self, node: fx.Node, h: np.ndarray, groups: int, parameters: list[str]) -> np.ndarray:
+    def _group_norm(
+        self, node: fx.Node, h: np.ndarray, groups: int, parameters: list[str]
+    ) -> np.ndarray:
         units = self._units(h, 1, node)
         if groups < len(units):
             for group, members in enumerate(np.split(units, groups)):
@@ -535,7 +808,11 @@ class _Derivation:
     def _pool(self, node: fx.Node, name: str, h: np.ndarray, out: Tensor) -> np.ndarray:
         dims = re.search(r"(\d)d$", name)
         if not isinstance(out, Tensor) or out.ndim != h.ndim or dims and h.ndim != int(dims[1]) + 2:
-            raise UnsupportedOperation(_unknown(node, "pooling that returns indices, or of features without an axis of images"))
+            raise UnsupportedOperation(
+                _unknown(
+                    node, "pooling that returns indices, or of features without an axis of images"
+                )
+            )
         return self._spread(self._units(h, 1, node), 1, tuple(out.shape))
 
     def _pad(self, h: np.ndarray, padding: Any) -> np.ndarray:
@@ -548,7 +825,9 @@ class _Derivation:
         return new
 
     def _binary(self, node: fx.Node, a: Any, b: Any, out: Tensor) -> np.ndarray:
-        constants = [node.args[i] for i, value in enumerate((a, b)) if not isinstance(value, np.ndarray)]
+        constants = [
+            node.args[i] for i, value in enumerate((a, b)) if not isinstance(value, np.ndarray)
+        ]
         if not constants:
             moving = self._moving_axes(a) | self._moving_axes(b) if a.ndim == b.ndim else set()
             # one value for all units, as a gate or a mean over them: it moves none of them
@@ -578,8 +857,11 @@ class _Derivation:
         """Axes along which the units differ; constants aside."""
         (roots,) = _squashed(self._roots(h))
         high, low = roots, np.where(roots == ANY, np.iinfo(roots.dtype).max, roots)
-        return {axis for axis in range(h.ndim) if roots.shape[axis] > 1
-                and bool((low.min(axis) < high.max(axis)).any())}
+        return {
+            axis
+            for axis in range(h.ndim)
+            if roots.shape[axis] > 1 and bool((low.min(axis) < high.max(axis)).any())
+        }
 
     def _reduce(self, node: fx.Node, h: np.ndarray, dims: Any, out: Tensor) -> np.ndarray:
         if dims is None or out.ndim == 0:
@@ -601,27 +883,38 @@ class _Derivation:
 
     def _move(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """What moves entries moves their numbers."""
+
         def as_tensor(value: Any) -> Any:
             if isinstance(value, np.ndarray):
                 return _as_tensor(value).contiguous()  # a view needs entries that really lie there
             if isinstance(value, Tensor):
                 raise UnsupportedOperation(_unknown(node, "features joined with a constant"))
             if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-                return tuple(map(as_tensor, value)) if isinstance(value, tuple) else list(map(as_tensor, value))
+                return (
+                    tuple(map(as_tensor, value))
+                    if isinstance(value, tuple)
+                    else list(map(as_tensor, value))
+                )
             return value
 
         def as_numbers(value: Any) -> Any:
             return value.numpy() if isinstance(value, Tensor) else [as_numbers(v) for v in value]
 
-        args, kwargs = as_tensor(tuple(args)), {key: as_tensor(value) for key, value in kwargs.items()}
+        args, kwargs = (
+            as_tensor(tuple(args)),
+            {key: as_tensor(value) for key, value in kwargs.items()},
+        )
         if node.op == "call_method":
             return as_numbers(getattr(args[0], str(node.target))(*args[1:], **kwargs))
         return as_numbers(node.target(*args, **kwargs))
 
-    # -- the result -----------------------------------------------------------------------------------------------------
+    # -- the result
+    # -----------------------------------------------------------------------------------------------------
 
     def result(self) -> Symmetry:
-        where: dict[int, dict[tuple, list[int]]] = defaultdict(lambda: defaultdict(list))  # unit -> use -> positions
+        where: dict[int, dict[tuple, list[int]]] = defaultdict(
+            lambda: defaultdict(list)
+        )  # unit -> use -> positions
         for (name, axis, rows), units in self.axes.items():
             for position, unit in enumerate(self._roots(units).tolist()):
                 if unit != FIXED:
@@ -631,7 +924,10 @@ class _Derivation:
             marks[self._find(unit)] += tokens
         groups: dict[tuple, list[int]] = defaultdict(list)
         for unit, uses in where.items():
-            signature = (tuple((use, len(positions)) for use, positions in uses.items()), tuple(sorted(marks[unit], key=str)))
+            signature = (
+                tuple((use, len(positions)) for use, positions in uses.items()),
+                tuple(sorted(marks[unit], key=str)),
+            )
             groups[signature].append(unit)
         aliases = defaultdict(list)
         for name, canonical in self.canonical.items():
@@ -646,43 +942,83 @@ class _Derivation:
                 continue  # nothing to put in another order
             for (parameter, _, _), places in where[members[0]].items():
                 if parameter not in self.stored:
-                    raise UnsupportedOperation(f"{parameter!r}, a constant of the forward pass with an entry a unit, cannot be moved "
-                                               f"with the units: it is in no state dict; register it as a buffer")
+                    raise UnsupportedOperation(
+                        f"{parameter!r}, a constant of the forward pass with an entry a unit,"
+                        " cannot be moved with the units: it is in no state dict; register it as a"
+                        " buffer"
+                    )
                 if len(places) > 1:
                     self._refuse_crossed(parameter, [where[u] for u in members])
-            uses = tuple(Use(alias, axis, torch.tensor([where[u][name, axis, rows] for u in members]), rows,
-                             statistic=name not in self.parameters, alias=alias != name)
-                         for name, axis, rows in where[members[0]] for alias in (name, *aliases[name]))
-            made = next((u for u in uses if u.axis == 0 and self.tensors[u.parameter].ndim > 1), uses[0])
+            uses = tuple(
+                Use(
+                    alias,
+                    axis,
+                    torch.tensor([where[u][name, axis, rows] for u in members]),
+                    rows,
+                    statistic=name not in self.parameters,
+                    alias=alias != name,
+                )
+                for name, axis, rows in where[members[0]]
+                for alias in (name, *aliases[name])
+            )
+            made = next(
+                (u for u in uses if u.axis == 0 and self.tensors[u.parameter].ndim > 1), uses[0]
+            )
             name = base = made.parameter.rpartition(".")[0] or made.parameter
             count = 1
             while name in names:
                 name = f"{base}#{(count := count + 1)}"
             names.add(name)
-            site = next(((name, torch.tensor([positions[u] for u in members]), axis) for name, positions, axis in sites
-                         if all(u in positions for u in members)), ())
+            site = next(
+                (
+                    (name, torch.tensor([positions[u] for u in members]), axis)
+                    for name, positions, axis in sites
+                    if all(u in positions for u in members)
+                ),
+                (),
+            )
             found.append(Permutation(name, len(members), uses, *site))
         shapes = {name: tuple(value.shape) for name, value in self.tensors.items()}
-        return Symmetry(tuple(found), shapes | {other: shapes[name] for name, others in self.second_names.items() for other in others},
-                        [name for name, canonical in self.canonical.items() if name == canonical and name in self.parameters
-                         and name in self.stored])
+        return Symmetry(
+            tuple(found),
+            shapes
+            | {
+                other: shapes[name]
+                for name, others in self.second_names.items()
+                for other in others
+            },
+            [
+                name
+                for name, canonical in self.canonical.items()
+                if name == canonical and name in self.parameters and name in self.stored
+            ],
+        )
 
     @staticmethod
     def _refuse_crossed(parameter: str, uses: list[dict[tuple, list[int]]]) -> None:
-        """A unit with several entries along an axis has them at the same distances as every other: else, which belongs to
-        which would be a guess."""
+        """A unit with several entries along an axis has them at the same distances as every other:
+        else, which belongs to which would be a guess."""
         for key in uses[0]:
             places = np.array([use[key] for use in uses])
             if (places - places[:, :1] != places[0] - places[0, 0]).any():
-                raise UnsupportedOperation(f"{parameter!r}: the entries of different hidden units along its axes do not lie alike; such "
-                                           f"an order (a shuffle across copies, a flattened image that is rolled) is not understood here")
+                raise UnsupportedOperation(
+                    f"{parameter!r}: the entries of different hidden units along its axes do not"
+                    " lie alike; such an order (a shuffle across copies, a flattened image that is"
+                    " rolled) is not understood here"
+                )
 
     def _sites(self) -> list[tuple[str, dict[int, int], int]]:
-        """Sites whose units lie along one axis, with the position of each unit and that axis; the last first."""
+        """Sites whose units lie along one axis, with the position of each unit and that axis; the
+        last first.
+        """
         found = []
         for site in reversed(self.view.sites):
             numbers = self.numbers[site.node]
-            moving = self._moving_axes(numbers) if isinstance(numbers, np.ndarray) and numbers.ndim > 1 else set()
+            moving = (
+                self._moving_axes(numbers)
+                if isinstance(numbers, np.ndarray) and numbers.ndim > 1
+                else set()
+            )
             if len(moving) != 1 or 0 in moving:
                 continue
             (axis,) = moving
@@ -690,7 +1026,13 @@ class _Derivation:
                 units = self._roots(self._units(numbers, axis, None))
             except UnsupportedOperation:
                 continue
-            found.append((site.name, {int(u): i for i, u in enumerate(units) if (units == u).sum() == 1}, axis))
+            found.append(
+                (
+                    site.name,
+                    {int(u): i for i, u in enumerate(units) if (units == u).sum() == 1},
+                    axis,
+                )
+            )
         return found
 
 
@@ -715,12 +1057,18 @@ def _squashed(*arrays: np.ndarray) -> list[np.ndarray]:
 
 def _as_tensor(numbers: np.ndarray) -> Tensor:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing here writes to it
+        warnings.filterwarnings(
+            "ignore", "The given NumPy array is not writable"
+        )  # nothing here writes to it
         return torch.from_numpy(numbers)
 
 
 def _has_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) or isinstance(value, (tuple, list)) and any(map(_has_tensor, value))
+    return (
+        isinstance(value, Tensor)
+        or isinstance(value, (tuple, list))
+        and any(map(_has_tensor, value))
+    )
 
 
 def _told(node: fx.Node | None) -> str:
@@ -728,5 +1076,7 @@ def _told(node: fx.Node | None) -> str:
 
 
 def _unknown(node: fx.Node, what: str) -> str:
-    return (f"{_told(node)}: {what} is not understood by the derivation of permutation symmetries; "
-            f"match the network without it, or compare with matching=None")
+    return (
+        f"{_told(node)}: {what} is not understood by the derivation of permutation symmetries; "
+        "match the network without it, or compare with matching=None"
+    )

@@ -1,10 +1,12 @@
-"""Weight matching (Ainsworth et al., 2023, Algorithm 1): permutations under which B's weights lie closest to A's.
+"""Weight matching (Ainsworth et al., 2023, Algorithm 1): permutations under which B's weights lie
+closest to A's.
 
-The objective is <A, pi(B)> over all parameters, so that |A - pi(B)|^2 = |A|^2 + |B|^2 - 2 * objective. With all
-permutations but one held, it is a linear assignment problem in that one, whose similarity is a sum of matrix products
-over the (parameter, axis) pairs that it acts on. Three things make a visit cheap and change no result: products whose
-other axis has not moved since are kept, those where it moved a little are corrected by the units that moved, and the
-assignment starts from the prices of the last visit.
+The objective is <A, pi(B)> over all parameters, so that |A - pi(B)|^2 = |A|^2 + |B|^2 - 2 *
+objective. With all permutations but one held, it is a linear assignment problem in that one, whose
+similarity is a sum of matrix products over the (parameter, axis) pairs that it acts on. Three
+things make a visit cheap and change no result: products whose other axis has not moved since are
+kept, those where it moved a little are corrected by the units that moved, and the assignment starts
+from the prices of the last visit.
 """
 
 import time
@@ -31,9 +33,10 @@ PRICE_STEPS = 4
 
 @dataclass
 class Matching:
-    """What a matching found. ``objective`` is <A, pi(B)> in float64, ``history`` its value after every accepted step
-    (the first entry: before any). ``seconds`` is the time in "products", "gathers" and "assignment"; ``visits`` and
-    ``assignments`` count permutations looked at and assignment problems really solved.
+    """What a matching found. ``objective`` is <A, pi(B)> in float64, ``history`` its value after
+    every accepted step (the first entry: before any). ``seconds`` is the time in "products",
+    "gathers" and "assignment"; ``visits`` and ``assignments`` count permutations looked at and
+    assignment problems really solved.
 
     Source: Ainsworth et al. (2023), Algorithm 1; B.1.2.
     """
@@ -49,15 +52,24 @@ class Matching:
     prices: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
 
-def weight_matching(sym: Symmetry, a: State, b: State, seed: object = 0, start: Permutations | None = None,
-                    tolerance: float = TOLERANCE, max_sweeps: int = MAX_SWEEPS,
-                    prices: Mapping[str, np.ndarray] | None = None) -> Matching:
-    """Coordinate ascent from ``start`` (else the identity) until a whole sweep raises no term by ``tolerance``.
+def weight_matching(
+    sym: Symmetry,
+    a: State,
+    b: State,
+    seed: object = 0,
+    start: Permutations | None = None,
+    tolerance: float = TOLERANCE,
+    max_sweeps: int = MAX_SWEEPS,
+    prices: Mapping[str, np.ndarray] | None = None,
+) -> Matching:
+    """Coordinate ascent from ``start`` (else the identity) until a whole sweep raises no term by
+    ``tolerance``.
 
-    ``a`` and ``b`` are state dicts of one architecture, on any device: products run there, assignments on the processor.
-    ``seed`` orders the visits of each sweep. The objective never falls. ``prices`` of an earlier matching of almost the
-    same weights save time, no more. ValueError for other shapes, NaN weights or a start of the wrong size; a warning
-    where ``max_sweeps`` did not suffice.
+    ``a`` and ``b`` are state dicts of one architecture, on any device: products run there,
+    assignments on the processor. ``seed`` orders the visits of each sweep. The objective never
+    falls. ``prices`` of an earlier matching of almost the same weights save time, no more.
+    ValueError for other shapes, NaN weights or a start of the wrong size; a warning where
+    ``max_sweeps`` did not suffice.
 
     Source: Ainsworth et al. (2023), Algorithm 1; B.1.2.
     """
@@ -67,7 +79,9 @@ def weight_matching(sym: Symmetry, a: State, b: State, seed: object = 0, start: 
     if start is not None:
         sym.check_permutations(start)
     with torch.no_grad():
-        return _Ascent(sym, a, b, start, tolerance, prices).run(numpy_generator("weight matching", seed), max_sweeps)
+        return _Ascent(sym, a, b, start, tolerance, prices).run(
+            numpy_generator("weight matching", seed), max_sweeps
+        )
 
 
 def objective(sym: Symmetry, a: State, b: State, permutations: Permutations) -> float:
@@ -79,14 +93,23 @@ def objective(sym: Symmetry, a: State, b: State, permutations: Permutations) -> 
 
 
 def _inner(a: State, b: State, names: Iterable[str]) -> float:
-    return sum(float(dot(a[name], b[name]) if a[name].numel() > PIECE else (a[name].double() * b[name].double()).sum()) for name in names)
+    return sum(
+        float(
+            dot(a[name], b[name])
+            if a[name].numel() > PIECE
+            else (a[name].double() * b[name].double()).sum()
+        )
+        for name in names
+    )
 
 
 @dataclass
 class _Term:
-    """One (parameter, axis) pair in a permutation's similarity: product[i, j] = <A's unit i, current B's unit j>.
+    """One (parameter, axis) pair in a permutation's similarity: product[i, j] = <A's unit i,
+    current B's unit j>.
 
-    ``pending``: the order in which the units of the other axis have been put since ``product`` was made.
+    ``pending``: the order in which the units of the other axis have been put since ``product`` was
+    made.
     """
 
     use: Use
@@ -96,43 +119,79 @@ class _Term:
 
 
 class _Ascent:
-    def __init__(self, sym: Symmetry, a: State, b: State, start: Permutations | None, tolerance: float,
-                 prices: Mapping[str, np.ndarray] | None) -> None:
+    def __init__(
+        self,
+        sym: Symmetry,
+        a: State,
+        b: State,
+        start: Permutations | None,
+        tolerance: float,
+        prices: Mapping[str, np.ndarray] | None,
+    ) -> None:
         self.sym, self.a_state, self.b_state, self.tolerance = sym, a, b, tolerance
-        self.found = Matching({p.name: (start or {}).get(p.name, torch.arange(p.size)).clone().cpu() for p in sym}, 0.0)
-        names = dict.fromkeys(u.parameter for p in sym for u in p.uses if not u.statistic and not u.alias)
+        self.found = Matching(
+            {p.name: (start or {}).get(p.name, torch.arange(p.size)).clone().cpu() for p in sym},
+            0.0,
+        )
+        names = dict.fromkeys(
+            u.parameter for p in sym for u in p.uses if not u.statistic and not u.alias
+        )
         moved = sym.apply(b, start or {})
         self.b = {name: moved[name].detach() for name in names}
         self.unmoved = {name: b[name] for name in sym.trained if name not in names}
-        self.prices = {p.name: np.array(prices[p.name]) if prices else np.zeros(p.size) for p in sym}
-        self.whole = {id(u) for p in sym for u in p.uses if _is_whole(u, sym)}  # they own their axis, one row a unit, in order
+        self.prices = {
+            p.name: np.array(prices[p.name]) if prices else np.zeros(p.size) for p in sym
+        }
+        self.whole = {
+            id(u) for p in sym for u in p.uses if _is_whole(u, sym)
+        }  # they own their axis, one row a unit, in order
         self.terms: dict[str, list[_Term]] = {}
-        self.vectors: dict[str, Tensor] = {}  # one-dimensional parameters: their product is only ever reordered
-        self.twice = {p.name: len({(u.parameter, u.axis) for u in p.uses}) > len({u.parameter for u in p.uses}) for p in sym}
+        self.vectors: dict[
+            str, Tensor
+        ] = {}  # one-dimensional parameters: their product is only ever reordered
+        self.twice = {
+            p.name: (
+                len({(u.parameter, u.axis) for u in p.uses}) > len({u.parameter for u in p.uses})
+            )
+            for p in sym
+        }
         for p in sym:
             self.terms[p.name], columns = [], []
             for use in p.uses:
                 if use.statistic or use.alias:
                     continue
                 if a[use.parameter].ndim == 1:
-                    columns.append((self._rows(a[use.parameter].detach(), use), self._rows(self.b[use.parameter], use)))
+                    columns.append(
+                        (
+                            self._rows(a[use.parameter].detach(), use),
+                            self._rows(self.b[use.parameter], use),
+                        )
+                    )
                     continue
                 self.terms[p.name].append(_Term(use, self._rows(a[use.parameter].detach(), use)))
             if columns:
                 x, y = (torch.cat([pair[i].flatten(1) for pair in columns], 1) for i in (0, 1))
                 self.vectors[p.name] = x @ y.T
         #: terms of others (name, term) whose other axis a permutation's use is
-        self.beside = {p.name: [(other, term, u) for other, terms in self.terms.items() for term in terms
-                                if (u := acts.get((term.use.parameter, 1 - term.use.axis)))]
-                       for p in sym for acts in ({(u.parameter, u.axis): u for u in p.uses},)}
+        self.beside = {
+            p.name: [
+                (other, term, u)
+                for other, terms in self.terms.items()
+                for term in terms
+                if (u := acts.get((term.use.parameter, 1 - term.use.axis)))
+            ]
+            for p in sym
+            for acts in ({(u.parameter, u.axis): u for u in p.uses},)
+        }
         self.solved: set[str] = set()  # best possible as long as nothing around them moves
 
-    # -- one permutation ----------------------------------------------------------------------------------------------
+    # -- one permutation
+    # ----------------------------------------------------------------------------------------------
 
     def _rows(self, value: Tensor, use: Use) -> Tensor:
         """n x r x others x rest: what each unit owns, the other permutable axis third."""
         if use.rows is not None:
-            value = value[use.rows[0]:use.rows[1]]
+            value = value[use.rows[0] : use.rows[1]]
         value = value.movedim(use.axis, 0)
         if id(use) not in self.whole:
             value = value.index_select(0, use.positions.reshape(-1).to(value.device))
@@ -150,14 +209,20 @@ class _Ascent:
     def _refresh(self, term: _Term) -> None:
         if term.product is not None and term.pending is None:
             return
-        moved = torch.empty(0) if term.pending is None else torch.nonzero(term.pending != torch.arange(len(term.pending))).flatten()
+        moved = (
+            torch.empty(0)
+            if term.pending is None
+            else torch.nonzero(term.pending != torch.arange(len(term.pending))).flatten()
+        )
         if term.product is not None and not len(moved):
             term.pending = None
             return
         with self._timed("gathers"):
             b = self._rows(self.b[term.use.parameter], term.use)
             little = term.product is not None and 3 * len(moved) < 2 * len(term.pending)
-            if little:  # only these have changed: what was there before stands now where the order took it
+            if (
+                little
+            ):  # only these have changed: what was there before stands now where the order took it
                 device = b.device
                 before = torch.argsort(term.pending)[moved].to(device)
                 moved = moved.to(device)
@@ -180,7 +245,9 @@ class _Ascent:
         if not gain > self.tolerance * scale:
             self.solved.add(p.name)
             return False
-        if self.twice[p.name]:  # both axes move at once, so that the similarity foretold it only roughly
+        if self.twice[
+            p.name
+        ]:  # both axes move at once, so that the similarity foretold it only roughly
             before = self._exact(p)
             self._move(p, order)
             gain = self._exact(p) - before
@@ -197,15 +264,18 @@ class _Ascent:
     def _assign(self, p: Permutation, similarity: np.ndarray) -> tuple[Tensor, float, float]:
         """The best order, what it gains over the present one, and the size of the sum.
 
-        Any prices of the columns may be taken off without changing which order is best; good ones, as the last visit
-        left them, shorten scipy's search, and may show that the present order cannot be improved.
+        Any prices of the columns may be taken off without changing which order is best; good ones,
+        as the last visit left them, shorten scipy's search, and may show that the present order
+        cannot be improved.
         """
         price, own = self.prices[p.name], similarity.diagonal()
         reduced = similarity
         if price.any():
             price, best = _improved_prices(similarity, price, np.arange(p.size), 1)
             scale = float(np.abs(own).sum())
-            if (best - (own - price)).sum() <= self.tolerance * scale:  # the most that any order could gain
+            if (
+                best - (own - price)
+            ).sum() <= self.tolerance * scale:  # the most that any order could gain
                 self.prices[p.name] = price
                 return torch.arange(p.size), 0.0, scale
             reduced = similarity - price
@@ -236,14 +306,21 @@ class _Ascent:
                     term.product = term.product.index_select(1, on_device)
         for other, term, u in self.beside[p.name]:
             self.solved.discard(other)
-            if u.rows is not None or term.use.rows is not None:  # only some rows have changed: begin anew
+            if (
+                u.rows is not None or term.use.rows is not None
+            ):  # only some rows have changed: begin anew
                 term.product = None
                 continue
-            now = torch.arange(self.b[u.parameter].shape[u.axis]) if term.pending is None else term.pending
+            now = (
+                torch.arange(self.b[u.parameter].shape[u.axis])
+                if term.pending is None
+                else term.pending
+            )
             term.pending = now.clone()
             term.pending[u.positions.reshape(-1)] = now[u.positions[order].reshape(-1)]
 
-    # -- the loop -----------------------------------------------------------------------------------------------------
+    # -- the loop
+    # -----------------------------------------------------------------------------------------------------
 
     def run(self, rng: np.random.Generator, max_sweeps: int) -> Matching:
         found, permutations = self.found, list(self.sym)
@@ -254,7 +331,10 @@ class _Ascent:
                 break
         else:
             found.converged = False
-            warnings.warn(f"weight matching still gained after {max_sweeps} sweeps; raise max_sweeps", stacklevel=3)
+            warnings.warn(
+                f"weight matching still gained after {max_sweeps} sweeps; raise max_sweeps",
+                stacklevel=3,
+            )
         found.objective = self._objective()
         found.prices = self.prices
         return found
@@ -271,7 +351,9 @@ class _Ascent:
 
 def _is_whole(use: Use, sym: Symmetry) -> bool:
     length = sym.shapes[use.parameter][use.axis]
-    return use.positions.shape == (length, 1) and bool((use.positions[:, 0] == torch.arange(length)).all())
+    return use.positions.shape == (length, 1) and bool(
+        (use.positions[:, 0] == torch.arange(length)).all()
+    )
 
 
 def _reordered(value: Tensor, use: Use, order: Tensor) -> Tensor:
@@ -281,13 +363,18 @@ def _reordered(value: Tensor, use: Use, order: Tensor) -> Tensor:
     if use.rows is None:
         return value.index_select(use.axis, index)
     value = value.clone()
-    value[use.rows[0]:use.rows[1]] = value[use.rows[0]:use.rows[1]].index_select(use.axis, index)
+    value[use.rows[0] : use.rows[1]] = value[use.rows[0] : use.rows[1]].index_select(
+        use.axis, index
+    )
     return value
 
 
-def _improved_prices(similarity: np.ndarray, price: np.ndarray, order: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Prices of the columns under which every row prefers the column that ``order`` gives it, as nearly as a few steps
-    of Bellman and Ford's get there; and each row's best value less its price."""
+def _improved_prices(
+    similarity: np.ndarray, price: np.ndarray, order: np.ndarray, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prices of the columns under which every row prefers the column that ``order`` gives it, as
+    nearly as a few steps of Bellman and Ford's get there; and each row's best value less its
+    price."""
     own = similarity[np.arange(len(order)), order]
     for _ in range(steps):
         left = own - price[order]  # what a row keeps if it stays

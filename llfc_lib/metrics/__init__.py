@@ -1,6 +1,8 @@
-"""What is measured on a pair of networks: plain functions of two networks and a loader, or all in one pass.
+"""What is measured on a pair of networks: plain functions of two networks and a loader, or all in
+one pass.
 
-Features are computed in the networks' precision, sums and dot products in float64, streamed over batches.
+Features are computed in the networks' precision, sums and dot products in float64, streamed over
+batches.
 """
 
 from llfc_lib.metrics.additivity import WeakAdditivity, weak_additivity
@@ -13,11 +15,44 @@ from llfc_lib.metrics.displacement import displace, displacement_null, matched_s
 from llfc_lib.metrics.llfc import LLFC, llfc
 from llfc_lib.metrics.measure import measure
 from llfc_lib.metrics.rows import Row
-from llfc_lib.metrics.spectra import feature_spectra, living_units, singular_values, stable_rank, weight_spectra
+from llfc_lib.metrics.spectra import (
+    feature_spectra,
+    living_units,
+    singular_values,
+    stable_rank,
+    weight_spectra,
+)
 from llfc_lib.metrics.stitching import Stitching, Transfer, stitching
 from llfc_lib.metrics.strong import SameWeights, same_weights
 
-__all__ = ["LLFC", "Barrier", "Coherence", "Commutativity", "Connected", "Linearity", "Row", "SameWeights", "StitchedExcess",
-           "Stitching", "Transfer", "WeakAdditivity", "barrier", "closeness", "commutativity", "displace",
-           "displacement_null", "feature_spectra", "linearity", "living_units", "llfc", "matched_scale", "measure", "same_weights",
-           "singular_values", "stable_rank", "stitching", "weak_additivity", "weight_spectra"]
+__all__ = [
+    "LLFC",
+    "Barrier",
+    "Coherence",
+    "Commutativity",
+    "Connected",
+    "Linearity",
+    "Row",
+    "SameWeights",
+    "StitchedExcess",
+    "Stitching",
+    "Transfer",
+    "WeakAdditivity",
+    "barrier",
+    "closeness",
+    "commutativity",
+    "displace",
+    "displacement_null",
+    "feature_spectra",
+    "linearity",
+    "living_units",
+    "llfc",
+    "matched_scale",
+    "measure",
+    "same_weights",
+    "singular_values",
+    "stable_rank",
+    "stitching",
+    "weak_additivity",
+    "weight_spectra",
+]

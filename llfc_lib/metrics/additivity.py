@@ -9,10 +9,12 @@ from llfc_lib.streams import numpy_generator
 
 
 class WeakAdditivity:
-    """dist(relu(x + y), relu(x) + relu(y)) over the whole set at every ReLU, x and y the pre-activations of A and B.
+    """dist(relu(x + y), relu(x) + relu(y)) over the whole set at every ReLU, x and y the
+    pre-activations of A and B.
 
-    Null "shuffled images": every unit (feature; channel of a convolution) pairs image i of A with image i + s of B, with
-    a shift s of its own, around the batch: each unit keeps its values, their correspondence is lost.
+    Null "shuffled images": every unit (feature; channel of a convolution) pairs image i of A with
+    image i + s of B, with a shift s of its own, around the batch: each unit keeps its values, their
+    correspondence is lost.
 
     Source: Definition 3 (A.2); its null is this book's.
     """
@@ -39,13 +41,25 @@ class WeakAdditivity:
         for name, sums in self.sums.items():
             rows.append(Row("dist_add", self._dist(sums["value"]), site=name))
             if sums["null"].total:
-                rows.append(Row("dist_add", self._dist(sums["null"]), site=name, role="null", kind="shuffled images"))
+                rows.append(
+                    Row(
+                        "dist_add",
+                        self._dist(sums["null"]),
+                        site=name,
+                        role="null",
+                        kind="shuffled images",
+                    )
+                )
         return rows
 
     @staticmethod
     def _add(sums: Sums, x: Tensor, y: Tensor) -> None:
         together, apart = torch.relu(x + y), torch.relu(x) + torch.relu(y)
-        sums.add(tt=dot(together, together), aa=dot(apart, apart), dd=dot(together - apart, together - apart))
+        sums.add(
+            tt=dot(together, together),
+            aa=dot(apart, apart),
+            dd=dot(together - apart, together - apart),
+        )
 
     @staticmethod
     def _dist(s: Sums) -> float:
@@ -53,13 +67,17 @@ class WeakAdditivity:
 
     def _shifted(self, y: Tensor, name: str) -> Tensor:
         n, units = y.shape[:2]
-        drawn = numpy_generator("shuffled images", name, self.batches, self.seed).integers(1, n, units)
+        drawn = numpy_generator("shuffled images", name, self.batches, self.seed).integers(
+            1, n, units
+        )
         shift = torch.from_numpy(drawn).to(y.device)
         index = (torch.arange(n, device=y.device)[:, None] + shift) % n
         return y.gather(0, index.view(n, units, *[1] * (y.ndim - 2)).expand_as(y))
 
 
-def weak_additivity(a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None) -> list[Row]:
+def weak_additivity(
+    a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None
+) -> list[Row]:
     """:class:`WeakAdditivity` of two networks over a loader.
 
     Source: Definition 3 (A.2).

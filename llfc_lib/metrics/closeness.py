@@ -1,8 +1,10 @@
-"""Is a pair more linear than closeness alone makes it? Its residual half-way beside partners at the same feature distance.
+"""Is a pair more linear than closeness alone makes it? Its residual half-way beside partners at the
+same feature distance.
 
-Second order in the distance between two networks, features interpolate linearly whatever the networks are. So the residual
-of LLFC says something of training only beside partners that are as far away and that training did not make. Two kinds
-bracket the answer: *spread*, a Gaussian step in every weight, and *sparse*, some units of the same network in another order.
+Second order in the distance between two networks, features interpolate linearly whatever the
+networks are. So the residual of LLFC says something of training only beside partners that are as
+far away and that training did not make. Two kinds bracket the answer: *spread*, a Gaussian step in
+every weight, and *sparse*, some units of the same network in another order.
 """
 
 import math
@@ -26,7 +28,9 @@ from llfc_lib.streams import numpy_generator
 if TYPE_CHECKING:  # matching is built on metrics
     from llfc_lib.matching.symmetry import Permutation, Symmetry
 
-SCALES = tuple(2.0 ** (k / 2) for k in range(-4, 7))  # 1/4 to 8: the steps t at which a spread partner is first looked at
+SCALES = tuple(
+    2.0 ** (k / 2) for k in range(-4, 7)
+)  # 1/4 to 8: the steps t at which a spread partner is first looked at
 TOLERANCE = 0.03  # of the pair's distance
 REFINEMENTS = 8  # further looks a site; one or two do, as the distance grows nearly as a power of t
 HALF = 0.5
@@ -34,12 +38,13 @@ HALF = 0.5
 
 @dataclass(frozen=True)
 class Linearity:
-    """What lies between two networks: per site the feature ``distance`` sqrt(E[1 - cos(f_1, f_2)]), the share ``rho`` of it
-    that separates the features half-way from the mean of both, and its standard error over images.
+    """What lies between two networks: per site the feature ``distance`` sqrt(E[1 - cos(f_1, f_2)]),
+    the share ``rho`` of it that separates the features half-way from the mean of both, and its
+    standard error over images.
 
-    Images on which the first or the second network's features are all 0 have no angle: they are left out of a site's means,
-    and ``zero`` counts them. ``errors`` are those of the first network, the second and the one half-way (fractions),
-    ``images`` their number.
+    Images on which the first or the second network's features are all 0 have no angle: they are
+    left out of a site's means, and ``zero`` counts them. ``errors`` are those of the first network,
+    the second and the one half-way (fractions), ``images`` their number.
 
     Source: cosine of B.2, as a plain distance; this book.
     """
@@ -54,14 +59,20 @@ class Linearity:
 
 @exact_float32()
 @torch.no_grad()
-def linearity(first: View, second: View, between: View, loader: Loader, nodes: Mapping[str, str],
-              kept: "Sequence[dict[str, Tensor]] | None" = None) -> Linearity:
-    """rho at every site of ``nodes`` (site to node): sqrt(E[1 - cos(f_between, (f_1 + f_2) / 2)] / E[1 - cos(f_1, f_2)]).
+def linearity(
+    first: View,
+    second: View,
+    between: View,
+    loader: Loader,
+    nodes: Mapping[str, str],
+    kept: "Sequence[dict[str, Tensor]] | None" = None,
+) -> Linearity:
+    """rho at every site of ``nodes`` (site to node): sqrt(E[1 - cos(f_between, (f_1 + f_2) / 2)] /
+    E[1 - cos(f_1, f_2)]).
 
-    An endpoint in the place of the network half-way has rho of about 1/2. Where both networks agree, or one is 0 on every
-    image, rho is NaN. ``kept``:
-    the first network's values of these nodes and its logits, a batch an entry, if they are known. ValueError for an empty
-    loader.
+    An endpoint in the place of the network half-way has rho of about 1/2. Where both networks
+    agree, or one is 0 on every image, rho is NaN. ``kept``: the first network's values of these
+    nodes and its logits, a batch an entry, if they are known. ValueError for an empty loader.
 
     Source: cosine of B.2; this book.
     """
@@ -75,7 +86,9 @@ def linearity(first: View, second: View, between: View, loader: Loader, nodes: M
             gram = _products(f_1[node], f_2[node], {HALF: middle[node]})
             aa, ad, dd = gram["aa"], gram["ad"], gram["dd"]  # d = f_2 - f_1, e = f_between - m
             ae, de, ee = (gram[key, HALF] for key in ("ae", "de", "ee"))
-            values = torch.stack((_one_minus_cos(aa + ad + dd / 4, ae + de / 2, ee), _one_minus_cos(aa, ad, dd)))
+            values = torch.stack(
+                (_one_minus_cos(aa + ad + dd / 4, ae + de / 2, ee), _one_minus_cos(aa, ad, dd))
+            )
             seen[site].append(values[:, (aa > 0) & (_without_rounding(aa + 2 * ad + dd, aa) > 0)])
         wrong += torch.stack([(f[output].argmax(1) != y).sum() for f in (f_1, f_2, middle)]).cpu()
         count += len(y)
@@ -88,7 +101,11 @@ def linearity(first: View, second: View, between: View, loader: Loader, nodes: M
         found.distance[site] = float(apart.mean().clamp_min(0).sqrt()) if len(apart) else math.nan
         found.rho[site] = math.sqrt(share) if share >= 0 else math.nan
         # of a ratio of means, to first order; then of its root
-        spread = float((off - share * apart).std() / (apart.mean() * math.sqrt(len(apart)))) if len(apart) > 1 else math.nan
+        spread = (
+            float((off - share * apart).std() / (apart.mean() * math.sqrt(len(apart))))
+            if len(apart) > 1
+            else math.nan
+        )
         found.standard_error[site] = spread / (2 * found.rho[site]) if found.rho[site] else 0.0
         found.zero[site] = count - len(apart)
     return found
@@ -96,7 +113,9 @@ def linearity(first: View, second: View, between: View, loader: Loader, nodes: M
 
 @dataclass
 class _Origin:
-    """A or B, from which partners are made: its features, kept batch by batch, and what lies between it and a partner."""
+    """A or B, from which partners are made: its features, kept batch by batch, and what lies
+    between it and a partner.
+    """
 
     view: View
     loader: Loader
@@ -109,33 +128,47 @@ class _Origin:
         self.kept = [self.view.run(x, wanted) for x, _ in self.loader]
 
     def beside(self, partner: View) -> Linearity:
-        """``partner`` and the network half-way, the running statistics of the latter recomputed if there are any."""
+        """``partner`` and the network half-way, the running statistics of the latter recomputed if
+        there are any.
+        """
         between = self.view.with_state(interpolate(self.view.state(), partner.state(), HALF))
         if self.calibration is not None:
             between = recomputed(between, self.calibration)
         return linearity(self.view, partner, between, self.loader, self.nodes, self.kept)
 
 
-def closeness(a: Network, b: Network, loader: Loader, sym: "Symmetry | None" = None, draws: int = 10, seed: object = 0,
-              dtype: torch.dtype | None = None, calibration: Sequence[Tensor] | None = None,
-              sites: Sequence[str] | None = None) -> list[Row]:
-    """"rho" and "distance" of A and B per site (see :func:`linearity`), beside the same of partners at that distance.
+def closeness(
+    a: Network,
+    b: Network,
+    loader: Loader,
+    sym: "Symmetry | None" = None,
+    draws: int = 10,
+    seed: object = 0,
+    dtype: torch.dtype | None = None,
+    calibration: Sequence[Tensor] | None = None,
+    sites: Sequence[str] | None = None,
+) -> list[Row]:
+    """ "rho" and "distance" of A and B per site (see :func:`linearity`), beside the same of
+    partners at that distance.
 
-    Partners have role "null", averaged over ``draws`` from A and as many from B, which ``direction`` tells ("from A"; std over
-    draws, n how many):
+    Partners have role "null", averaged over ``draws`` from A and as many from B, which
+    ``direction`` tells ("from A"; std over draws, n how many):
 
-    - kind "spread": A + t G, G Gaussian, of the norm of B - A in every tensor. At each site of its own t ("t"), the smallest
-      between 1/4 and 8 whose distance is within 3 % of the pair's.
-    - kind "sparse": A with a cycle over some units of every group of ``sym`` that may be permuted, as many as bring the
-      group's last site to the pair's distance (within 3 %, or half of what one unit more or less makes). The same function
-      as A. None without ``sym``.
+    - kind "spread": A + t G, G Gaussian, of the norm of B - A in every tensor. At each site of its
+      own t ("t"), the smallest between 1/4 and 8 whose distance is within 3 % of the pair's.
+    - kind "sparse": A with a cycle over some units of every group of ``sym`` that may be permuted,
+      as many as bring the group's last site to the pair's distance (within 3 %, or half of what one
+      unit more or less makes). The same function as A. None without ``sym``.
 
-    "zero_features" counts the images that a site leaves out (see :class:`Linearity`), where there are any; where there are no
-    others, there is no rho. "no_partner" is the share of draws that have none at a site: their rho is left out, not guessed. "partner_error" and
-    "middle_error" are the errors (fractions) of the partner and of the network half-way. With ``calibration`` (batches of
-    training images) the running statistics of all networks are recomputed on it. ``sites`` None takes all.
+    "zero_features" counts the images that a site leaves out (see :class:`Linearity`), where there
+    are any; where there are no others, there is no rho. "no_partner" is the share of draws that
+    have none at a site: their rho is left out, not guessed. "partner_error" and "middle_error" are
+    the errors (fractions) of the partner and of the network half-way. With ``calibration`` (batches
+    of training images) the running statistics of all networks are recomputed on it. ``sites`` None
+    takes all.
 
-    ValueError for fewer than one draw, an unknown site, networks of different architecture or an empty loader.
+    ValueError for fewer than one draw, an unknown site, networks of different architecture or an
+    empty loader.
 
     Source: this book, on Definition 2 and B.2.
     """
@@ -154,22 +187,31 @@ def closeness(a: Network, b: Network, loader: Loader, sym: "Symmetry | None" = N
     for site in nodes:
         where = {"n": own.images - own.zero[site], "site": site}
         if where["n"]:
-            rows += [Row("rho", own.rho[site], **where), Row("distance", own.distance[site], **where),
-                     Row("rho_standard_error", own.standard_error[site], **where)]
+            rows += [
+                Row("rho", own.rho[site], **where),
+                Row("distance", own.distance[site], **where),
+                Row("rho_standard_error", own.standard_error[site], **where),
+            ]
         if own.zero[site]:
             rows.append(Row("zero_features", own.zero[site], n=own.images, site=site))
     rows.append(Row("middle_error", own.errors[2], n=own.images))
     buffers = {name for name, _ in pair.a.module.named_buffers()}
-    found: dict[tuple[str, str, str], list[dict[str, float] | None]] = {}  # (kind, site, A or B): a draw an entry
+    found: dict[
+        tuple[str, str, str], list[dict[str, float] | None]
+    ] = {}  # (kind, site, A or B): a draw an entry
     with Progress("partners at equal distance", 2 * draws) as bar:
         for who, view in (("A", pair.a), ("B", pair.b)):
             origin = _Origin(view, images, nodes, calibration)
             for draw in range(draws):
-                moved = random_difference(pair.state_a, pair.state_b, "gaussian", (seed, "spread", who, draw), buffers)
+                moved = random_difference(
+                    pair.state_a, pair.state_b, "gaussian", (seed, "spread", who, draw), buffers
+                )
                 for site, partner in _spread(origin, moved, own.distance).items():
                     found.setdefault(("spread", site, who), []).append(partner)
                 if sym is not None:
-                    for site, partner in _sparse(origin, sym, own.distance, (seed, who, draw)).items():
+                    for site, partner in _sparse(
+                        origin, sym, own.distance, (seed, who, draw)
+                    ).items():
                         found.setdefault(("sparse", site, who), []).append(partner)
                 bar.advance(f"{who}, draw {draw + 1}")
     return rows + [row for key, partners in found.items() for row in _rows(*key, partners)]
@@ -181,15 +223,28 @@ def _rows(kind: str, site: str, who: str, partners: Sequence[dict[str, float] | 
     rows = [Row("no_partner", 1 - len(there) / len(partners), n=len(partners), **where)]
     for quantity in there[0] if there else ():
         values = torch.tensor([partner[quantity] for partner in there], dtype=torch.float64)
-        rows.append(Row(quantity, float(values.mean()), float(values.std()) if len(there) > 1 else None, len(there), **where))
+        rows.append(
+            Row(
+                quantity,
+                float(values.mean()),
+                float(values.std()) if len(there) > 1 else None,
+                len(there),
+                **where,
+            )
+        )
     return rows
 
 
-# -- spread -----------------------------------------------------------------------------------------------------------
+# -- spread
+# -----------------------------------------------------------------------------------------------------------
 
 
-def _spread(origin: _Origin, moved: State, targets: Mapping[str, float]) -> dict[str, dict[str, float] | None]:
-    """Per site, what the partner origin + t * moved shows at the smallest t that brings it to the site's target."""
+def _spread(
+    origin: _Origin, moved: State, targets: Mapping[str, float]
+) -> dict[str, dict[str, float] | None]:
+    """Per site, what the partner origin + t * moved shows at the smallest t that brings it to the
+    site's target.
+    """
     looks: dict[float, Linearity] = {}
 
     def look(t: float) -> Linearity:
@@ -206,20 +261,30 @@ def _spread(origin: _Origin, moved: State, targets: Mapping[str, float]) -> dict
     return {site: _nearest(look, looks, site, target) for site, target in targets.items()}
 
 
-def _nearest(look: Callable[[float], Linearity], looks: Mapping[float, Linearity], site: str, target: float
-             ) -> dict[str, float] | None:
-    """The t nearest to ``target``, if within tolerance, between the first t that is too far and the one before it."""
+def _nearest(
+    look: Callable[[float], Linearity], looks: Mapping[float, Linearity], site: str, target: float
+) -> dict[str, float] | None:
+    """The t nearest to ``target``, if within tolerance, between the first t that is too far and the
+    one before it.
+    """
     if not target > 0:
         return None  # the pair does not differ there, or has no angle
     for refinement in range(REFINEMENTS + 1):
         order = sorted(looks)
-        first = next((k for k, t in enumerate(order) if looks[t].distance[site] > target), len(order))
-        bracket = order[max(first - 1, 0):first + 1]
+        first = next(
+            (k for k, t in enumerate(order) if looks[t].distance[site] > target), len(order)
+        )
+        bracket = order[max(first - 1, 0) : first + 1]
         t = min(bracket, key=lambda t: abs(looks[t].distance[site] - target))
         found = looks[t]
         if abs(found.distance[site] - target) <= TOLERANCE * target:
-            return {"rho": found.rho[site], "distance": found.distance[site], "t": t,
-                    "partner_error": found.errors[1], "middle_error": found.errors[2]}
+            return {
+                "rho": found.rho[site],
+                "distance": found.distance[site],
+                "t": t,
+                "partner_error": found.errors[1],
+                "middle_error": found.errors[2],
+            }
         if len(bracket) < 2 or refinement == REFINEMENTS:
             return None  # even the nearest is too far, or the farthest too near (or not a number)
         (low, high), (near, far) = bracket, (looks[t].distance[site] for t in bracket)
@@ -228,12 +293,16 @@ def _nearest(look: Callable[[float], Linearity], looks: Mapping[float, Linearity
     return None
 
 
-# -- sparse -----------------------------------------------------------------------------------------------------------
+# -- sparse
+# -----------------------------------------------------------------------------------------------------------
 
 
-def _sparse(origin: _Origin, sym: "Symmetry", targets: Mapping[str, float], key: tuple[object, ...]
-            ) -> dict[str, dict[str, float] | None]:
-    """Per hidden site, what the partner shows whose groups are each in another order, as far as brings them to the pair's distance."""
+def _sparse(
+    origin: _Origin, sym: "Symmetry", targets: Mapping[str, float], key: tuple[object, ...]
+) -> dict[str, dict[str, float] | None]:
+    """Per hidden site, what the partner shows whose groups are each in another order, as far as
+    brings them to the pair's distance.
+    """
     orders, tolerance = {}, dict.fromkeys(targets, TOLERANCE)
     for p in sym:
         if p.site in targets and targets[p.site] > 0 and p.positions is not None and p.size > 1:
@@ -250,8 +319,16 @@ def _sparse(origin: _Origin, sym: "Symmetry", targets: Mapping[str, float], key:
             continue  # the partner is the same function: there is no distance at the logits
         reached = found.distance[site]
         there = target > 0 and abs(reached - target) <= tolerance[site] * target
-        answers[site] = {"rho": found.rho[site], "distance": reached, "partner_error": found.errors[1],
-                         "middle_error": found.errors[2]} if there else None
+        answers[site] = (
+            {
+                "rho": found.rho[site],
+                "distance": reached,
+                "partner_error": found.errors[1],
+                "middle_error": found.errors[2],
+            }
+            if there
+            else None
+        )
     return answers
 
 
@@ -263,7 +340,9 @@ def _cycle(order: Tensor, count: int) -> Tensor:
 
 
 def _units_to_move(origin: _Origin, p: "Permutation", order: Tensor, target: float) -> int:
-    """How long the cycle must be for the features at the group's site to be ``target`` from where they were: by bisection."""
+    """How long the cycle must be for the features at the group's site to be ``target`` from where
+    they were: by bisection.
+    """
     assert p.site is not None and p.positions is not None
     node, whole = origin.nodes[p.site], p.positions.reshape(-1)
 

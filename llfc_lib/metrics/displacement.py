@@ -1,7 +1,8 @@
 """The displacement null: how linear would A be with a partner that training did not make?
 
-B is replaced by A + t R(theta_B - theta_A), R random, layer by layer. Nothing of training is kept but the size of the
-difference in each layer, so what such partners show as well is no mark of training.
+B is replaced by A + t R(theta_B - theta_A), R random, layer by layer. Nothing of training is kept
+but the size of the difference in each layer, so what such partners show as well is no mark of
+training.
 """
 
 import math
@@ -25,13 +26,16 @@ MATCH_IMAGES = 2000  # enough to fix a mean distance to the tolerance below
 MATCH_TOLERANCE = 0.02
 
 
-def random_difference(a: State, b: State, kind: str, key: Sequence[object], buffers: Collection[str] = ()
-                      ) -> dict[str, Tensor]:
-    """R(theta_B - theta_A) in float64, per layer; ``key`` names the draw. Buffers (running statistics) get 0.
+def random_difference(
+    a: State, b: State, kind: str, key: Sequence[object], buffers: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """R(theta_B - theta_A) in float64, per layer; ``key`` names the draw. Buffers (running
+    statistics) get 0.
 
-    "rotation": one random rotation of the layer's output units turns its weight and its bias together, which keeps
-    norms, singular values and row space; "entries": the entries of each tensor in another order; "gaussian": independent
-    normal entries, scaled to the norm of each tensor. ValueError for another kind.
+    "rotation": one random rotation of the layer's output units turns its weight and its bias
+    together, which keeps norms, singular values and row space; "entries": the entries of each
+    tensor in another order; "gaussian": independent normal entries, scaled to the norm of each
+    tensor. ValueError for another kind.
 
     Source: this book.
     """
@@ -68,12 +72,15 @@ def displace(a: State, moved: State, t: float) -> dict[str, Tensor]:
 
     Source: this book.
     """
-    return {name: (value.double() + t * moved[name]).to(value.dtype) if name in moved else value.clone()
-            for name, value in a.items()}
+    return {
+        name: (value.double() + t * moved[name]).to(value.dtype) if name in moved else value.clone()
+        for name, value in a.items()
+    }
 
 
 def partner_of(view: View, moved: State, t: float, calibration: Sequence[Tensor] | None) -> View:
-    """A + t * moved as a network, its running statistics recomputed on ``calibration`` if there is one.
+    """A + t * moved as a network, its running statistics recomputed on ``calibration`` if there is
+    one.
 
     Source: this book.
     """
@@ -81,11 +88,18 @@ def partner_of(view: View, moved: State, t: float, calibration: Sequence[Tensor]
     return partner if calibration is None else recomputed(partner, calibration)
 
 
-def matched_scale(view: View, moved: State, images: Tensor, target: float,
-                  calibration: Sequence[Tensor] | None = None) -> float:
-    """The t at which the mean 1-cos of A and A + t * moved at the last hidden site equals ``target``.
+def matched_scale(
+    view: View,
+    moved: State,
+    images: Tensor,
+    target: float,
+    calibration: Sequence[Tensor] | None = None,
+) -> float:
+    """The t at which the mean 1-cos of A and A + t * moved at the last hidden site equals
+    ``target``.
 
-    Found by bisection on log t to a relative tolerance of 2 %; NaN if no t between 2^-12 and 2^12 reaches it.
+    Found by bisection on log t to a relative tolerance of 2 %; NaN if no t between 2^-12 and 2^12
+    reaches it.
 
     Source: this book.
     """
@@ -129,14 +143,25 @@ def last_hidden(view: View) -> str:
     return hidden[-1]
 
 
-def displacement_null(a: Network, b: Network, loader: Loader, make_metrics: Callable[[], Sequence[Metric]], kind: str,
-                      matched: bool = False, draws: int = 10, seed: object = 0, dtype: torch.dtype | None = None,
-                      calibration: Sequence[Tensor] | None = None) -> list[Row]:
-    """Every quantity of ``make_metrics`` for A and ``draws`` displaced partners: mean and std over draws, n = draws.
+def displacement_null(
+    a: Network,
+    b: Network,
+    loader: Loader,
+    make_metrics: Callable[[], Sequence[Metric]],
+    kind: str,
+    matched: bool = False,
+    draws: int = 10,
+    seed: object = 0,
+    dtype: torch.dtype | None = None,
+    calibration: Sequence[Tensor] | None = None,
+) -> list[Row]:
+    """Every quantity of ``make_metrics`` for A and ``draws`` displaced partners: mean and std over
+    draws, n = draws.
 
-    Rows have role "null" and kind "<kind> t=1" or "<kind> matched", "t" is one of the quantities, and "error" at
-    alpha 0 (from a Barrier among the metrics) is the partner's own. Draws whose distance cannot be matched are left out. On
-    ``calibration``, batches of training images, each partner's running statistics are recomputed; else it has A's.
+    Rows have role "null" and kind "<kind> t=1" or "<kind> matched", "t" is one of the quantities,
+    and "error" at alpha 0 (from a Barrier among the metrics) is the partner's own. Draws whose
+    distance cannot be matched are left out. On ``calibration``, batches of training images, each
+    partner's running statistics are recomputed; else it has A's.
 
     Source: this book.
     """
@@ -160,10 +185,23 @@ def displacement_null(a: Network, b: Network, loader: Loader, make_metrics: Call
             found.setdefault(("t", "", None, ""), []).append(t)
             for row in measure(view, partner, loader, make_metrics(), dtype):
                 if row.role == "value":
-                    found.setdefault((row.quantity, row.site, row.alpha, row.direction), []).append(row.mean)
-    return [Row(quantity, float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values),
-                site, alpha, direction, role="null", kind=name)
-            for (quantity, site, alpha, direction), values in found.items()]
+                    found.setdefault((row.quantity, row.site, row.alpha, row.direction), []).append(
+                        row.mean
+                    )
+    return [
+        Row(
+            quantity,
+            float(np.mean(values)),
+            float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            len(values),
+            site,
+            alpha,
+            direction,
+            role="null",
+            kind=name,
+        )
+        for (quantity, site, alpha, direction), values in found.items()
+    ]
 
 
 def _first_images(loader: Loader, dtype: torch.dtype | None) -> Tensor:

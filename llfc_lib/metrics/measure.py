@@ -15,19 +15,24 @@ from llfc_lib.models.view import UntraceableError, View, copy_of
 from llfc_lib.models.weights import check_finite, check_same_shapes, interpolate
 
 Network = nn.Module | View  # any module that torch.fx can trace, or one that has been
-Loader = Iterable[tuple[Tensor, Tensor]]  # batches of images (N x C x H x W) and labels (N integers)
+Loader = Iterable[
+    tuple[Tensor, Tensor]
+]  # batches of images (N x C x H x W) and labels (N integers)
 PIECE = 2**15
 NO_IMAGES = "the loader gave no images; is the data set empty, or an iterator already used up?"
 
 
 class Metric(Protocol):
-    """What :func:`measure` asks of a metric. ``update`` must not wait for the device (no ``.item()``).
+    """What :func:`measure` asks of a metric. ``update`` must not wait for the device (no
+    ``.item()``).
 
     Source: this book.
     """
 
     def start(self, pair: "Pair") -> None:
-        """Ask ``pair`` for the node values that will be needed; called once, before the first batch."""
+        """Ask ``pair`` for the node values that will be needed; called once, before the first
+        batch.
+        """
 
     def update(self, batch: "Batch") -> None:
         """Take what one batch has to offer."""
@@ -37,24 +42,38 @@ class Metric(Protocol):
 
 
 class Pair:
-    """Two networks of one architecture, seen through the same graph, and every network between them.
+    """Two networks of one architecture, seen through the same graph, and every network between
+    them.
 
-    With ``calibration`` (batches of training images) the running statistics of all of them are recomputed on it;
-    without it, those between are interpolated like the weights. ValueError for networks of different architecture.
+    With ``calibration`` (batches of training images) the running statistics of all of them are
+    recomputed on it; without it, those between are interpolated like the weights. ValueError for
+    networks of different architecture.
 
     Source: this book; the networks between are those of Definition 1.
     """
 
-    def __init__(self, a: Network, b: Network, dtype: torch.dtype | None = None,
-                 calibration: Sequence[Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        a: Network,
+        b: Network,
+        dtype: torch.dtype | None = None,
+        calibration: Sequence[Tensor] | None = None,
+    ) -> None:
         self.a, self.b = (n if isinstance(n, View) else View(n) for n in (a, b))
-        self._given = [(given, view) for given, view in ((a, self.a), (b, self.b)) if not isinstance(given, View)]
+        self._given = [
+            (given, view)
+            for given, view in ((a, self.a), (b, self.b))
+            if not isinstance(given, View)
+        ]
         if dtype is not None:
             self.a, self.b = self.a.to(dtype), self.b.to(dtype)
         self.state_a, self.state_b = self.a.state(), self.b.state()
         check_same_shapes(self.state_a, self.state_b)
         if [n.name for n in self.a.nodes] != [n.name for n in self.b.nodes]:
-            raise ValueError("the networks differ: their forward passes are not the same; they must be of one architecture")
+            raise ValueError(
+                "the networks differ: their forward passes are not the same; they must be of one"
+                " architecture"
+            )
         check_finite(self.state_a, "A")
         check_finite(self.state_b, "B")
         self.calibration = calibration
@@ -67,25 +86,37 @@ class Pair:
         self.wanted_between: dict[float, set[str]] = {}
 
     def between(self, alpha: float) -> View:
-        """alpha A + (1 - alpha) B, in one copy that the next call overwrites: memory for one network, not one an alpha."""
+        """alpha A + (1 - alpha) B, in one copy that the next call overwrites: memory for one
+        network, not one an alpha.
+        """
         if self._scratch is None:
             self._scratch = self.a.with_state(self.state_a)
-        self._scratch.load(interpolate(self.state_a, self.state_b, alpha) | self._recomputed.get(alpha, {}))
+        self._scratch.load(
+            interpolate(self.state_a, self.state_b, alpha) | self._recomputed.get(alpha, {})
+        )
         if self.calibration is not None and alpha not in self._recomputed:
             recompute(self._scratch, self.calibration)
-            self._recomputed[alpha] = {name: value.clone() for name, value in self._scratch.module.named_buffers()}
+            self._recomputed[alpha] = {
+                name: value.clone() for name, value in self._scratch.module.named_buffers()
+            }
         return self._scratch
 
     @torch.no_grad()
     def check_traced(self, x: Tensor) -> None:
-        """UntraceableError unless the traced graph computes what the module does: torch.fx takes ``h += 1`` for
-        ``h = h + 1``, which is something else where the old tensor is read again."""
+        """UntraceableError unless the traced graph computes what the module does: torch.fx takes
+        ``h += 1`` for ``h = h + 1``, which is something else where the old tensor is read again."""
         for module, view in self._given:
             own = next((p.dtype for p in module.parameters()), x.dtype)
-            given, traced = copy_of(module).eval()(x.to(own)), view(x.to(own))  # a copy: its mode is the user's
+            given, traced = (
+                copy_of(module).eval()(x.to(own)),
+                view(x.to(own)),
+            )  # a copy: its mode is the user's
             if not torch.allclose(given, traced, rtol=0, atol=0, equal_nan=True):
-                raise UntraceableError(f"the traced graph of {type(module).__name__} gives other outputs than the network "
-                                       f"itself; does it change a tensor in place and read it again under another name?")
+                raise UntraceableError(
+                    f"the traced graph of {type(module).__name__} gives other outputs than the"
+                    " network itself; does it change a tensor in place and read it again under"
+                    " another name?"
+                )
 
     def want(self, *nodes: str) -> None:
         """Ask for node values of A and B; what nobody asks for is not kept."""
@@ -97,7 +128,8 @@ class Pair:
 
 
 class Batch:
-    """What one batch offers to every metric; nothing is computed twice, and nothing that nobody asks for.
+    """What one batch offers to every metric; nothing is computed twice, and nothing that nobody
+    asks for.
 
     Source: this book.
     """
@@ -128,30 +160,42 @@ class Batch:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Without TF32, whose ten bits of mantissa a GPU else takes for convolutions: 1 - cos would drown in rounding.
+    """Without TF32, whose ten bits of mantissa a GPU else takes for convolutions: 1 - cos would
+    drown in rounding.
 
     Source: this book.
     """
     products = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=torch.backends.cudnn.benchmark,
-                                        deterministic=torch.backends.cudnn.deterministic, allow_tf32=False):
+        with torch.backends.cudnn.flags(
+            enabled=True,
+            benchmark=torch.backends.cudnn.benchmark,
+            deterministic=torch.backends.cudnn.deterministic,
+            allow_tf32=False,
+        ):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = products
 
 
 @exact_float32()
-def measure(a: Network, b: Network, loader: Loader, metrics: Sequence[Metric], dtype: torch.dtype | None = None,
-            calibration: Sequence[Tensor] | None = None) -> list[Row]:
+def measure(
+    a: Network,
+    b: Network,
+    loader: Loader,
+    metrics: Sequence[Metric],
+    dtype: torch.dtype | None = None,
+    calibration: Sequence[Tensor] | None = None,
+) -> list[Row]:
     """Rows of all ``metrics`` for networks A and B, in one pass over ``loader``'s (images, labels).
 
-    ``dtype`` converts networks and images first (None: as they are). ``calibration``, batches of training images,
-    recomputes the running statistics of A, B and every network between on them; rows then say "recomputed".
+    ``dtype`` converts networks and images first (None: as they are). ``calibration``, batches of
+    training images, recomputes the running statistics of A, B and every network between on them;
+    rows then say "recomputed".
 
-    ValueError for networks of different architecture, NaN or infinite weights, an empty loader, labels out of range;
-    UntraceableError from torch.fx.
+    ValueError for networks of different architecture, NaN or infinite weights, an empty loader,
+    labels out of range; UntraceableError from torch.fx.
 
     Source: this book.
     """
@@ -177,13 +221,16 @@ def measure(a: Network, b: Network, loader: Loader, metrics: Sequence[Metric], d
     if y.device.type != "meta":
         low, high = int(torch.stack(lowest).min()), int(torch.stack(highest).max())
         if low < 0 or high >= classes:
-            raise ValueError(f"labels run from {low} to {high}, outside 0..{classes - 1}, the networks' classes")
+            raise ValueError(
+                f"labels run from {low} to {high}, outside 0..{classes - 1}, the networks' classes"
+            )
     rows = [row for metric in metrics for row in metric.rows()]
     return rows if calibration is None else [replace(row, statistics="recomputed") for row in rows]
 
 
 class Moments:
-    """Streamed mean and unbiased standard deviation of per-image values, merged by Chan's update in float64.
+    """Streamed mean and unbiased standard deviation of per-image values, merged by Chan's update in
+    float64.
 
     Source: Chan, Golub and LeVeque (1979).
     """
@@ -204,7 +251,9 @@ class Moments:
         self.n = total
 
     def row(self, quantity: str, **where: object) -> Row:
-        """Mean, standard deviation (None for a single image) and number of what was added, as a row."""
+        """Mean, standard deviation (None for a single image) and number of what was added, as a
+        row.
+        """
         std = float((self.m2 / (self.n - 1)).sqrt()) if self.n > 1 else None
         return Row(quantity, float(self.mean), std, self.n, **where)
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``mean`` of ``quantity`` with its ``std`` over ``n`` images (or draws, for displaced partners).
+    """``mean`` of ``quantity`` with its ``std`` over ``n`` images (or draws, for displaced
+    partners).
 
-    ``alpha`` is the share of network A. ``direction`` "A to B" is the bottom of A under the top of B. ``statistics``
-    says whether running statistics were "interpolated" or "recomputed". ``role`` is "value", "null" or "control" and
-    ``kind`` which one. Errors are fractions, losses nats.
+    ``alpha`` is the share of network A. ``direction`` "A to B" is the bottom of A under the top of
+    B. ``statistics`` says whether running statistics were "interpolated" or "recomputed". ``role``
+    is "value", "null" or "control" and ``kind`` which one. Errors are fractions, losses nats.
 
     Source: this book.
     """

@@ -22,7 +22,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, image_shape: tuple[int, int, int], classes: int, **args: Any) -> nn.Module:
-    """A freshly initialised network for images of ``image_shape`` (C, H, W), drawn from torch's global generator.
+    """A freshly initialised network for images of ``image_shape`` (C, H, W), drawn from torch's
+    global generator.
 
     ``name`` is one of :data:`MODELS`, whose arguments ``args`` are. ValueError for another.
 

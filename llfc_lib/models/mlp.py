@@ -4,9 +4,11 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """flatten -> (linear -> ReLU) x 3 -> linear. PyTorch's default initialisation, biases, no normalisation.
+    """flatten -> (linear -> ReLU) x 3 -> linear. PyTorch's default initialisation, biases, no
+    normalisation.
 
-    The names of its sites f^(l) are the paper's (Table 1): "FC 1" to "FC 3" are H^(l), after the ReLU.
+    The names of its sites f^(l) are the paper's (Table 1): "FC 1" to "FC 3" are H^(l), after the
+    ReLU.
 
     Source: B.1.1, B.1.2; names of layers from Table 1.
     """

@@ -36,7 +36,9 @@ class Block(nn.Module):
         elif shortcut == "A":
             self.shortcut = PadShortcut(outputs - inputs)
         else:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.relu1(self.bn1(self.conv1(x)))
@@ -44,19 +46,25 @@ class Block(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """A convolution, three stages of three blocks (``width``, 2 and 4 ``width`` channels), mean over pixels, linear.
+    """A convolution, three stages of three blocks (``width``, 2 and 4 ``width`` channels), mean
+    over pixels, linear.
 
-    ``shortcut`` "A" (padding, 269,722 parameters at width 16) is the authors', "B" projects by a 1 x 1 convolution
-    where the size changes; ValueError for another. Convolutions and the linear layer start from He's normal draw. Sites
-    carry the names of Table 3: "Block 1-1" is a block's output after its last ReLU, "Block 1-1 inner" its first ReLU.
+    ``shortcut`` "A" (padding, 269,722 parameters at width 16) is the authors', "B" projects by a 1
+    x 1 convolution where the size changes; ValueError for another. Convolutions and the linear
+    layer start from He's normal draw. Sites carry the names of Table 3: "Block 1-1" is a block's
+    output after its last ReLU, "Block 1-1 inner" its first ReLU.
 
     Source: B.1.1; He et al. (2016), section 4.2; names of layers from Table 3.
     """
 
-    def __init__(self, channels: int = 3, width: int = 16, classes: int = 10, shortcut: str = "A") -> None:
+    def __init__(
+        self, channels: int = 3, width: int = 16, classes: int = 10, shortcut: str = "A"
+    ) -> None:
         super().__init__()
         if shortcut not in ("A", "B"):
-            raise ValueError(f"unknown shortcut {shortcut!r}; choose 'A' (padding) or 'B' (projection)")
+            raise ValueError(
+                f"unknown shortcut {shortcut!r}; choose 'A' (padding) or 'B' (projection)"
+            )
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn, self.relu = nn.BatchNorm2d(width), nn.ReLU()
         self.paper_names, self.paper_maps = {"relu": "Conv 1"}, {"conv": "Conv 1", "fc": "FC"}
@@ -68,8 +76,11 @@ class ResNet20(nn.Module):
                 self.add_module(name, Block(inputs, outputs, stride, shortcut))
                 inputs, title = outputs, f"Block {stage}-{number}"
                 self.paper_names |= {f"{name}.relu1": f"{title} inner", f"{name}.relu2": title}
-                self.paper_maps |= {f"{name}.conv1": f"{title} conv 1", f"{name}.conv2": f"{title} conv 2",
-                                    f"{name}.shortcut.0": f"{title} shortcut"}
+                self.paper_maps |= {
+                    f"{name}.conv1": f"{title} conv 1",
+                    f"{name}.conv2": f"{title} conv 2",
+                    f"{name}.shortcut.0": f"{title} shortcut",
+                }
         self.fc = nn.Linear(inputs, classes)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -1,4 +1,6 @@
-"""ResNet-50 (He et al., 2016, section 4.1) under torchvision's names of layers, so that its weights may be loaded."""
+"""ResNet-50 (He et al., 2016, section 4.1) under torchvision's names of layers, so that its weights
+may be loaded.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +10,12 @@ EXPANSION = 4  # a block gives four times as many channels as its two inner conv
 
 
 class Bottleneck(nn.Module):
-    """1 x 1 conv -> BN -> ReLU -> 3 x 3 conv -> BN -> ReLU -> 1 x 1 conv -> BN, plus the shortcut, then ReLU.
+    """1 x 1 conv -> BN -> ReLU -> 3 x 3 conv -> BN -> ReLU -> 1 x 1 conv -> BN, plus the shortcut,
+    then ReLU.
 
-    The 3 x 3 convolution has the stride (He et al. give it to the first 1 x 1). The shortcut is the identity where the
-    shape stays the same, else a 1 x 1 convolution and BN. N x ``inputs`` x H x W to N x 4 ``inner`` x H / ``stride`` x
-    W / ``stride``, rounded up.
+    The 3 x 3 convolution has the stride (He et al. give it to the first 1 x 1). The shortcut is the
+    identity where the shape stays the same, else a 1 x 1 convolution and BN. N x ``inputs`` x H x W
+    to N x 4 ``inner`` x H / ``stride`` x W / ``stride``, rounded up.
 
     Source: He et al. (2016), Figure 5; names and stride ("v1.5") of torchvision 0.28.
     """
@@ -38,13 +41,16 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """A 7 x 7 convolution and max pooling, stages of 3, 4, 6 and 3 bottleneck blocks, mean over pixels, linear.
+    """A 7 x 7 convolution and max pooling, stages of 3, 4, 6 and 3 bottleneck blocks, mean over
+    pixels, linear.
 
-    Blocks of stage s are 2^(s-1) ``width`` channels wide inside and four times that outside: 25,557,032 parameters at
-    width 64 with three ``channels`` and 1000 ``classes``, which load torchvision's state dict of ``resnet50``. Images
-    may be of any size; at 64 x 64 the last stage has 2 x 2 pixels, at 8 x 8 one. Convolutions and the linear layer
-    start from He's normal draw. Sites are named as those of :class:`llfc_lib.models.resnet20.ResNet20`: "Block 1-1" is
-    a block's output after its last ReLU, "Block 1-1 inner 1" and "Block 1-1 inner 2" are the two ReLUs before it.
+    Blocks of stage s are 2^(s-1) ``width`` channels wide inside and four times that outside:
+    25,557,032 parameters at width 64 with three ``channels`` and 1000 ``classes``, which load
+    torchvision's state dict of ``resnet50``. Images may be of any size; at 64 x 64 the last stage
+    has 2 x 2 pixels, at 8 x 8 one. Convolutions and the linear layer start from He's normal draw.
+    Sites are named as those of :class:`llfc_lib.models.resnet20.ResNet20`: "Block 1-1" is a block's
+    output after its last ReLU, "Block 1-1 inner 1" and "Block 1-1 inner 2" are the two ReLUs before
+    it.
 
     Source: B.1.1; He et al. (2016), Table 1; names of layers from torchvision 0.28.
     """
@@ -60,7 +66,9 @@ class ResNet50(nn.Module):
             inner, blocks = width * 2 ** (stage - 1), nn.Sequential()
             for number in range(count):
                 # pooling has halved the image before the first stage already
-                blocks.append(Bottleneck(inputs, inner, stride=2 if stage > 1 and number == 0 else 1))
+                blocks.append(
+                    Bottleneck(inputs, inner, stride=2 if stage > 1 and number == 0 else 1)
+                )
                 inputs = EXPANSION * inner
                 self._name(f"layer{stage}.{number}", f"Block {stage}-{number + 1}")
             self.add_module(f"layer{stage}", blocks)

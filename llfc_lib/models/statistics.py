@@ -1,4 +1,6 @@
-"""Running statistics of batch normalisation, recomputed for a network that was never trained as it is."""
+"""Running statistics of batch normalisation, recomputed for a network that was never trained as it
+is.
+"""
 
 from collections.abc import Sequence
 
@@ -17,11 +19,13 @@ def has_statistics(view: View) -> bool:
 
 
 def recomputed(view: View, images: Sequence[Tensor]) -> View:
-    """The same weights with running means and variances averaged over the batches ``images``, all of one size.
+    """The same weights with running means and variances averaged over the batches ``images``, all
+    of one size.
 
-    Every batch counts alike (PyTorch's cumulative average, ``momentum=None``), so their order does not matter. Layers
-    below a normalisation see the batch's own statistics while it is averaged, as in training. A network without such
-    layers is returned as it is. ValueError for no batch, or batches of several sizes.
+    Every batch counts alike (PyTorch's cumulative average, ``momentum=None``), so their order does
+    not matter. Layers below a normalisation see the batch's own statistics while it is averaged, as
+    in training. A network without such layers is returned as it is. ValueError for no batch, or
+    batches of several sizes.
 
     Source: Jordan et al. (2023); the appendix does not speak of running statistics.
     """
@@ -37,9 +41,14 @@ def recompute(view: View, images: Sequence[Tensor]) -> None:
 
     Source: Jordan et al. (2023).
     """
-    layers = [m for m in view.module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    layers = [
+        m for m in view.module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats
+    ]
     if layers and len({len(x) for x in images}) != 1:
-        raise ValueError(f"statistics need batches of one size, not {[len(x) for x in images]}: each counts alike")
+        raise ValueError(
+            f"statistics need batches of one size, not {[len(x) for x in images]}: each counts"
+            " alike"
+        )
     before = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()

@@ -2,21 +2,31 @@
 
 from torch import Tensor, nn
 
-GROUPS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # channels in units of the width, and convolutions
+GROUPS = (
+    (1, 2),
+    (2, 2),
+    (4, 3),
+    (8, 3),
+    (8, 3),
+)  # channels in units of the width, and convolutions
 
 
 class VGG16(nn.Module):
-    """13 convolutions (with bias, then BN and ReLU) in five groups, each ended by max-pooling, then the classifier.
+    """13 convolutions (with bias, then BN and ReLU) in five groups, each ended by max-pooling, then
+    the classifier.
 
-    ``width`` is the channels of the first group. The classifier has two hidden layers of ``64 * width`` units with
-    dropout 0.5, as FC 1 and FC 2 of Table 2 and the authors' code imply; ``linear_classifier`` is the variant of
-    Frankle et al.: average pooling in the last group and one linear layer. Convolutions start from He's normal draw
-    (fan-out), linear layers from N(0, 0.01^2), biases from 0. Sites carry the names of Table 2.
+    ``width`` is the channels of the first group. The classifier has two hidden layers of ``64 *
+    width`` units with dropout 0.5, as FC 1 and FC 2 of Table 2 and the authors' code imply;
+    ``linear_classifier`` is the variant of Frankle et al.: average pooling in the last group and
+    one linear layer. Convolutions start from He's normal draw (fan-out), linear layers from N(0,
+    0.01^2), biases from 0. Sites carry the names of Table 2.
 
     Source: B.1.1; Simonyan and Zisserman (2015), configuration D; names of layers from Table 2.
     """
 
-    def __init__(self, channels: int = 3, width: int = 64, classes: int = 10, linear_classifier: bool = False) -> None:
+    def __init__(
+        self, channels: int = 3, width: int = 64, classes: int = 10, linear_classifier: bool = False
+    ) -> None:
         super().__init__()
         self.paper_names, self.paper_maps = {}, {}
         layers, inputs = nn.Sequential(), channels
@@ -26,14 +36,20 @@ class VGG16(nn.Module):
                 layers.add_module(f"conv{name}", nn.Conv2d(inputs, factor * width, 3, padding=1))
                 layers.add_module(f"bn{name}", nn.BatchNorm2d(factor * width))
                 layers.add_module(f"relu{name}", nn.ReLU())
-                self.paper_names[f"features.relu{name}"] = self.paper_maps[f"features.conv{name}"] = title
+                self.paper_names[f"features.relu{name}"] = self.paper_maps[
+                    f"features.conv{name}"
+                ] = title
                 inputs = factor * width
             # ceil_mode lets images smaller than 32 x 32 through; at 32 x 32 it changes nothing
             pool = nn.AvgPool2d if linear_classifier and group == len(GROUPS) else nn.MaxPool2d
             layers.add_module(f"pool{group}", pool(2, ceil_mode=True))
         self.features, self.flatten = layers, nn.Flatten()
         hidden = 64 * width
-        self.paper_maps |= {"classifier.fc1": "FC 1", "classifier.fc2": "FC 2", "classifier.fc3": "FC 3"}
+        self.paper_maps |= {
+            "classifier.fc1": "FC 1",
+            "classifier.fc2": "FC 2",
+            "classifier.fc3": "FC 3",
+        }
         self.paper_names |= {"classifier.relu1": "FC 1", "classifier.relu2": "FC 2"}
         self.classifier = nn.Sequential()
         if not linear_classifier:

@@ -1,8 +1,10 @@
-"""One view of any network: torch.fx gives its sites, its linear maps with what enters them, and stitching.
+"""One view of any network: torch.fx gives its sites, its linear maps with what enters them, and
+stitching.
 
-The graph is a list of nodes in order of execution. A *site* is a node whose value we call f^(l): the output of every
-activation function, and the logits. A *map* is a linear or convolutional layer together with the node that enters it.
-Nothing here depends on whose network it is; our own only give their sites the paper's names.
+The graph is a list of nodes in order of execution. A *site* is a node whose value we call f^(l):
+the output of every activation function, and the logits. A *map* is a linear or convolutional layer
+together with the node that enters it. Nothing here depends on whose network it is; our own only
+give their sites the paper's names.
 """
 
 import copy
@@ -15,15 +17,41 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Hardswish)
-ACTIVATION_FUNCTIONS = {F.relu, torch.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, torch.tanh, torch.sigmoid,
-                        F.hardswish}
+ACTIVATIONS = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Hardswish,
+)
+ACTIVATION_FUNCTIONS = {
+    F.relu,
+    torch.relu,
+    F.relu6,
+    F.leaky_relu,
+    F.elu,
+    F.gelu,
+    F.silu,
+    torch.tanh,
+    torch.sigmoid,
+    F.hardswish,
+}
 ACTIVATION_METHODS = {"relu", "tanh", "sigmoid"}
 RELU_FUNCTIONS = {F.relu, torch.relu}
 MAP_MODULES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 MAP_FUNCTIONS = {F.linear, F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d}
-IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub,
-            operator.itruediv: operator.truediv, torch.relu_: torch.relu, F.relu_: F.relu}
+IN_PLACE = {
+    operator.iadd: operator.add,
+    operator.imul: operator.mul,
+    operator.isub: operator.sub,
+    operator.itruediv: operator.truediv,
+    torch.relu_: torch.relu,
+    F.relu_: F.relu,
+}
 
 
 class UntraceableError(TypeError):
@@ -35,7 +63,8 @@ class UntraceableError(TypeError):
 
 @dataclass(frozen=True)
 class Site:
-    """f^(l): ``node`` after the activation, ``pre`` before it (None for the logits of a network without one).
+    """f^(l): ``node`` after the activation, ``pre`` before it (None for the logits of a network
+    without one).
 
     ``cut``: all information passes through it, so that two networks can be stitched here.
 
@@ -51,7 +80,8 @@ class Site:
 
 @dataclass(frozen=True)
 class LinearMap:
-    """W^(l): the ``weight`` (a key of the state dict), the node that enters it, and the node it gives (bias included).
+    """W^(l): the ``weight`` (a key of the state dict), the node that enters it, and the node it
+    gives (bias included).
 
     ``first``: no other map comes before it, so that the same H enters it in every network.
 
@@ -64,13 +94,16 @@ class LinearMap:
     node: str
     first: bool
     apply: Callable[[Tensor, Tensor], Tensor]  # (weight, h) -> W h, without bias
-    unit_axis: int  # the axis of h that counts its units: channels of a convolution, features of a linear map
+    # the axis of h that counts its units: channels of a convolution, features of a linear map
+    unit_axis: int
 
 
 class View:
-    """Sites, maps and stitching of ``module``, which is copied, put in evaluation mode and never changed.
+    """Sites, maps and stitching of ``module``, which is copied, put in evaluation mode and never
+    changed.
 
-    UntraceableError where torch.fx cannot follow the forward pass, with the operation and what to do.
+    UntraceableError where torch.fx cannot follow the forward pass, with the operation and what to
+    do.
 
     Source: this book; stitching as in B.4.
     """
@@ -93,7 +126,8 @@ class View:
         self.sites = self._find_sites(nodes, getattr(module, "paper_names", {}))
         self.maps = self._find_maps(nodes, getattr(module, "paper_maps", {}))
 
-    # -- weights ------------------------------------------------------------------------------------------------------
+    # -- weights
+    # ------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
         """The weights and buffers by name, not copied."""
@@ -122,7 +156,8 @@ class View:
         """Overwrite the weights of this view (the module it was made of keeps its own)."""
         self.module.load_state_dict(state)
 
-    # -- running ------------------------------------------------------------------------------------------------------
+    # -- running
+    # ------------------------------------------------------------------------------------------------------
 
     def site(self, name: str) -> Site:
         """The site of this name. ValueError, with the names that there are, for another."""
@@ -131,9 +166,12 @@ class View:
                 return site
         raise ValueError(f"unknown site {name!r}; this network has {[s.name for s in self.sites]}")
 
-    def features(self, names: Collection[str] | None = None, pre: bool = False, raw: bool = False) -> dict[str, str]:
-        """Names of features and their nodes: the sites (all, or ``names``), with ``pre`` also "<site> (pre)" before the
-        activation, with ``raw`` also "<map> (raw)", what a map gives before its normalisation."""
+    def features(
+        self, names: Collection[str] | None = None, pre: bool = False, raw: bool = False
+    ) -> dict[str, str]:
+        """Names of features and their nodes: the sites (all, or ``names``), with ``pre`` also
+        "<site> (pre)" before the activation, with ``raw`` also "<map> (raw)", what a map gives
+        before its normalisation."""
         found: dict[str, str] = {}
         for site in self.sites if names is None else [self.site(name) for name in names]:
             if pre and site.pre is not None:
@@ -151,7 +189,9 @@ class View:
 
     @torch.no_grad()
     def run_from(self, node: str, value: Tensor) -> Tensor:
-        """The logits when ``node``, a cut site's or the input, has this value: the network's upper part."""
+        """The logits when ``node``, a cut site's or the input, has this value: the network's upper
+        part.
+        """
         if node == self.output:
             return value
         return self._execute({node: value}, self._rank[node], {self.output})[self.output]
@@ -159,7 +199,9 @@ class View:
     def __call__(self, x: Tensor) -> Tensor:
         return self.run(x, {self.output})[self.output]
 
-    def _execute(self, values: dict[str, Tensor], after: int, wanted: set[str]) -> dict[str, Tensor]:
+    def _execute(
+        self, values: dict[str, Tensor], after: int, wanted: set[str]
+    ) -> dict[str, Tensor]:
         kept = {name: values[name] for name in wanted if name in values}
         last = max((self._rank[name] for name in wanted), default=-1)
         for rank, node in enumerate(self.nodes):
@@ -177,10 +219,16 @@ class View:
 
     def last_read_by(self, node: fx.Node) -> list[str]:
         """Values that nobody reads after this node: they can be let go."""
-        return [source.name for source in node.all_input_nodes if self._users[source.name] == self._rank[node.name]]
+        return [
+            source.name
+            for source in node.all_input_nodes
+            if self._users[source.name] == self._rank[node.name]
+        ]
 
     def evaluate(self, node: fx.Node, values: Mapping[str, Any]) -> Any:
-        """What one node gives, with this view's weights, when the nodes that it reads have these values."""
+        """What one node gives, with this view's weights, when the nodes that it reads have these
+        values.
+        """
         args = fx.node.map_arg(node.args, lambda n: values[n.name])
         kwargs = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
         if node.op == "call_module":
@@ -199,7 +247,8 @@ class View:
         """Whether its value depends on the input, and not on the weights alone."""
         return node in self._live
 
-    # -- reading the graph --------------------------------------------------------------------------------------------
+    # -- reading the graph
+    # --------------------------------------------------------------------------------------------
 
     def _depend_on_input(self, nodes: list[fx.Node]) -> set[str]:
         live = {self.input}
@@ -213,17 +262,30 @@ class View:
         rank = self._rank[node]
         return node in self._live and all(
             self._rank[source.name] >= rank or source.name not in self._live
-            for n in self.nodes if self._rank[n.name] > rank for source in n.all_input_nodes)
+            for n in self.nodes
+            if self._rank[n.name] > rank
+            for source in n.all_input_nodes
+        )
 
     def _find_sites(self, nodes: list[fx.Node], names: Mapping[str, str]) -> list[Site]:
         sites, seen = [], {}
         for n in nodes:
             module = self._modules.get(n.target) if n.op == "call_module" else None
-            if not (isinstance(module, ACTIVATIONS) or n.op == "call_function" and n.target in ACTIVATION_FUNCTIONS
-                    or n.op == "call_method" and n.target in ACTIVATION_METHODS):
+            if not (
+                isinstance(module, ACTIVATIONS)
+                or n.op == "call_function"
+                and n.target in ACTIVATION_FUNCTIONS
+                or n.op == "call_method"
+                and n.target in ACTIVATION_METHODS
+            ):
                 continue
-            relu = (isinstance(module, nn.ReLU) or n.op == "call_function" and n.target in RELU_FUNCTIONS
-                    or n.op == "call_method" and n.target == "relu")
+            relu = (
+                isinstance(module, nn.ReLU)
+                or n.op == "call_function"
+                and n.target in RELU_FUNCTIONS
+                or n.op == "call_method"
+                and n.target == "relu"
+            )
             name = names.get(str(n.target), n.target) if n.op == "call_module" else n.name
             seen[name] = seen.get(name, 0) + 1
             name = name if seen[name] == 1 else f"{name}#{seen[name]}"
@@ -243,7 +305,11 @@ class View:
                 weight, name = f"{n.target}.weight", names.get(str(n.target), str(n.target))
                 apply = _apply_module(module)
                 linear = isinstance(module, nn.Linear)
-            elif n.op == "call_function" and n.target in MAP_FUNCTIONS and getattr(n.args[1], "op", "") == "get_attr":
+            elif (
+                n.op == "call_function"
+                and n.target in MAP_FUNCTIONS
+                and getattr(n.args[1], "op", "") == "get_attr"
+            ):
                 weight, name = str(n.args[1].target), n.name
                 apply = _apply_function(n)
                 linear = n.target is F.linear
@@ -251,8 +317,17 @@ class View:
                 continue
             source = n.all_input_nodes[0].name
             count = sum(m.name.split("#")[0] == name for m in maps)
-            maps.append(LinearMap(name if not count else f"{name}#{count + 1}", weight, source, n.name,
-                                  source not in behind, apply, -1 if linear else 1))
+            maps.append(
+                LinearMap(
+                    name if not count else f"{name}#{count + 1}",
+                    weight,
+                    source,
+                    n.name,
+                    source not in behind,
+                    apply,
+                    -1 if linear else 1,
+                )
+            )
             behind.add(n.name)
         return maps
 
@@ -276,17 +351,22 @@ def _trace(module: nn.Module) -> fx.GraphModule:
     """
     try:
         graph = fx.symbolic_trace(copy_of(module).eval())
-    except Exception as error:  # torch.fx raises what the network's own Python raised on a symbolic value
+    except (
+        Exception
+    ) as error:  # torch.fx raises what the network's own Python raised on a symbolic value
         raise UntraceableError(
-            f"torch.fx cannot follow the forward pass of {type(module).__name__}: {error}. Usual causes are branches or "
-            f"loops over values of a tensor; put such code in a function marked with torch.fx.wrap, or rewrite it"
+            f"torch.fx cannot follow the forward pass of {type(module).__name__}: {error}. Usual"
+            " causes are branches or loops over values of a tensor; put such code in a function"
+            " marked with torch.fx.wrap, or rewrite it"
         ) from error
     placeholders = [n for n in graph.graph.nodes if n.op == "placeholder"]
     required = [n for n in placeholders if not n.args]
     result = next(n for n in graph.graph.nodes if n.op == "output").args[0]
     if len(required) != 1 or not isinstance(result, fx.Node):
-        raise UntraceableError(f"{type(module).__name__} must take one tensor and give one tensor "
-                               f"(it takes {len(required)}); wrap it in a module that does")
+        raise UntraceableError(
+            f"{type(module).__name__} must take one tensor and give one tensor "
+            f"(it takes {len(required)}); wrap it in a module that does"
+        )
     for n in placeholders[1:]:
         n.replace_all_uses_with(n.args[0]) if isinstance(n.args[0], fx.Node) else _fill_default(n)
         graph.graph.erase_node(n)
@@ -294,7 +374,9 @@ def _trace(module: nn.Module) -> fx.GraphModule:
     for n in graph.graph.nodes:
         if _out_of_place(n, dict(graph.named_modules())):
             # what is read under the old name afterwards is, in place, the new value
-            n.args[0].replace_all_uses_with(n, delete_user_cb=lambda user, n=n: rank[user] > rank[n])
+            n.args[0].replace_all_uses_with(
+                n, delete_user_cb=lambda user, n=n: rank[user] > rank[n]
+            )
     for submodule in graph.modules():
         if getattr(submodule, "inplace", False):
             submodule.inplace = False
@@ -303,7 +385,9 @@ def _trace(module: nn.Module) -> fx.GraphModule:
 
 
 def _weights_of(traced: fx.GraphModule) -> nn.Module:
-    """Its parameters, buffers and layers under their names, without the graph: copying that takes longer than running it."""
+    """Its parameters, buffers and layers under their names, without the graph: copying that takes
+    longer than running it.
+    """
     plain = nn.Module()
     for name, value in traced._parameters.items():
         plain.register_parameter(name, value)
@@ -314,16 +398,23 @@ def _weights_of(traced: fx.GraphModule) -> nn.Module:
     return plain.eval()
 
 
-PLAIN = set(vars(nn.Module()))  # what every layer has: weights, layers, a dozen dictionaries of hooks
+PLAIN = set(
+    vars(nn.Module())
+)  # what every layer has: weights, layers, a dozen dictionaries of hooks
 
 
 def copy_of(module: nn.Module) -> nn.Module:
-    """A deep copy. Empty dictionaries of hooks are made anew: ``deepcopy`` takes longer over them than a small network runs.
+    """A deep copy. Empty dictionaries of hooks are made anew: ``deepcopy`` takes longer over them
+    than a small network runs.
 
     Source: this book.
     """
-    empty = (value for layer in module.modules() for name, value in vars(layer).items()
-             if name in PLAIN and isinstance(value, dict) and not value)
+    empty = (
+        value
+        for layer in module.modules()
+        for name, value in vars(layer).items()
+        if name in PLAIN and isinstance(value, dict) and not value
+    )
     return copy.deepcopy(module, {id(value): type(value)() for value in empty})
 
 
@@ -334,7 +425,9 @@ def _out_of_place(n: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
         return bool(getattr(modules[str(n.target)], "inplace", False))
     if n.op == "call_function":
         n.target = IN_PLACE.get(n.target, n.target)
-        if n.target in ACTIVATION_FUNCTIONS and len(n.args) > 1 and n.args[1] is True:  # F.relu(x, True)
+        if (
+            n.target in ACTIVATION_FUNCTIONS and len(n.args) > 1 and n.args[1] is True
+        ):  # F.relu(x, True)
             n.args = (n.args[0],)
     elif n.op == "call_method" and n.target.endswith("_") and not n.target.endswith("__"):
         n.target = n.target[:-1]

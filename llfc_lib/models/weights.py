@@ -25,42 +25,59 @@ def check_same_shapes(a: State, b: State) -> None:
     """
     for name in [*a, *b]:
         if name not in a or name not in b:
-            raise ValueError(f"the networks differ: {name!r} is in only one of them; they must be of one architecture")
+            raise ValueError(
+                f"the networks differ: {name!r} is in only one of them; they must be of one"
+                " architecture"
+            )
         if a[name].shape != b[name].shape:
-            raise ValueError(f"the networks differ: {name!r} is {tuple(a[name].shape)} in A and {tuple(b[name].shape)} in B")
+            raise ValueError(
+                f"the networks differ: {name!r} is {tuple(a[name].shape)} in A and"
+                f" {tuple(b[name].shape)} in B"
+            )
 
 
 def check_finite(state: State, who: str) -> None:
-    """ValueError that names the first tensor with a NaN or an infinity (not looked at on device meta).
+    """ValueError that names the first tensor with a NaN or an infinity (not looked at on device
+    meta).
 
     Source: this book.
     """
     for name, value in state.items():
-        if not value.is_floating_point() or value.device.type == "meta" or bool(torch.isfinite(value.sum())):
+        if (
+            not value.is_floating_point()
+            or value.device.type == "meta"
+            or bool(torch.isfinite(value.sum()))
+        ):
             continue  # a finite sum has no NaN in it, and takes a seventh of the time
         if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"network {who}: {name!r} holds NaN or infinite values; was its training stable?")
+            raise ValueError(
+                f"network {who}: {name!r} holds NaN or infinite values; was its training stable?"
+            )
 
 
 def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
     """alpha A + (1 - alpha) B (Definition 1), tensor by tensor; integer buffers are A's.
 
-    ``torch.lerp`` gives B at 0, A at 1, and A wherever both agree, to the bit. ValueError for alpha outside [0, 1] or
-    networks of different shape.
+    ``torch.lerp`` gives B at 0, A at 1, and A wherever both agree, to the bit. ValueError for alpha
+    outside [0, 1] or networks of different shape.
 
     Source: Definition 1 (A.1).
     """
     check_alpha(alpha)
     check_same_shapes(a, b)
-    return {name: torch.lerp(b[name], value, alpha) if value.is_floating_point() else value.clone()
-            for name, value in a.items()}
+    return {
+        name: torch.lerp(b[name], value, alpha) if value.is_floating_point() else value.clone()
+        for name, value in a.items()
+    }
 
 
 def weight_distance(a: State, b: State) -> float:
-    """|A - B| relative to the mean of |A| and |B|, over the floating-point tensors given, in float64.
+    """|A - B| relative to the mean of |A| and |B|, over the floating-point tensors given, in
+    float64.
 
     Source: this book.
     """
+
     def norm(tensors) -> float:
         return sum(float(t.double().square().sum()) for t in tensors) ** 0.5
 

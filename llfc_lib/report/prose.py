@@ -1,4 +1,5 @@
-"""Numbers for the running text: computed in a hidden cell, shown by a role, so that no sentence holds a typed number.
+"""Numbers for the running text: computed in a hidden cell, shown by a role, so that no sentence
+holds a typed number.
 
 A cell ends with ``prose.tell(barrier=prose.between(100 * values, " points"))``; the text then says
 ``{glue:text}`barrier```. nbval compares what was told like any other output.
@@ -15,7 +16,9 @@ MIME = "application/papermill.record/"
 
 
 class Told:
-    """Named pieces of text, which a notebook shows nowhere but stores for the role ``glue`` of MyST-NB."""
+    """Named pieces of text, which a notebook shows nowhere but stores for the role ``glue`` of
+    MyST-NB.
+    """
 
     def __init__(self, pieces: dict[str, str]) -> None:
         self.pieces = pieces
@@ -24,37 +27,51 @@ class Told:
         from IPython.display import display  # only a notebook comes here
 
         for name, text in self.pieces.items():
-            display({f"{MIME}text/plain": repr(text)}, raw=True,
-                    metadata={"scrapbook": {"name": name, "mime_prefix": MIME}})
+            display(
+                {f"{MIME}text/plain": repr(text)},
+                raw=True,
+                metadata={"scrapbook": {"name": name, "mime_prefix": MIME}},
+            )
 
 
 def tell(**pieces: str | int) -> Told:
     """Give the text of this chapter the ``pieces``: strings as they are, or whole numbers.
 
-    ValueError for a piece without characters; TypeError for a float, which must say its digits first.
+    ValueError for a piece without characters; TypeError for a float, which must say its digits
+    first.
     """
     for name, piece in pieces.items():
         if not isinstance(piece, str | int | np.integer) or isinstance(piece, bool):
-            raise TypeError(f"{name} is a {type(piece).__name__}; write it with number(), between() or share() first")
+            raise TypeError(
+                f"{name} is a {type(piece).__name__}; write it with number(), between() or share()"
+                " first"
+            )
         if not str(piece).strip() or re.search(r"\bnan\b", str(piece)):
             raise ValueError(f"{name} has nothing to say: {piece!r}")
     return Told({name: str(piece) for name, piece in pieces.items()})
 
 
 def number(value: float, digits: int = 2) -> str:
-    """``value`` with ``digits`` significant digits, in plain notation from a thousandth to a million: "0.95", "120"."""
+    """``value`` with ``digits`` significant digits, in plain notation from a thousandth to a
+    million: "0.95", "120".
+    """
     if value == 0 or not np.isfinite(value):
         return f"{value:g}"
     rounded = float(f"{value:.{digits - 1}e}")
     exponent = int(np.floor(np.log10(abs(rounded))))
     if not -4 < exponent < 6:
         mantissa, power = f"{rounded:.{digits - 1}e}".split("e")
-        return f"{mantissa} × 10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+        return (
+            f"{mantissa} ×"
+            f" 10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+        )
     return f"{rounded:,.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
 
 
 def between(values: Iterable[float], unit: str = "", digits: int = 2) -> str:
-    """The smallest and the largest of ``values``: "0.55 to 1.4"; one number where both read the same."""
+    """The smallest and the largest of ``values``: "0.55 to 1.4"; one number where both read the
+    same.
+    """
     found = np.asarray([*values], dtype=float)
     low, high = number(found.min(), digits), number(found.max(), digits)
     return (low if low == high else f"{low} to {high}") + unit
@@ -62,7 +79,11 @@ def between(values: Iterable[float], unit: str = "", digits: int = 2) -> str:
 
 def percent(values: float | Iterable[float], digits: int = 2) -> str:
     """Shares as percentages: "15 to 40 %"."""
-    return between(100 * np.atleast_1d(np.asarray([*values] if isinstance(values, Iterable) else values)), "\u00a0%", digits)
+    return between(
+        100 * np.atleast_1d(np.asarray([*values] if isinstance(values, Iterable) else values)),
+        "\u00a0%",
+        digits,
+    )
 
 
 def points(values: float | Iterable[float], digits: int = 2) -> str:

@@ -10,19 +10,46 @@ import pandas as pd
 from llfc_lib.experiments.catalogue import EXPERIMENTS
 from llfc_lib.experiments.pairs import plan_of
 from llfc_lib.report.tables import MyST, table
-from llfc_lib.training.recipes import (LAYER_NORM, LAYER_NORM_BY_CODE, MATCHED_LAYER_NORM, PAIRS, PROFILES, RECIPES, SCALE, SPAWN_AT, WIDTHS,
-                                       Recipe, reductions)
+from llfc_lib.training.recipes import (
+    LAYER_NORM,
+    LAYER_NORM_BY_CODE,
+    MATCHED_LAYER_NORM,
+    PAIRS,
+    PROFILES,
+    RECIPES,
+    SPAWN_AT,
+    WIDTHS,
+    Recipe,
+    reductions,
+)
 
 ROWS = {
-    "network": ("model", "model_args"), "data set": ("data",), "initialisation": ("init",), "input": ("normalise",),
-    "augmentation": ("augment",), "optimiser": ("optimiser", "momentum"), "learning rate": ("lr",),
-    "schedule": ("schedule", "drops", "warmup"), "weight decay": ("weight_decay",), "batch": ("batch",),
-    "epochs": ("epochs",), "spawned after epoch": ("spawn_epoch",),
+    "network": ("model", "model_args"),
+    "data set": ("data",),
+    "initialisation": ("init",),
+    "input": ("normalise",),
+    "augmentation": ("augment",),
+    "optimiser": ("optimiser", "momentum"),
+    "learning rate": ("lr",),
+    "schedule": ("schedule", "drops", "warmup"),
+    "weight decay": ("weight_decay",),
+    "batch": ("batch",),
+    "epochs": ("epochs",),
+    "spawned after epoch": ("spawn_epoch",),
 }
 #: Recipes that the second edition brings; its pages show them.
 LATER = (*LAYER_NORM, LAYER_NORM_BY_CODE, *MATCHED_LAYER_NORM)
-LABELS = {"model_args": "network", "init": "initialisation", "normalise": "input", "augment": "augmentation", "lr": "learning rate", "data": "data set",
-          "matching_args": "matching", "warmup": "warm-up", "spawn_epoch": "spawned after epoch"}
+LABELS = {
+    "model_args": "network",
+    "init": "initialisation",
+    "normalise": "input",
+    "augment": "augmentation",
+    "lr": "learning rate",
+    "data": "data set",
+    "matching_args": "matching",
+    "warmup": "warm-up",
+    "spawn_epoch": "spawned after epoch",
+}
 
 
 def _value(r: Recipe, names: tuple[str, ...]) -> str:
@@ -48,14 +75,34 @@ def _value(r: Recipe, names: tuple[str, ...]) -> str:
 
 
 def table_of(section: str) -> MyST:
-    """The settings of ``section`` ("B.1.1" or "B.1.2"), a column a setting; † marks what the appendix leaves out. What is derived from
-    them (other epochs of spawning, other widths, a method of matching) has no column of its own."""
-    chosen = [r for r in RECIPES.values() if r.section == section and r.name not in (*SPAWN_AT, *WIDTHS, *LATER) and not r.base]
-    frame = pd.DataFrame({"setting": list(ROWS), **{r.title.removesuffix(", spawning").removesuffix(", permutation"): [
-        _value(r, names) for names in ROWS.values()] for r in chosen}})
-    how = {"B.1.1": "networks that are spawned", "B.1.2": "networks that are trained independently, then permuted"}[section]
-    return table(frame, f"The settings of {section}: {how}. † our choice, the appendix does not say.",
-                 f"tbl-settings-{section.replace('.', '').lower()}")
+    """The settings of ``section`` ("B.1.1" or "B.1.2"), a column a setting; † marks what the
+    appendix leaves out. What is derived from them (other epochs of spawning, other widths, a method
+    of matching) has no column of its own."""
+    chosen = [
+        r
+        for r in RECIPES.values()
+        if r.section == section and r.name not in (*SPAWN_AT, *WIDTHS, *LATER) and not r.base
+    ]
+    frame = pd.DataFrame(
+        {
+            "setting": list(ROWS),
+            **{
+                r.title.removesuffix(", spawning").removesuffix(", permutation"): [
+                    _value(r, names) for names in ROWS.values()
+                ]
+                for r in chosen
+            },
+        }
+    )
+    how = {
+        "B.1.1": "networks that are spawned",
+        "B.1.2": "networks that are trained independently, then permuted",
+    }[section]
+    return table(
+        frame,
+        f"The settings of {section}: {how}. † our choice, the appendix does not say.",
+        f"tbl-settings-{section.replace('.', '').lower()}",
+    )
 
 
 def choices() -> MyST:
@@ -72,13 +119,19 @@ def choices() -> MyST:
     for (name, why), titles in settings.items():
         together.setdefault(("; ".join(titles), why), []).append(name)
     rows = [(", ".join(names), titles, why) for (titles, why), names in together.items()]
-    return table(pd.DataFrame(rows, columns=["values", "settings", "where ours comes from"]),
-                 "What the appendix leaves to the reader, and where our choice comes from. What is derived from a setting shares its choices.",
-                 "tbl-choices")
+    return table(
+        pd.DataFrame(rows, columns=["values", "settings", "where ours comes from"]),
+        "What the appendix leaves to the reader, and where our choice comes from. What is derived"
+        " from a setting shares its choices.",
+        "tbl-choices",
+    )
 
 
-_ORIGIN = {**{name: r.base for name, r in RECIPES.items() if r.base}, **{name: "mlp_mnist_perm" for name in WIDTHS},
-           **{name: "resnet20_cifar10_spawn" for name in SPAWN_AT}}
+_ORIGIN = {
+    **{name: r.base for name, r in RECIPES.items() if r.base},
+    **{name: "mlp_mnist_perm" for name in WIDTHS},
+    **{name: "resnet20_cifar10_spawn" for name in SPAWN_AT},
+}
 
 
 def _who(name: str, among: Iterable[str]) -> str:
@@ -108,10 +161,24 @@ def planned(profile: str) -> dict[str, int]:
 
 def reductions_table() -> MyST:
     """What each profile changes in each recipe, and how many pairs it has."""
-    rows = [(profile, _who(name, planned(profile)), PAIRS[profile][name],
-             (reductions(name, profile) or "nothing").replace(" -> ", " → ")) for profile in PROFILES for name in planned(profile)]
-    return table(pd.DataFrame(_grouped(rows), columns=["profile", "setting", "pairs of each, planned", "what it changes"]),
-                 "What each profile scales down, and how many pairs of each setting it is to have.", "tbl-profiles")
+    rows = [
+        (
+            profile,
+            _who(name, planned(profile)),
+            PAIRS[profile][name],
+            (reductions(name, profile) or "nothing").replace(" -> ", " → "),
+        )
+        for profile in PROFILES
+        for name in planned(profile)
+    ]
+    return table(
+        pd.DataFrame(
+            _grouped(rows),
+            columns=["profile", "setting", "pairs of each, planned", "what it changes"],
+        ),
+        "What each profile scales down, and how many pairs of each setting it is to have.",
+        "tbl-profiles",
+    )
 
 
 def measuring_table() -> MyST:
@@ -120,10 +187,29 @@ def measuring_table() -> MyST:
     for profile in PROFILES:
         for name in (n for n in planned(profile) if n not in SPAWN_AT):
             plan = plan_of(name, profile)
-            first = [f"first {count:,}" if count else "all" for count in (plan.pair_first, plan.first)]
-            rows.append((profile, _who(name, planned(profile)), first[0], plan.draws, first[1],
-                         f"{plan.calibration:,}" if plan.calibration else "has none"))
-    columns = ["profile", "setting", "test images for the pair and its controls", "displaced partners of each kind",
-               "test images for these", "training images that running statistics are recomputed on"]
-    return table(pd.DataFrame(_grouped(rows), columns=columns), "How pairs are measured: on how many images, with how many displaced "
-                 "partners.", "tbl-measuring")
+            first = [
+                f"first {count:,}" if count else "all" for count in (plan.pair_first, plan.first)
+            ]
+            rows.append(
+                (
+                    profile,
+                    _who(name, planned(profile)),
+                    first[0],
+                    plan.draws,
+                    first[1],
+                    f"{plan.calibration:,}" if plan.calibration else "has none",
+                )
+            )
+    columns = [
+        "profile",
+        "setting",
+        "test images for the pair and its controls",
+        "displaced partners of each kind",
+        "test images for these",
+        "training images that running statistics are recomputed on",
+    ]
+    return table(
+        pd.DataFrame(_grouped(rows), columns=columns),
+        "How pairs are measured: on how many images, with how many displaced partners.",
+        "tbl-measuring",
+    )

@@ -24,7 +24,11 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.fc = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1), nn.Linear(16, 5)
+        self.conv1, self.conv2, self.fc = (
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.Conv2d(16, 16, 3, padding=1),
+            nn.Linear(16, 5),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.conv1(x))
@@ -37,20 +41,34 @@ def small_networks() -> dict[str, nn.Module]:
 
     Source: this book.
     """
+
     def convolutional(*between: nn.Module) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), *between, nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+        return nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            *between,
+            nn.Conv2d(16, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.LazyLinear(5),
+        )
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("small networks"))
-        found = {"perceptron": MLP(36, 24, 5), "convolutions": convolutional(), "convolutions and max-pooling": convolutional(nn.MaxPool2d(2)),
-                 "residual sum": Residual()}
+        found = {
+            "perceptron": MLP(36, 24, 5),
+            "convolutions": convolutional(),
+            "convolutions and max-pooling": convolutional(nn.MaxPool2d(2)),
+            "residual sum": Residual(),
+        }
         for network in found.values():
             network(torch.zeros(1, 1, 6, 6))  # which gives the last layer its size
     return {name: network.double().eval() for name, network in found.items()}
 
 
 def small_images(number: int = 3) -> Tensor:
-    """Images for :func:`small_networks` (number x 1 x 6 x 6, float64), independent and normally distributed.
+    """Images for :func:`small_networks` (number x 1 x 6 x 6, float64), independent and normally
+    distributed.
 
     Source: this book.
     """
@@ -61,8 +79,9 @@ def small_images(number: int = 3) -> Tensor:
 class Conditions:
     """How far a pair is from the conditions on one set of images: 0 where they hold.
 
-    ``commutativity``: max over maps of |dW dH| / |W_A H_A + W_B H_B| (Definition 4); ``signs``: the share of pre-activations at which A
-    and B differ in sign (Definition 3, see Lemma 2 of chapter A.2); ``maximisers``: the share of pooling windows without a common one.
+    ``commutativity``: max over maps of |dW dH| / |W_A H_A + W_B H_B| (Definition 4); ``signs``: the
+    share of pre-activations at which A and B differ in sign (Definition 3, see Lemma 2 of chapter
+    A.2); ``maximisers``: the share of pooling windows without a common one.
 
     Source: Definitions 3 and 4; the condition on pooling is this book's.
     """
@@ -87,31 +106,49 @@ def conditions(a: Network, b: Network, x: Tensor) -> Conditions:
         both = m.apply(w_a, h_a[m.input]) + m.apply(w_b, h_b[m.input])
         residual.append(float(m.apply(w_a - w_b, h_a[m.input] - h_b[m.input]).norm() / both.norm()))
     flips = [(h_a[node] * h_b[node] < 0).double().mean() for node in relus]
-    apart = [_no_common_maximiser(layer, h_a[node], h_b[node]).double().mean() for node, layer in pools.items()]
+    apart = [
+        _no_common_maximiser(layer, h_a[node], h_b[node]).double().mean()
+        for node, layer in pools.items()
+    ]
     return Conditions(max(residual), float(max(flips, default=0.0)), float(max(apart, default=0.0)))
 
 
 def _pools(view: View) -> dict[str, nn.MaxPool2d]:
     """What enters each max-pooling, and its layer."""
-    return {n.all_input_nodes[0].name: layer for n in view.nodes if isinstance(layer := view.layer(n), nn.MaxPool2d)}
+    return {
+        n.all_input_nodes[0].name: layer
+        for n in view.nodes
+        if isinstance(layer := view.layer(n), nn.MaxPool2d)
+    }
 
 
 def _no_common_maximiser(layer: nn.MaxPool2d, a: Tensor, b: Tensor) -> Tensor:
-    """Per window: no pixel is largest in A and in B, so that the maximum of the sum is below the sum of the maxima."""
+    """Per window: no pixel is largest in A and in B, so that the maximum of the sum is below the
+    sum of the maxima.
+    """
     together, apart = layer(a + b), layer(a) + layer(b)
     return together < apart - 1e-12 * apart.abs().max()
 
 
 @torch.no_grad()
-def commuting_pair(network: nn.Module, x: Tensor, seed: object = 0, size: float = 0.5, commute: bool = True, signs: bool = True,
-                   maximisers: bool = True) -> tuple[nn.Module, nn.Module]:
-    """The network, its biases moved so that no pre-activation is near 0, and a partner that satisfy Definitions 3 and 4 on the images ``x`` to
-    rounding; float64.
+def commuting_pair(
+    network: nn.Module,
+    x: Tensor,
+    seed: object = 0,
+    size: float = 0.5,
+    commute: bool = True,
+    signs: bool = True,
+    maximisers: bool = True,
+) -> tuple[nn.Module, nn.Module]:
+    """The network, its biases moved so that no pre-activation is near 0, and a partner that satisfy
+    Definitions 3 and 4 on the images ``x`` to rounding; float64.
 
-    Layer by layer the weights are moved by a random dW of relative ``size``, projected so that dW dH = 0, and biases freely. Units
-    whose sign changes get half of their dW, and where that does not help (the features below differ too much), all that was moved so
-    far is halved: while the conditions hold, features are linear in it (Theorem 1), so they keep holding. A condition named False is
-    not imposed. ValueError where dH fills the space (too many images), so that no dW is left.
+    Layer by layer the weights are moved by a random dW of relative ``size``, projected so that dW
+    dH = 0, and biases freely. Units whose sign changes get half of their dW, and where that does
+    not help (the features below differ too much), all that was moved so far is halved: while the
+    conditions hold, features are linear in it (Theorem 1), so they keep holding. A condition named
+    False is not imposed. ValueError where dH fills the space (too many images), so that no dW is
+    left.
 
     Source: this book; for Theorem 1 (A.2).
     """
@@ -120,13 +157,21 @@ def commuting_pair(network: nn.Module, x: Tensor, seed: object = 0, size: float 
     b, view = copy_of(a), View(a)
     for k, m in enumerate(view.maps):
         own, other = (net.get_submodule(m.weight.rpartition(".")[0]) for net in (a, b))
-        moved = torch.randn(own.weight.shape, generator=generator("commuting pair", seed, k), dtype=torch.float64)
+        moved = torch.randn(
+            own.weight.shape, generator=generator("commuting pair", seed, k), dtype=torch.float64
+        )
         if commute:
             h_a, h_b = (v.run(x, {m.input})[m.input] for v in (view, View(b)))
             moved = _project_out(moved, own, m, h_a - h_b)
         other.weight.data += moved * (size * own.weight.data.norm() / moved.norm())
         if own.bias is not None:
-            other.bias.data += size * own.weight.data.std() * torch.randn(own.bias.shape, generator=generator("bias", seed, k), dtype=torch.float64)
+            other.bias.data += (
+                size
+                * own.weight.data.std()
+                * torch.randn(
+                    own.bias.shape, generator=generator("bias", seed, k), dtype=torch.float64
+                )
+            )
         for halving in range(HALVINGS):
             now = conditions(view, View(b), x)
             if not (signs and now.signs or maximisers and now.maximisers):
@@ -139,18 +184,24 @@ def commuting_pair(network: nn.Module, x: Tensor, seed: object = 0, size: float 
                 for mine, its in zip(a.parameters(), b.parameters()):
                     its.data = 0.5 * (mine.data + its.data)
         else:
-            raise ValueError(f"no displacement of {m.name!r} keeps every sign; is a pre-activation exactly 0?")
+            raise ValueError(
+                f"no displacement of {m.name!r} keeps every sign; is a pre-activation exactly 0?"
+            )
     return a, b
 
 
 def _next_relu(view: View, m: LinearMap) -> str | None:
     """What enters the first ReLU after the map."""
     ranks = {n.name: k for k, n in enumerate(view.nodes)}
-    return next((site.pre for site in view.sites if site.relu and ranks[site.pre] >= ranks[m.node]), None)
+    return next(
+        (site.pre for site in view.sites if site.relu and ranks[site.pre] >= ranks[m.node]), None
+    )
 
 
 def _units_that_flip(view: View, other: View, x: Tensor, m: LinearMap) -> Tensor | None:
-    """Of the map's units, those that differ in sign between the networks for some image (and pixel); None where no ReLU reads them."""
+    """Of the map's units, those that differ in sign between the networks for some image (and
+    pixel); None where no ReLU reads them.
+    """
     node = _next_relu(view, m)
     if node is None:
         return None
@@ -160,8 +211,8 @@ def _units_that_flip(view: View, other: View, x: Tensor, m: LinearMap) -> Tensor
 
 
 def _apart_from_zero(network: nn.Module, x: Tensor) -> None:
-    """Move the bias of every unit so that 0 lies in the widest gap between its pre-activations: on for some images, off for others,
-    and never nearly so."""
+    """Move the bias of every unit so that 0 lies in the widest gap between its pre-activations: on
+    for some images, off for others, and never nearly so."""
     for m in View(network).maps:
         layer, view = network.get_submodule(m.weight.rpartition(".")[0]), View(network)
         node = _next_relu(view, m)
@@ -174,13 +225,23 @@ def _apart_from_zero(network: nn.Module, x: Tensor) -> None:
 
 
 def _project_out(moved: Tensor, layer: nn.Module, m: LinearMap, d_h: Tensor) -> Tensor:
-    """The part of ``moved`` (a weight of the layer) that gives 0 on the differences ``d_h`` of what enters it."""
-    columns = F.unfold(d_h, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2).flatten(0, 1) \
-        if isinstance(layer, nn.Conv2d) else d_h.flatten(0, -2)
+    """The part of ``moved`` (a weight of the layer) that gives 0 on the differences ``d_h`` of what
+    enters it.
+    """
+    columns = (
+        F.unfold(d_h, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        .transpose(1, 2)
+        .flatten(0, 1)
+        if isinstance(layer, nn.Conv2d)
+        else d_h.flatten(0, -2)
+    )
     _, values, basis = torch.linalg.svd(columns, full_matrices=False)
     basis = basis[values > RANK * values[0]] if len(values) and values[0] > 0 else basis[:0]
     if len(basis) == columns.shape[1]:
-        raise ValueError(f"the differences of features that enter {m.name!r} fill all {columns.shape[1]} directions; take fewer images")
+        raise ValueError(
+            f"the differences of features that enter {m.name!r} fill all {columns.shape[1]}"
+            " directions; take fewer images"
+        )
     flat = moved.flatten(1)
     return (flat - flat @ basis.T @ basis).view_as(moved)
 
@@ -190,10 +251,12 @@ NORMALISED = ("none", "batch normalisation", "layer normalisation")
 
 @torch.no_grad()
 def normalised_pair(kind: str, x: Tensor, shift: float = 6.0) -> tuple[nn.Module, nn.Module]:
-    """linear -> normalisation -> ReLU -> linear; A and B differ in the first layer alone, and what enters the ReLU is ``shift`` above 0.
+    """linear -> normalisation -> ReLU -> linear; A and B differ in the first layer alone, and what
+    enters the ReLU is ``shift`` above 0.
 
-    So both conditions of Theorem 1 hold exactly on ``x``: the first layer's features agree, the last one's weights, and every sign.
-    ``kind`` is one of :data:`NORMALISED`; batch normalisation has the statistics of ``x`` in each network. ValueError for another.
+    So both conditions of Theorem 1 hold exactly on ``x``: the first layer's features agree, the
+    last one's weights, and every sign. ``kind`` is one of :data:`NORMALISED`; batch normalisation
+    has the statistics of ``x`` in each network. ValueError for another.
 
     Source: this book; on "any feed-forward structure" in A.2.
     """
@@ -201,12 +264,29 @@ def normalised_pair(kind: str, x: Tensor, shift: float = 6.0) -> tuple[nn.Module
         raise ValueError(f"unknown normalisation {kind!r}; choose one of {NORMALISED}")
     nets = []
     for seed in range(2):
-        layer = {"none": nn.Identity, "batch normalisation": nn.BatchNorm1d, "layer normalisation": nn.LayerNorm}[kind]
+        layer = {
+            "none": nn.Identity,
+            "batch normalisation": nn.BatchNorm1d,
+            "layer normalisation": nn.LayerNorm,
+        }[kind]
         norm = layer() if kind == "none" else layer(24)
-        net = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 24), norm, nn.ReLU(), nn.Linear(24, 5)).double().eval()
+        net = (
+            nn.Sequential(
+                nn.Flatten(), nn.Linear(x[0].numel(), 24), norm, nn.ReLU(), nn.Linear(24, 5)
+            )
+            .double()
+            .eval()
+        )
         for k in (1, 4):  # the last layer is the same in both
             weight = net[k].weight
-            weight.data = torch.randn(weight.shape, generator=generator("normalised pair", k, seed if k == 1 else 0), dtype=torch.float64) / weight.shape[1]**0.5
+            weight.data = (
+                torch.randn(
+                    weight.shape,
+                    generator=generator("normalised pair", k, seed if k == 1 else 0),
+                    dtype=torch.float64,
+                )
+                / weight.shape[1] ** 0.5
+            )
         net[1].bias.data.fill_(shift if kind == "none" else 0.0)
         if kind != "none":
             norm.bias.data.fill_(shift)

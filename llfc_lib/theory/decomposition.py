@@ -1,15 +1,17 @@
-"""Where does LLFC break? An exact split of e = f_alpha - alpha f_A - (1 - alpha) f_B at every site of any network.
+"""Where does LLFC break? An exact split of e = f_alpha - alpha f_A - (1 - alpha) f_B at every site
+of any network.
 
-Let F be what one node of the graph computes (F_A with A's weights, and so on), x what enters it, and m = alpha x_A +
-(1 - alpha) x_B. Adding and subtracting F_alpha(m) gives
+Let F be what one node of the graph computes (F_A with A's weights, and so on), x what enters it,
+and m = alpha x_A + (1 - alpha) x_B. Adding and subtracting F_alpha(m) gives
 
     e = [F_alpha(x_alpha) - F_alpha(m)]  +  [F_alpha(m) - alpha F_A(x_A) - (1 - alpha) F_B(x_B)].
          carried from below                  the node's own part
 
-For a linear map the own part is the commutativity residual -alpha (1 - alpha) (W_A - W_B)(H_A - H_B); for a ReLU it is
-0 where A and B agree in sign and -min(alpha |z_A|, (1 - alpha) |z_B|) where they do not; for max-pooling it is 0 where A and B
-have a maximiser in common. What is carried is linear in e: W_alpha e for a map, a slope between 0 and 1 for a ReLU, a mean of
-two entries of e for max-pooling. So each part can be followed upwards by itself.
+For a linear map the own part is the commutativity residual -alpha (1 - alpha) (W_A - W_B)(H_A -
+H_B); for a ReLU it is 0 where A and B agree in sign and -min(alpha |z_A|, (1 - alpha) |z_B|) where
+they do not; for max-pooling it is 0 where A and B have a maximiser in common. What is carried is
+linear in e: W_alpha e for a map, a slope between 0 and 1 for a ReLU, a mean of two entries of e for
+max-pooling. So each part can be followed upwards by itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,20 +29,44 @@ from llfc_lib.models.weights import check_alpha
 
 #: What a node adds of its own, by the kind of node.
 SOURCES = ("commutativity", "relu", "pooling", "normalisation", "other")
-#: Of a site's residual: what came from the site before, past it (a residual sum's other branch), and what was added since.
+#: Of a site's residual: what came from the site before, past it (a residual sum's other branch),
+#: and what was added since.
 PARTS = ("carried", "skipped", *SOURCES)
-NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm, nn.LocalResponseNorm)
-POOLINGS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
-POOLING_FUNCTIONS = {F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d}
+NORMALISATIONS = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.LocalResponseNorm,
+)
+POOLINGS = (
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.MaxPool3d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.AdaptiveMaxPool3d,
+)
+POOLING_FUNCTIONS = {
+    F.max_pool1d,
+    F.max_pool2d,
+    F.max_pool3d,
+    F.adaptive_max_pool1d,
+    F.adaptive_max_pool2d,
+    F.adaptive_max_pool3d,
+}
 NORMALISATION_FUNCTIONS = {F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.normalize}
-ROUNDING = 64  # units in the last place of the largest entry: own parts below that are the rounding of a node without any
+# units in the last place of the largest entry: own parts below that are the rounding of a node
+# without any
+ROUNDING = 64
 Key = tuple[str, object]  # ("since", "relu") | ("from", rank of a site) | ("origin", "relu")
 
 
 @dataclass(frozen=True)
 class Split:
-    """A node's residual e (as observed, N x ...), its parts (they add up to e), and the same e by the kind of node where each
-    piece first arose (``origins``, also adding up to e). ``mean`` is alpha f_A + (1 - alpha) f_B, ``difference`` f_A - f_B.
+    """A node's residual e (as observed, N x ...), its parts (they add up to e), and the same e by
+    the kind of node where each piece first arose (``origins``, also adding up to e). ``mean`` is
+    alpha f_A + (1 - alpha) f_B, ``difference`` f_A - f_B.
 
     Source: this book.
     """
@@ -54,21 +80,34 @@ class Split:
     def shares(self) -> dict[str, float]:
         """<part, e> / |e|^2 of every part: signed, and together 1."""
         whole = float(dot(self.residual, self.residual))
-        return {name: ratio(float(dot(part, self.residual)), whole) for name, part in self.parts.items()}
+        return {
+            name: ratio(float(dot(part, self.residual)), whole) for name, part in self.parts.items()
+        }
 
 
 @torch.no_grad()
-def decompose(a: Network, b: Network, x: Tensor, alpha: float = 0.5, calibration: Sequence[Tensor] | None = None) -> dict[str, Split]:
-    """:class:`Split` of every site for one batch ``x``. Running statistics are interpolated like weights, or those of all three networks
-    recomputed on the batches ``calibration``.
+def decompose(
+    a: Network,
+    b: Network,
+    x: Tensor,
+    alpha: float = 0.5,
+    calibration: Sequence[Tensor] | None = None,
+) -> dict[str, Split]:
+    """:class:`Split` of every site for one batch ``x``. Running statistics are interpolated like
+    weights, or those of all three networks recomputed on the batches ``calibration``.
 
-    ValueError for networks of different architecture, alpha outside [0, 1], or an operation that gives several tensors.
+    ValueError for networks of different architecture, alpha outside [0, 1], or an operation that
+    gives several tensors.
 
     Source: this book; where Theorem 1 (A.2) holds it gives 0.
     """
     pair = Pair(a, b, calibration=calibration)
     names = {site.node: site.name for site in pair.a.sites}
-    return {names[step.node]: step.split() for step in walk(pair.a, pair.b, pair.between(check_alpha(alpha)), x, alpha) if step.site}
+    return {
+        names[step.node]: step.split()
+        for step in walk(pair.a, pair.b, pair.between(check_alpha(alpha)), x, alpha)
+        if step.site
+    }
 
 
 @dataclass
@@ -86,21 +125,26 @@ class Step:
     parts: dict[Key, Tensor]
     site: bool
     before: int = -1  # rank of the site before
-    entering: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # by node: what A's and B's read
+    entering: dict[str, tuple[Tensor, Tensor]] = field(
+        default_factory=dict
+    )  # by node: what A's and B's read
 
     def split(self) -> Split:
         """The parts by their names, as a site shows them."""
         parts: dict[str, Tensor] = {}
         for (kind, label), value in self.parts.items():
             if kind != "origin":
-                name = label if kind == "since" else "carried" if label == self.before else "skipped"
+                name = (
+                    label if kind == "since" else "carried" if label == self.before else "skipped"
+                )
                 parts[name] = parts[name] + value if name in parts else value
         origins = {label: value for (kind, label), value in self.parts.items() if kind == "origin"}
         return Split(self.between - self.mean, parts, origins, self.mean, self.a - self.b)
 
 
 def walk(a: View, b: View, between: View, x: Tensor, alpha: float) -> Iterator[Step]:
-    """All nodes in order, the three networks in step. A site's residual is carried on as one piece, its origins apart.
+    """All nodes in order, the three networks in step. A site's residual is carried on as one piece,
+    its origins apart.
 
     ValueError for an operation that gives several tensors.
 
@@ -122,24 +166,56 @@ def walk(a: View, b: View, between: View, x: Tensor, alpha: float) -> Iterator[S
             at_mean = between.evaluate(node, {**values[2], **mixed})
             mean = torch.lerp(found[1], found[0], alpha)
             kind = kind_of(a, node, maps)
-            carried = _carry(between, node, values[2], mixed, at_mean, found[2], {name: parts[name] for name in sources},
-                             maps.get(node.name), weights)
+            carried = _carry(
+                between,
+                node,
+                values[2],
+                mixed,
+                at_mean,
+                found[2],
+                {name: parts[name] for name in sources},
+                maps.get(node.name),
+                weights,
+            )
             own = at_mean - mean
-            if not _carries_exactly(a, node, kind):  # what the tangent at m misses is the node's own as well
-                linear = sum((v for (what, _), v in carried.items() if what != "origin"), torch.zeros_like(at_mean))
+            if not _carries_exactly(
+                a, node, kind
+            ):  # what the tangent at m misses is the node's own as well
+                linear = sum(
+                    (v for (what, _), v in carried.items() if what != "origin"),
+                    torch.zeros_like(at_mean),
+                )
                 own = own + (found[2] - at_mean - linear)
-            if own.numel() and float(own.abs().max()) > ROUNDING * torch.finfo(own.dtype).eps * float(at_mean.abs().max()):
+            if own.numel() and float(own.abs().max()) > ROUNDING * torch.finfo(
+                own.dtype
+            ).eps * float(at_mean.abs().max()):
                 for key in (("since", kind), ("origin", kind)):
                     carried[key] = carried[key] + own if key in carried else own
-            step = Step(node.name, *found, mean, carried, node.name in sites, before,
-                        {name: (values[0][name], values[1][name]) for name in sources})
+            step = Step(
+                node.name,
+                *found,
+                mean,
+                carried,
+                node.name in sites,
+                before,
+                {name: (values[0][name], values[1][name]) for name in sources},
+            )
             yield step
             if step.site:
-                carried = {key: value for key, value in carried.items() if key[0] == "origin"} | {("from", rank): found[2] - mean}
+                carried = {key: value for key, value in carried.items() if key[0] == "origin"} | {
+                    ("from", rank): found[2] - mean
+                }
                 before = rank
             parts[node.name] = carried
-        elif sources and isinstance(found[0], (tuple, list)) and any(isinstance(v, Tensor) for v in found[0]):
-            raise ValueError(f"{node.format_node()} gives several tensors; the decomposition follows one at a time")
+        elif (
+            sources
+            and isinstance(found[0], (tuple, list))
+            and any(isinstance(v, Tensor) for v in found[0])
+        ):
+            raise ValueError(
+                f"{node.format_node()} gives several tensors; the decomposition follows one at a"
+                " time"
+            )
         for known, value in zip(values, found):
             known[node.name] = value
         if node.name == a.output:
@@ -158,23 +234,45 @@ def kind_of(view: View, node: fx.Node, maps: Mapping[str, LinearMap]) -> str:
     layer, function = view.layer(node), node.target if node.op == "call_function" else None
     if node.name in maps:
         return "commutativity"
-    if isinstance(layer, nn.ReLU) or function in RELU_FUNCTIONS or node.op == "call_method" and node.target == "relu":
+    if (
+        isinstance(layer, nn.ReLU)
+        or function in RELU_FUNCTIONS
+        or node.op == "call_method"
+        and node.target == "relu"
+    ):
         return "relu"
     if isinstance(layer, POOLINGS) or function in POOLING_FUNCTIONS:
         return "pooling"
-    return "normalisation" if isinstance(layer, NORMALISATIONS) or function in NORMALISATION_FUNCTIONS else "other"
+    return (
+        "normalisation"
+        if isinstance(layer, NORMALISATIONS) or function in NORMALISATION_FUNCTIONS
+        else "other"
+    )
 
 
 def _carries_exactly(view: View, node: fx.Node, kind: str) -> bool:
-    """Whether F_alpha(x_alpha) - F_alpha(m) is linear in e by construction: normalising by an image's own statistics, and what we
-    do not know, is followed along a tangent."""
+    """Whether F_alpha(x_alpha) - F_alpha(m) is linear in e by construction: normalising by an
+    image's own statistics, and what we do not know, is followed along a tangent."""
     layer = view.layer(node)
-    return kind in ("commutativity", "relu") or isinstance(layer, (nn.MaxPool2d, nn.modules.batchnorm._BatchNorm))
+    return kind in ("commutativity", "relu") or isinstance(
+        layer, (nn.MaxPool2d, nn.modules.batchnorm._BatchNorm)
+    )
 
 
-def _carry(view: View, node: fx.Node, values: Mapping[str, object], mixed: Mapping[str, Tensor], at_mean: Tensor, now: Tensor,
-           entering: Mapping[str, dict[Key, Tensor]], linear_map: LinearMap | None, weights: Mapping[str, Tensor]) -> dict[Key, Tensor]:
-    """Every part one node further: F_alpha(x_alpha) - F_alpha(m) as a linear operation on e = x_alpha - m."""
+def _carry(
+    view: View,
+    node: fx.Node,
+    values: Mapping[str, object],
+    mixed: Mapping[str, Tensor],
+    at_mean: Tensor,
+    now: Tensor,
+    entering: Mapping[str, dict[Key, Tensor]],
+    linear_map: LinearMap | None,
+    weights: Mapping[str, Tensor],
+) -> dict[Key, Tensor]:
+    """Every part one node further: F_alpha(x_alpha) - F_alpha(m) as a linear operation on e =
+    x_alpha - m.
+    """
     keys = dict.fromkeys(key for parts in entering.values() for key in parts)
     if not keys:
         return {}
@@ -195,12 +293,17 @@ def _carry(view: View, node: fx.Node, values: Mapping[str, object], mixed: Mappi
         return view.evaluate(node, {**values, **dict(zip(names, tensors))})
 
     point = tuple(mixed[name] for name in names)
-    return {key: jvp(apply, point, tuple(entering[n].get(key, torch.zeros_like(m)) for n, m in mixed.items()))[1] for key in keys}
+    return {
+        key: jvp(
+            apply, point, tuple(entering[n].get(key, torch.zeros_like(m)) for n, m in mixed.items())
+        )[1]
+        for key in keys
+    }
 
 
 def relu_slope(z: Tensor, m: Tensor) -> Tensor:
-    """The g in [0, 1] with relu(z) - relu(m) = g (z - m), entry by entry: 1 or 0 where both have one sign, else the share of the
-    way from one to the other that lies above 0.
+    """The g in [0, 1] with relu(z) - relu(m) = g (z - m), entry by entry: 1 or 0 where both have
+    one sign, else the share of the way from one to the other that lies above 0.
 
     Source: this book.
     """
@@ -210,18 +313,34 @@ def relu_slope(z: Tensor, m: Tensor) -> Tensor:
 
 
 def relu_gap(z_a: Tensor, z_b: Tensor, alpha: float) -> Tensor:
-    """relu(alpha z_A + (1 - alpha) z_B) - alpha relu(z_A) - (1 - alpha) relu(z_B): 0 where the signs agree, else
+    """relu(alpha z_A + (1 - alpha) z_B) - alpha relu(z_A) - (1 - alpha) relu(z_B): 0 where the
+    signs agree, else
     -min(alpha |z_A|, (1 - alpha) |z_B|).
 
     Source: this book; what Definition 3 makes 0.
     """
-    return torch.where(z_a * z_b < 0, -torch.minimum(alpha * z_a.abs(), (1 - alpha) * z_b.abs()), 0.0)
+    return torch.where(
+        z_a * z_b < 0, -torch.minimum(alpha * z_a.abs(), (1 - alpha) * z_b.abs()), 0.0
+    )
 
 
-def _carry_through_pooling(layer: nn.MaxPool2d, z: Tensor, m: Tensor, parts: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
-    """max z - max m lies between e at the maximiser of m and e at that of z: the same mean of the two for every part."""
+def _carry_through_pooling(
+    layer: nn.MaxPool2d, z: Tensor, m: Tensor, parts: Mapping[Key, Tensor]
+) -> dict[Key, Tensor]:
+    """max z - max m lies between e at the maximiser of m and e at that of z: the same mean of the
+    two for every part.
+    """
+
     def pool(values: Tensor) -> tuple[Tensor, Tensor]:
-        return F.max_pool2d(values, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, return_indices=True)
+        return F.max_pool2d(
+            values,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.ceil_mode,
+            return_indices=True,
+        )
 
     def pick(values: Tensor, places: Tensor) -> Tensor:
         return values.flatten(2).gather(2, places.flatten(2)).view(places.shape)
@@ -229,22 +348,30 @@ def _carry_through_pooling(layer: nn.MaxPool2d, z: Tensor, m: Tensor, parts: Map
     (high, at_z), (low, at_m) = pool(z), pool(m)
     first, second = pick(z - m, at_m), pick(z - m, at_z)
     apart = second - first
-    t = torch.where(apart > 0, ((high - low - first) / torch.where(apart > 0, apart, 1.0)).clamp(0, 1), 0.0)
-    return {key: torch.lerp(pick(value, at_m), pick(value, at_z), t) for key, value in parts.items()}
+    t = torch.where(
+        apart > 0, ((high - low - first) / torch.where(apart > 0, apart, 1.0)).clamp(0, 1), 0.0
+    )
+    return {
+        key: torch.lerp(pick(value, at_m), pick(value, at_z), t) for key, value in parts.items()
+    }
 
 
 class Decomposition:
     """:func:`decompose` over a whole set, for :func:`llfc_lib.metrics.measure`.
 
-    Per site and alpha: "e_over_m" = |e|^2 / |m|^2, "e_over_d" = |e|^2 / |f_A - f_B|^2, for every part "share_<part>" =
-    <part, e> / |e|^2 (signed; they add up to 1) and "origin_<source>" = <origin, e> / |e|^2;
-    "identity_error" = |sum of parts - e| / |m|. Definition 2 allows a factor: "c" is the best one of the set, <f_alpha, m> / |f_alpha|^2,
-    "turned_over_d" = |c f_alpha - m|^2 / |f_A - f_B|^2, and "turned_<part>" = <part, c f_alpha - m> / |c f_alpha - m|^2 (they add up to 1).
-    For a chain of linear maps and ReLUs "bound" = the bound on |e| over |e|.
-    Per ReLU "flips", the share of units and images at which A and B differ in sign, "active", the share above 0, "flipped", the share of
-    |dZ|^2 where the signs differ, and "passed" = |dH|^2 / |dZ|^2.
-    Per map (site = its name; not the first) "moved" = |dH|^2 / |H|^2, H the mean of H_A and H_B; "fresh" = |dZ - W dH|^2 over that plus
-    |W dH|^2, W the mean of W_A and W_B; "aligned" = |dW dH|^2 |H|^2 / (|dW H|^2 |dH|^2), which is 1 for a dW in unrelated directions.
+    Per site and alpha: "e_over_m" = |e|^2 / |m|^2, "e_over_d" = |e|^2 / |f_A - f_B|^2, for every
+    part "share_<part>" = <part, e> / |e|^2 (signed; they add up to 1) and "origin_<source>" =
+    <origin, e> / |e|^2; "identity_error" = |sum of parts - e| / |m|. Definition 2 allows a factor:
+    "c" is the best one of the set, <f_alpha, m> / |f_alpha|^2, "turned_over_d" = |c f_alpha - m|^2
+    / |f_A - f_B|^2, and "turned_<part>" = <part, c f_alpha - m> / |c f_alpha - m|^2 (they add up to
+    1). For a chain of linear maps and ReLUs "bound" = the bound on |e| over |e|. Per ReLU "flips",
+    the share of units and images at which A and B differ in sign, "active", the share above 0,
+    "flipped", the share of
+    |dZ|^2 where the signs differ, and "passed" = |dH|^2 / |dZ|^2. Per map (site = its name; not the
+    first) "moved" = |dH|^2 / |H|^2, H the mean of H_A and H_B; "fresh" = |dZ - W dH|^2 over that
+    plus
+    |W dH|^2, W the mean of W_A and W_B; "aligned" = |dW dH|^2 |H|^2 / (|dW H|^2 |dH|^2), which is 1
+    for a dW in unrelated directions.
 
     Source: this book; residual and factor are those of Definition 2.
     """
@@ -269,11 +396,18 @@ class Decomposition:
                     self._site(step, alpha)
                 if alpha == self.alphas[0] and step.node in self.relus:
                     self._signs(step)
-                if alpha == self.alphas[0] and step.node in self.maps and not self.maps[step.node].first:
+                if (
+                    alpha == self.alphas[0]
+                    and step.node in self.maps
+                    and not self.maps[step.node].first
+                ):
                     self._map(step)
             if self.bound and (alpha, self.pair.a.maps[0].name) not in self.norms:
                 state = between.state()
-                self.norms |= {(alpha, m.name): torch.linalg.matrix_norm(state[m.weight].double(), 2) for m in self.pair.a.maps}
+                self.norms |= {
+                    (alpha, m.name): torch.linalg.matrix_norm(state[m.weight].double(), 2)
+                    for m in self.pair.a.maps
+                }
 
     def _add(self, where: tuple, **values: Tensor) -> None:
         self.sums.setdefault(where, Sums()).add(**values)
@@ -281,10 +415,19 @@ class Decomposition:
     def _site(self, step: Step, alpha: float) -> None:
         split = step.split()
         e, total = split.residual, sum(split.parts.values(), torch.zeros_like(split.residual))
-        sums = {"ee": dot(e, e), "mm": dot(split.mean, split.mean), "em": dot(e, split.mean), "dd": dot(split.difference, split.difference),
-                "rr": dot(total - e, total - e)}
+        sums = {
+            "ee": dot(e, e),
+            "mm": dot(split.mean, split.mean),
+            "em": dot(e, split.mean),
+            "dd": dot(split.difference, split.difference),
+            "rr": dot(total - e, total - e),
+        }
         for name, value in split.parts.items():
-            sums |= {f"e {name}": dot(value, e), f"m {name}": dot(value, split.mean), f"size {name}": dot(value, value)}
+            sums |= {
+                f"e {name}": dot(value, e),
+                f"m {name}": dot(value, split.mean),
+                f"size {name}": dot(value, value),
+            }
         for name, value in split.origins.items():
             sums[f"origin {name}"] = dot(value, e)
         self._add(("site", self.names[step.node], alpha), **sums)
@@ -292,19 +435,36 @@ class Decomposition:
     def _signs(self, step: Step) -> None:
         flips, delta = (step.a * step.b < 0).to(step.a.dtype), step.a - step.b
         passed = torch.relu(step.a) - torch.relu(step.b)
-        self._add(("relu", self.relus[step.node]), flips=flips.double().sum(), n=torch.tensor(float(step.a.numel())),
-                  active=0.5 * ((step.a > 0).double().sum() + (step.b > 0).double().sum()),
-                  flipped=dot(delta * flips, delta), passed=dot(passed, passed), moved=dot(delta, delta))
+        self._add(
+            ("relu", self.relus[step.node]),
+            flips=flips.double().sum(),
+            n=torch.tensor(float(step.a.numel())),
+            active=0.5 * ((step.a > 0).double().sum() + (step.b > 0).double().sum()),
+            flipped=dot(delta * flips, delta),
+            passed=dot(passed, passed),
+            moved=dot(delta, delta),
+        )
 
     def _map(self, step: Step) -> None:
         m = self.maps[step.node]
         w_a, w_b = (state[m.weight] for state in (self.pair.state_a, self.pair.state_b))
         h_a, h_b = step.entering[m.input]
         d_h, h = h_a - h_b, 0.5 * (h_a + h_b)
-        carried, crossed, fresh = m.apply(0.5 * (w_a + w_b), d_h), m.apply(w_a - w_b, d_h), m.apply(w_a - w_b, h)
+        carried, crossed, fresh = (
+            m.apply(0.5 * (w_a + w_b), d_h),
+            m.apply(w_a - w_b, d_h),
+            m.apply(w_a - w_b, h),
+        )
         rest = step.a - step.b - carried
-        self._add(("map", m.name), dd=dot(d_h, d_h), hh=dot(h, h), cc=dot(carried, carried), ff=dot(rest, rest), xx=dot(crossed, crossed),
-                  ww=dot(fresh, fresh))
+        self._add(
+            ("map", m.name),
+            dd=dot(d_h, d_h),
+            hh=dot(h, h),
+            cc=dot(carried, carried),
+            ff=dot(rest, rest),
+            xx=dot(crossed, crossed),
+            ww=dot(fresh, fresh),
+        )
 
     def rows(self) -> list[Row]:
         rows = [row for where in self.sums for row in self._rows_of(where)]
@@ -313,26 +473,47 @@ class Decomposition:
     def _rows_of(self, where: tuple) -> list[Row]:
         s, known = self.sums[where], self.sums[where].total
         if where[0] == "relu":
-            return [Row(quantity, ratio(s[quantity], s[of]), site=where[1])
-                    for of, quantities in (("n", ("flips", "active")), ("moved", ("flipped", "passed"))) for quantity in quantities]
+            return [
+                Row(quantity, ratio(s[quantity], s[of]), site=where[1])
+                for of, quantities in (("n", ("flips", "active")), ("moved", ("flipped", "passed")))
+                for quantity in quantities
+            ]
         if where[0] == "map":
-            return [Row("moved", ratio(s["dd"], s["hh"]), site=where[1]), Row("fresh", ratio(s["ff"], s["ff"] + s["cc"]), site=where[1]),
-                    Row("aligned", ratio(s["xx"] * s["hh"], s["ww"] * s["dd"]), site=where[1])]
+            return [
+                Row("moved", ratio(s["dd"], s["hh"]), site=where[1]),
+                Row("fresh", ratio(s["ff"], s["ff"] + s["cc"]), site=where[1]),
+                Row("aligned", ratio(s["xx"] * s["hh"], s["ww"] * s["dd"]), site=where[1]),
+            ]
         at = {"site": where[1], "alpha": where[2]}
-        found = [Row("e_over_m", ratio(s["ee"], s["mm"]), **at), Row("e_over_d", ratio(s["ee"], s["dd"]), **at),
-                 Row("identity_error", ratio(s["rr"], s["mm"]) ** 0.5, **at)]
+        found = [
+            Row("e_over_m", ratio(s["ee"], s["mm"]), **at),
+            Row("e_over_d", ratio(s["ee"], s["dd"]), **at),
+            Row("identity_error", ratio(s["rr"], s["mm"]) ** 0.5, **at),
+        ]
         ff = s["mm"] + 2 * s["em"] + s["ee"]
         c = ratio(s["mm"] + s["em"], ff)
         turned = ratio(max(s["mm"] * s["ee"] - s["em"] ** 2, 0.0), ff)
         found += [Row("c", c, **at), Row("turned_over_d", ratio(turned, s["dd"]), **at)]
         for part in PARTS:
             if f"e {part}" in known:
-                found += [Row(f"share_{part}", ratio(s[f"e {part}"], s["ee"]), **at),
-                          Row(f"turned_{part}", ratio(c * s[f"e {part}"] + (c - 1) * s[f"m {part}"], turned), **at)]
-        return found + [Row(f"origin_{name}", ratio(s[f"origin {name}"], s["ee"]), **at) for name in SOURCES if f"origin {name}" in known]
+                found += [
+                    Row(f"share_{part}", ratio(s[f"e {part}"], s["ee"]), **at),
+                    Row(
+                        f"turned_{part}",
+                        ratio(c * s[f"e {part}"] + (c - 1) * s[f"m {part}"], turned),
+                        **at,
+                    ),
+                ]
+        return found + [
+            Row(f"origin_{name}", ratio(s[f"origin {name}"], s["ee"]), **at)
+            for name in SOURCES
+            if f"origin {name}" in known
+        ]
 
     def _bounds(self) -> list[Row]:
-        """|e^(l)| <= |W_alpha|_2 |e^(l-1)| + |commutativity part| + |ReLU's part|, from the first layer up (Frobenius norms)."""
+        """|e^(l)| <= |W_alpha|_2 |e^(l-1)| + |commutativity part| + |ReLU's part|, from the first
+        layer up (Frobenius norms).
+        """
         rows = []
         for alpha in self.alphas:
             bound = 0.0
@@ -345,8 +526,18 @@ class Decomposition:
 
 
 def _is_chain(view: View) -> bool:
-    """Linear maps and ReLUs in turn, the logits after the last map, and nothing else that changes a value."""
-    kinds = [kind_of(view, n, {m.node: m for m in view.maps}) for n in view.nodes
-             if view.is_live(n.name) and n.op not in ("placeholder", "output") and not isinstance(view.layer(n), (nn.Flatten, nn.Identity, nn.Dropout))]
-    return len(view.sites) == len(view.maps) and all(m.unit_axis == -1 for m in view.maps) and kinds == (
-        ["commutativity", "relu"] * len(view.maps))[:-1]
+    """Linear maps and ReLUs in turn, the logits after the last map, and nothing else that changes a
+    value.
+    """
+    kinds = [
+        kind_of(view, n, {m.node: m for m in view.maps})
+        for n in view.nodes
+        if view.is_live(n.name)
+        and n.op not in ("placeholder", "output")
+        and not isinstance(view.layer(n), (nn.Flatten, nn.Identity, nn.Dropout))
+    ]
+    return (
+        len(view.sites) == len(view.maps)
+        and all(m.unit_axis == -1 for m in view.maps)
+        and kinds == (["commutativity", "relu"] * len(view.maps))[:-1]
+    )

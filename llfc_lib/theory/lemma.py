@@ -1,4 +1,6 @@
-"""Lemma 1: from LLFC at the logits to a low error, exactly, with a factor c, and when LLFC holds only approximately."""
+"""Lemma 1: from LLFC at the logits to a low error, exactly, with a factor c, and when LLFC holds
+only approximately.
+"""
 
 import copy
 
@@ -13,7 +15,8 @@ from llfc_lib.streams import generator
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Logit of the true class less the largest other one, per image (N): above 0 where the image is classified correctly.
+    """Logit of the true class less the largest other one, per image (N): above 0 where the image is
+    classified correctly.
 
     Source: this book; for Lemma 1 (A.1).
     """
@@ -23,16 +26,20 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def survives(mean_logits: Tensor, logits: Tensor, y: Tensor, scaled: bool = False) -> Tensor:
-    """Whether the margin argument certifies each image (N, bool): margin(m) > sqrt(2) |e|, e = f_alpha - m.
+    """Whether the margin argument certifies each image (N, bool): margin(m) > sqrt(2) |e|, e =
+    f_alpha - m.
 
-    ``scaled``: logits may be multiplied by any c > 0, and a number that is the same for all classes may be added, for each image,
-    since neither moves the largest logit: e is what is left of f_alpha - m after the best of both.
+    ``scaled``: logits may be multiplied by any c > 0, and a number that is the same for all classes
+    may be added, for each image, since neither moves the largest logit: e is what is left of
+    f_alpha - m after the best of both.
 
     Source: this book; for Lemma 1 (A.1).
     """
     if scaled:
         m, f = (x - x.mean(1, keepdim=True) for x in (mean_logits, logits))
-        c = (f * m).sum(1, keepdim=True) / f.square().sum(1, keepdim=True).clamp_min(torch.finfo(f.dtype).tiny)
+        c = (f * m).sum(1, keepdim=True) / f.square().sum(1, keepdim=True).clamp_min(
+            torch.finfo(f.dtype).tiny
+        )
         e = torch.where(c > 0, c * f - m, torch.inf)
     else:
         e = logits - mean_logits
@@ -42,9 +49,10 @@ def survives(mean_logits: Tensor, logits: Tensor, y: Tensor, scaled: bool = Fals
 class Margins:
     """Lemma 1 on a pair, for :func:`llfc_lib.metrics.measure`. Per alpha, shares of images:
 
-    "error_between" of the network between, "error_mean_logits" of m = alpha f_A + (1 - alpha) f_B, "not_certified" and
-    "not_certified_scaled": those that A or B get wrong, or whose margin LLFC's error may use up (:func:`survives`). Without alpha
-    "error_either", the share that A or B get wrong, and "twice_epsilon", twice the larger error: the bound of the lemma.
+    "error_between" of the network between, "error_mean_logits" of m = alpha f_A + (1 - alpha) f_B,
+    "not_certified" and "not_certified_scaled": those that A or B get wrong, or whose margin LLFC's
+    error may use up (:func:`survives`). Without alpha "error_either", the share that A or B get
+    wrong, and "twice_epsilon", twice the larger error: the bound of the lemma.
 
     Source: Lemma 1 (A.1); the margins are this book's.
     """
@@ -74,40 +82,56 @@ class Margins:
         self.found.setdefault((quantity, alpha), Moments()).add(values.double())
 
     def rows(self) -> list[Row]:
-        rows = [moments.row(quantity, alpha=alpha) for (quantity, alpha), moments in self.found.items()]
+        rows = [
+            moments.row(quantity, alpha=alpha) for (quantity, alpha), moments in self.found.items()
+        ]
         worse = max(float(self.found[who, None].mean) for who in ("error_A", "error_B"))
-        return [row for row in rows if row.quantity not in ("error_A", "error_B")] + [Row("twice_epsilon", 2 * worse)]
+        return [row for row in rows if row.quantity not in ("error_A", "error_B")] + [
+            Row("twice_epsilon", 2 * worse)
+        ]
 
 
-def tight_pair(points: int = 20, wrong: int = 2, depth: float = 3.0) -> tuple[nn.Module, nn.Module, Tensor, Tensor]:
-    """Two networks that satisfy LLFC exactly and attain the bound: A, B, images (points x points), labels.
+def tight_pair(
+    points: int = 20, wrong: int = 2, depth: float = 3.0
+) -> tuple[nn.Module, nn.Module, Tensor, Tensor]:
+    """Two networks that satisfy LLFC exactly and attain the bound: A, B, images (points x points),
+    labels.
 
-    Each image has a coordinate of its own. Both networks are right by a margin of 1 but for ``wrong`` images each, not the same
-    ones, on which they are wrong by ``depth``. For alpha between 1 / (1 + depth) and depth / (1 + depth) the network between errs
-    on all of those: twice the error of either. ValueError unless 2 * wrong <= points and depth > 1.
+    Each image has a coordinate of its own. Both networks are right by a margin of 1 but for
+    ``wrong`` images each, not the same ones, on which they are wrong by ``depth``. For alpha
+    between 1 / (1 + depth) and depth / (1 + depth) the network between errs on all of those: twice
+    the error of either. ValueError unless 2 * wrong <= points and depth > 1.
 
     Source: this book; attains the bound of Lemma 1 (A.1).
     """
     if not 0 < 2 * wrong <= points or depth <= 1:
-        raise ValueError(f"{wrong} wrong images of {points} at depth {depth}: both networks must err on images of their own (2 * wrong <= "
-                         f"points) by more than 1")
+        raise ValueError(
+            f"{wrong} wrong images of {points} at depth {depth}: both networks must err on images"
+            " of their own (2 * wrong <= points) by more than 1"
+        )
     x, y = torch.eye(points, dtype=torch.float64), torch.arange(points) % 2
     nets = []
     for first in (0, wrong):
         margins = torch.ones(points, dtype=torch.float64)
-        margins[first:first + wrong] = -depth
+        margins[first : first + wrong] = -depth
         net = nn.Sequential(nn.Linear(points, points), nn.ReLU(), nn.Linear(points, 2)).double()
         sign = torch.where(y == 0, 0.5, -0.5) * margins
-        state = {"0.weight": x, "0.bias": torch.zeros(points), "2.weight": torch.stack((sign, -sign)), "2.bias": torch.zeros(2)}
+        state = {
+            "0.weight": x,
+            "0.bias": torch.zeros(points),
+            "2.weight": torch.stack((sign, -sign)),
+            "2.bias": torch.zeros(2),
+        }
         net.load_state_dict(state)
         nets.append(net.eval())
     return (*nets, x, y)
 
 
 def rescaled(network: MLP, factor: float) -> MLP:
-    """The same function with the first layer ``factor`` times as large and the second that much smaller: with the original it satisfies
-    LLFC exactly, with c = 1 at the first layer and c = 1 / ((alpha + (1 - alpha) factor)(alpha + (1 - alpha) / factor)) < 1 from the
-    second on, but for the later biases, which it wants to be 0. ValueError for a factor that is not positive.
+    """The same function with the first layer ``factor`` times as large and the second that much
+    smaller: with the original it satisfies LLFC exactly, with c = 1 at the first layer and c = 1 /
+    ((alpha + (1 - alpha) factor)(alpha + (1 - alpha) / factor)) < 1 from the second on, but for the
+    later biases, which it wants to be 0. ValueError for a factor that is not positive.
 
     Source: this book; on the factor of Definition 2.
     """
@@ -121,17 +145,23 @@ def rescaled(network: MLP, factor: float) -> MLP:
 
 
 def without_llfc(network: MLP, units: int = 8, size: float = 3.0) -> tuple[nn.Module, nn.Module]:
-    """Two networks of one function up to a shift of all logits, linearly connected without any barrier, yet LLFC fails at every layer.
+    """Two networks of one function up to a shift of all logits, linearly connected without any
+    barrier, yet LLFC fails at every layer.
 
-    Each hidden layer gets ``units`` more, which look at the input with opposite weights in A and B, and at nothing else; in the end
-    they add one and the same number to all logits. Half-way their weights cancel: the features vanish that both networks have.
+    Each hidden layer gets ``units`` more, which look at the input with opposite weights in A and B,
+    and at nothing else; in the end they add one and the same number to all logits. Half-way their
+    weights cancel: the features vanish that both networks have.
 
     Source: this book; on Definitions 1 and 2.
     """
     inputs, classes = network.fc1.in_features, network.fc4.out_features
     hidden = network.fc1.out_features
-    drawn = {layer: torch.randn(units, width, generator=generator("without LLFC", layer), dtype=torch.float64)
-             for layer, width in (("fc1", inputs), ("fc2", units), ("fc3", units))}
+    drawn = {
+        layer: torch.randn(
+            units, width, generator=generator("without LLFC", layer), dtype=torch.float64
+        )
+        for layer, width in (("fc1", inputs), ("fc2", units), ("fc3", units))
+    }
     nets = []
     for sign in (1.0, -1.0):
         wide = MLP(inputs, hidden + units, classes).double().eval()
@@ -140,8 +170,8 @@ def without_llfc(network: MLP, units: int = 8, size: float = 3.0) -> tuple[nn.Mo
                 old = network.get_submodule(name)
                 layer.weight.data.zero_()
                 layer.bias.data.zero_()
-                layer.weight.data[:old.out_features, :old.in_features] = old.weight.data
-                layer.bias.data[:old.out_features] = old.bias.data
+                layer.weight.data[: old.out_features, : old.in_features] = old.weight.data
+                layer.bias.data[: old.out_features] = old.bias.data
         wide.fc1.weight.data[hidden:] = sign * size * drawn["fc1"] / inputs**0.5
         for name in ("fc2", "fc3"):
             wide.get_submodule(name).weight.data[hidden:, hidden:] = sign * drawn[name] / units**0.5

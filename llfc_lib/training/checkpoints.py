@@ -1,4 +1,6 @@
-"""Checkpoints as safetensors: written atomically, refused when truncated, damaged or of another run."""
+"""Checkpoints as safetensors: written atomically, refused when truncated, damaged or of another
+run.
+"""
 
 import hashlib
 import json
@@ -25,8 +27,9 @@ class CheckpointError(RuntimeError):
 class Checkpoint:
     """Everything a run needs to go on: weights, optimiser state, finished epochs, and its history.
 
-    ``optimiser`` maps "<parameter index>/<name>" to a tensor, as :meth:`torch.optim.Optimizer.state_dict` numbers
-    them. ``history`` has one entry an epoch: losses (nats), errors (fractions), seconds.
+    ``optimiser`` maps "<parameter index>/<name>" to a tensor, as
+    :meth:`torch.optim.Optimizer.state_dict` numbers them. ``history`` has one entry an epoch:
+    losses (nats), errors (fractions), seconds.
 
     Source: this book.
     """
@@ -45,7 +48,9 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
@@ -54,10 +59,19 @@ def write(path: Path, checkpoint: Checkpoint, key: str) -> None:
 
     Source: this book.
     """
-    tensors = {f"model/{name}": t.detach().cpu().contiguous() for name, t in checkpoint.model.items()}
-    tensors |= {f"optimiser/{name}": t.detach().cpu().contiguous() for name, t in checkpoint.optimiser.items()}
-    meta = {"key": key, "digest": _digest(tensors), "epoch": str(checkpoint.epoch),
-            "history": json.dumps(checkpoint.history)}
+    tensors = {
+        f"model/{name}": t.detach().cpu().contiguous() for name, t in checkpoint.model.items()
+    }
+    tensors |= {
+        f"optimiser/{name}": t.detach().cpu().contiguous()
+        for name, t in checkpoint.optimiser.items()
+    }
+    meta = {
+        "key": key,
+        "digest": _digest(tensors),
+        "epoch": str(checkpoint.epoch),
+        "history": json.dumps(checkpoint.history),
+    }
     writable(path.parent)
     atomic_write(path, save(tensors, meta))
 
@@ -72,11 +86,25 @@ def read(path: Path, key: str) -> Checkpoint:
             meta = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or truncated ({error}); remove it and run again") from error
+        raise CheckpointError(
+            f"{path} is damaged or truncated ({error}); remove it and run again"
+        ) from error
     if meta.get("key") != key:
-        raise CheckpointError(f"{path} belongs to another run ({meta.get('key')}, not {key}); remove it and run again")
+        raise CheckpointError(
+            f"{path} belongs to another run ({meta.get('key')}, not {key}); remove it and run again"
+        )
     if meta.get("digest") != _digest(tensors):
-        raise CheckpointError(f"{path} does not match its own digest: it was altered; remove it and run again")
-    part = {kind: {name.removeprefix(f"{kind}/"): t for name, t in tensors.items() if name.startswith(f"{kind}/")}
-            for kind in ("model", "optimiser")}
-    return Checkpoint(part["model"], part["optimiser"], int(meta["epoch"]), json.loads(meta["history"]))
+        raise CheckpointError(
+            f"{path} does not match its own digest: it was altered; remove it and run again"
+        )
+    part = {
+        kind: {
+            name.removeprefix(f"{kind}/"): t
+            for name, t in tensors.items()
+            if name.startswith(f"{kind}/")
+        }
+        for kind in ("model", "optimiser")
+    }
+    return Checkpoint(
+        part["model"], part["optimiser"], int(meta["epoch"]), json.loads(meta["history"])
+    )

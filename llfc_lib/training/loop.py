@@ -1,8 +1,9 @@
 """The training loop, spawning, and the cache of finished runs.
 
-A run is (recipe, seed, branch): branch "trunk" ends at ``recipe.spawn_epoch``, children ("A", "B", ...) fork from
-its full checkpoint and draw from streams of their own. Runs are named by a hash of recipe, seed, branch and data,
-saved after every epoch, and go on after a kill to the same bits as an undisturbed run on that device.
+A run is (recipe, seed, branch): branch "trunk" ends at ``recipe.spawn_epoch``, children ("A", "B",
+...) fork from its full checkpoint and draw from streams of their own. Runs are named by a hash of
+recipe, seed, branch and data, saved after every epoch, and go on after a kill to the same bits as
+an undisturbed run on that device.
 """
 
 import hashlib
@@ -21,23 +22,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llfc_lib import places
 from llfc_lib.data import Dataset
 from llfc_lib.data.augment import Augmenter, Resampler, augmenter_for
 from llfc_lib.models import build
-from llfc_lib import places
 from llfc_lib.places import cache_dir
+from llfc_lib.progress import Progress
+from llfc_lib.streams import generator, seed_of
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
-from llfc_lib.progress import Progress
 from llfc_lib.training.recipes import Recipe
-from llfc_lib.streams import generator, seed_of
 
 #: "lecun normal" is drawn here, the others by the networks themselves.
 INITS = ("PyTorch default", "kaiming normal", "lecun normal")
 
 
 def run_key(recipe: Recipe, seed: int, branch: str, data: Dataset) -> str:
-    """Sixteen hexadecimal digits that name the run: recipe, seed, branch and the digest of the data.
+    """Sixteen hexadecimal digits that name the run: recipe, seed, branch and the digest of the
+    data.
 
     Source: this book.
     """
@@ -45,7 +47,9 @@ def run_key(recipe: Recipe, seed: int, branch: str, data: Dataset) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def run_path(recipe: Recipe, seed: int, branch: str, data: Dataset, cache: Path | None = None) -> Path:
+def run_path(
+    recipe: Recipe, seed: int, branch: str, data: Dataset, cache: Path | None = None
+) -> Path:
     """Where the finished run is kept: in the folder ``cache``, else in the book's own.
 
     Source: this book.
@@ -63,7 +67,8 @@ def latest_path(path: Path) -> Path:
 
 
 def kept_path(path: Path, epoch: int) -> Path:
-    """Where the run that ends at ``path`` keeps its weights after ``epoch``, one of its recipe's ``kept``.
+    """Where the run that ends at ``path`` keeps its weights after ``epoch``, one of its recipe's
+    ``kept``.
 
     Source: this book.
     """
@@ -71,7 +76,8 @@ def kept_path(path: Path, epoch: int) -> Path:
 
 
 def unfinished_path(path: Path) -> Path:
-    """Where a run too long to be left to a cache keeps its last finished epoch: in the tracked tree.
+    """Where a run too long to be left to a cache keeps its last finished epoch: in the tracked
+    tree.
 
     Source: this book.
     """
@@ -79,7 +85,8 @@ def unfinished_path(path: Path) -> Path:
 
 
 def unfinished_kept_path(path: Path, epoch: int) -> Path:
-    """Where such a run keeps its weights after ``epoch``, one of its recipe's ``kept``, in the tracked tree.
+    """Where such a run keeps its weights after ``epoch``, one of its recipe's ``kept``, in the
+    tracked tree.
 
     Source: this book.
     """
@@ -89,15 +96,20 @@ def unfinished_kept_path(path: Path, epoch: int) -> Path:
 def new_network(recipe: Recipe, data: Dataset, seed: int = 0) -> nn.Module:
     """The recipe's network as initialised by ``seed``; the global generator is left as it was.
 
-    ValueError for data that are normalised in another way than the recipe wants, or an unknown initialisation.
+    ValueError for data that are normalised in another way than the recipe wants, or an unknown
+    initialisation.
 
     Source: B.1; initial draws, which it leaves out, by the recipe.
     """
     if recipe.init not in INITS:
-        raise ValueError(f"recipe {recipe.name!r}: init = {recipe.init!r} is not built yet; there are {INITS}")
+        raise ValueError(
+            f"recipe {recipe.name!r}: init = {recipe.init!r} is not built yet; there are {INITS}"
+        )
     if data.normalisation != recipe.normalise:
-        raise ValueError(f"recipe {recipe.name!r} wants {recipe.normalise}, {data.name} comes with {data.normalisation}; "
-                         f"use data.normalised({recipe.normalise!r})")
+        raise ValueError(
+            f"recipe {recipe.name!r} wants {recipe.normalise}, {data.name} comes with"
+            f" {data.normalisation}; use data.normalised({recipe.normalise!r})"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "init"))
         network = build(recipe.model, data.image_shape, data.classes, **dict(recipe.model_args))
@@ -107,8 +119,8 @@ def new_network(recipe: Recipe, data: Dataset, seed: int = 0) -> nn.Module:
 
 
 def _lecun_normal(network: nn.Module) -> None:
-    """Variance 1 / fan-in, cut off at two standard deviations (of the normal that has .8796 of itself left), no biases:
-    what flax draws by default, and so Ainsworth et al."""
+    """Variance 1 / fan-in, cut off at two standard deviations (of the normal that has .8796 of
+    itself left), no biases: what flax draws by default, and so Ainsworth et al."""
     for layer in network.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             std = layer.weight[0].numel() ** -0.5 / 0.87962566103423978
@@ -126,10 +138,17 @@ def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     if recipe.optimiser == "adam":
-        return torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+        return torch.optim.Adam(
+            model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused
+        )
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum,
-                               weight_decay=recipe.weight_decay, fused=fused)
+        return torch.optim.SGD(
+            model.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            fused=fused,
+        )
     raise ValueError(f"unknown optimiser {recipe.optimiser!r}; choose 'adam' or 'sgd'")
 
 
@@ -149,24 +168,33 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
 
 
 def speedups(recipe: Recipe, device: torch.device | str) -> tuple[str, ...]:
-    """Those of ``recipe.speedups`` that this machine can use: they change rounding and time, not the recipe.
+    """Those of ``recipe.speedups`` that this machine can use: they change rounding and time, not
+    the recipe.
 
-    "channels last" memory; "bf16 autocast" of the forward pass, in training only, where the processor has bf16;
-    "compiled" by torch.compile where there is a C++ compiler.
+    "channels last" memory; "bf16 autocast" of the forward pass, in training only, where the
+    processor has bf16; "compiled" by torch.compile where there is a C++ compiler.
 
     Source: this book.
     """
     if torch.device(device).type == "cpu":
-        bf16 = torch.cpu.get_capabilities().get("avx512_bf16", False) or torch.cpu.get_capabilities().get("amx_bf16", False)
+        bf16 = torch.cpu.get_capabilities().get(
+            "avx512_bf16", False
+        ) or torch.cpu.get_capabilities().get("amx_bf16", False)
     else:
         bf16 = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
-    can = {"channels last": True, "bf16 autocast": bf16,
-           "compiled": shutil.which(os.environ.get("CXX", "g++")) is not None}
+    can = {
+        "channels last": True,
+        "bf16 autocast": bf16,
+        "compiled": shutil.which(os.environ.get("CXX", "g++")) is not None,
+    }
     return tuple(name for name in recipe.speedups if can[name])
 
 
-def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, autocast: bool = False) -> Tensor:
-    """One step on a batch; returns (summed loss, wrong answers) on the device, without waiting for it.
+def train_step(
+    model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, autocast: bool = False
+) -> Tensor:
+    """One step on a batch; returns (summed loss, wrong answers) on the device, without waiting for
+    it.
 
     Source: B.1.
     """
@@ -176,12 +204,23 @@ def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y:
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step()
-    return torch.stack((loss.detach() * len(y), (logits.detach().argmax(1) != y).sum().to(loss.dtype)))
+    return torch.stack(
+        (loss.detach() * len(y), (logits.detach().argmax(1) != y).sum().to(loss.dtype))
+    )
 
 
-def train_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, data: Dataset, recipe: Recipe, epoch: int,
-                stream: tuple[object, ...], augmenter: Augmenter | Resampler | None = None, autocast: bool = False) -> Tensor:
-    """One epoch over ``data`` in the order that ``stream`` draws; returns (mean loss, error) of the steps.
+def train_epoch(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    data: Dataset,
+    recipe: Recipe,
+    epoch: int,
+    stream: tuple[object, ...],
+    augmenter: Augmenter | Resampler | None = None,
+    autocast: bool = False,
+) -> Tensor:
+    """One epoch over ``data`` in the order that ``stream`` draws; returns (mean loss, error) of the
+    steps.
 
     Source: B.1.
     """
@@ -194,7 +233,7 @@ def train_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, data: Datase
     for start in range(0, n, recipe.batch):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, epoch + start / n)
-        index = order[start:start + recipe.batch]
+        index = order[start : start + recipe.batch]
         x = data.normalise(augmenter.batch(index, draws) if augmenter else data.x_train[index])
         total += train_step(model, optimiser, x, data.y_train[index], autocast)
     return total / n
@@ -202,7 +241,8 @@ def train_epoch(model: nn.Module, optimiser: torch.optim.Optimizer, data: Datase
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Dataset, split: str = "test") -> Tensor:
-    """(mean cross-entropy in nats, error as a fraction), two numbers, on ``split``, in evaluation mode.
+    """(mean cross-entropy in nats, error as a fraction), two numbers, on ``split``, in evaluation
+    mode.
 
     Source: Err of Definition 1 (A.1).
     """
@@ -210,13 +250,18 @@ def evaluate(model: nn.Module, data: Dataset, split: str = "test") -> Tensor:
     total, n = 0, 0
     for x, y in data.loader(split):
         logits = model(x)
-        total = total + torch.stack((F.cross_entropy(logits, y, reduction="sum"), (logits.argmax(1) != y).sum()))
+        total = total + torch.stack(
+            (F.cross_entropy(logits, y, reduction="sum"), (logits.argmax(1) != y).sum())
+        )
         n += len(y)
     return total / n
 
 
-def prepare(model: nn.Module, recipe: Recipe, data: Dataset, fast: Sequence[str]) -> tuple[nn.Module, Augmenter | Resampler | None]:
-    """What :func:`train_epoch` trains in place of ``model`` (the same weights), and the augmentation, if there is one.
+def prepare(
+    model: nn.Module, recipe: Recipe, data: Dataset, fast: Sequence[str]
+) -> tuple[nn.Module, Augmenter | Resampler | None]:
+    """What :func:`train_epoch` trains in place of ``model`` (the same weights), and the
+    augmentation, if there is one.
 
     Source: this book.
     """
@@ -227,13 +272,22 @@ def prepare(model: nn.Module, recipe: Recipe, data: Dataset, fast: Sequence[str]
     return learner, augmenter_for(data.x_train, recipe.augment)
 
 
-def fit(start: Checkpoint, recipe: Recipe, data: Dataset, stream: tuple[object, ...], until: int,
-        device: torch.device | str = "cpu", save: Callable[[Checkpoint], None] = lambda checkpoint: None, title: str = "") -> Checkpoint:
-    """Train from ``start`` to epoch ``until`` on draws of ``stream``; ``save`` is called after every epoch.
+def fit(
+    start: Checkpoint,
+    recipe: Recipe,
+    data: Dataset,
+    stream: tuple[object, ...],
+    until: int,
+    device: torch.device | str = "cpu",
+    save: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    title: str = "",
+) -> Checkpoint:
+    """Train from ``start`` to epoch ``until`` on draws of ``stream``; ``save`` is called after
+    every epoch.
 
-    ``start`` is not changed. Continuing a checkpoint on the stream it was trained on gives the bits of a run that
-    was never interrupted. Every epoch's entry in the history names the speed-ups it was computed with.
-    FloatingPointError where the loss is no longer a number.
+    ``start`` is not changed. Continuing a checkpoint on the stream it was trained on gives the bits
+    of a run that was never interrupted. Every epoch's entry in the history names the speed-ups it
+    was computed with. FloatingPointError where the loss is no longer a number.
 
     Source: this book.
     """
@@ -248,17 +302,33 @@ def fit(start: Checkpoint, recipe: Recipe, data: Dataset, stream: tuple[object, 
     with Progress(title or recipe.name, until, done=start.epoch) as bar:
         for epoch in range(start.epoch, until):
             began = time.perf_counter()
-            train = train_epoch(learner, optimiser, data, recipe, epoch, stream, augmenter, "bf16 autocast" in fast).tolist()
+            train = train_epoch(
+                learner, optimiser, data, recipe, epoch, stream, augmenter, "bf16 autocast" in fast
+            ).tolist()
             seconds = time.perf_counter() - began
             test = evaluate(model, data).tolist()
             if not math.isfinite(train[0]):
-                raise FloatingPointError(f"{title or recipe.name}: the loss is {train[0]} in epoch {epoch + 1}; "
-                                         f"lower the learning rate ({recipe.lr})")
-            history.append({"epoch": epoch + 1, "train_loss": train[0], "train_error": train[1],
-                            "test_loss": test[0], "test_error": test[1], "seconds": round(seconds, 3)}
-                           | ({"speedups": ", ".join(fast)} if fast else {}))
-            checkpoint = Checkpoint({k: _plain(v) for k, v in model.state_dict().items()},
-                                    _flatten(optimiser), epoch + 1, list(history))
+                raise FloatingPointError(
+                    f"{title or recipe.name}: the loss is {train[0]} in epoch {epoch + 1}; "
+                    f"lower the learning rate ({recipe.lr})"
+                )
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "train_loss": train[0],
+                    "train_error": train[1],
+                    "test_loss": test[0],
+                    "test_error": test[1],
+                    "seconds": round(seconds, 3),
+                }
+                | ({"speedups": ", ".join(fast)} if fast else {})
+            )
+            checkpoint = Checkpoint(
+                {k: _plain(v) for k, v in model.state_dict().items()},
+                _flatten(optimiser),
+                epoch + 1,
+                list(history),
+            )
             save(checkpoint)
             bar.advance(f"training loss {train[0]:.4f}, test error {100 * test[1]:.2f} %")
     return checkpoint
@@ -270,8 +340,11 @@ def _plain(value: Tensor) -> Tensor:
 
 
 def _flatten(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {f"{index}/{name}": _plain(value)
-            for index, state in optimiser.state_dict()["state"].items() for name, value in state.items()}
+    return {
+        f"{index}/{name}": _plain(value)
+        for index, state in optimiser.state_dict()["state"].items()
+        for name, value in state.items()
+    }
 
 
 def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -281,17 +354,30 @@ def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> No
         index, key = name.split("/", 1)
         like = parameters[int(index)]
         # fused kernels walk through memory: a buffer must lie in the order of its parameter
-        restored = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value.clone()
+        restored = (
+            torch.empty_like(like, dtype=value.dtype).copy_(value)
+            if value.shape == like.shape
+            else value.clone()
+        )
         state.setdefault(int(index), {})[key] = restored
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimiser.load_state_dict(
+        {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+    )
 
 
-def train(recipe: Recipe, seed: int, branch: str, data: Dataset, device: torch.device | str = "cpu",
-          cache: Path | None = None) -> Checkpoint:
+def train(
+    recipe: Recipe,
+    seed: int,
+    branch: str,
+    data: Dataset,
+    device: torch.device | str = "cpu",
+    cache: Path | None = None,
+) -> Checkpoint:
     """The finished run, from the cache or trained now (resumed where it was stopped).
 
-    ``branch`` "trunk" stops at the epoch of spawning and keeps its optimiser; a child starts from the trunk's full
-    checkpoint. A damaged or foreign checkpoint is named in a warning, set aside and never used.
+    ``branch`` "trunk" stops at the epoch of spawning and keeps its optimiser; a child starts from
+    the trunk's full checkpoint. A damaged or foreign checkpoint is named in a warning, set aside
+    and never used.
 
     Source: B.1.1; spawning is by Frankle et al. (2020).
     """
@@ -305,19 +391,34 @@ def train(recipe: Recipe, seed: int, branch: str, data: Dataset, device: torch.d
         found = None
     if found is None:
         if branch == "trunk" or not recipe.spawn_epoch:
-            found = Checkpoint({k: v.clone() for k, v in new_network(recipe, data, seed).state_dict().items()})
+            found = Checkpoint(
+                {k: v.clone() for k, v in new_network(recipe, data, seed).state_dict().items()}
+            )
         else:
             found = train(recipe, seed, "trunk", data, device, cache)
 
     def save(checkpoint: Checkpoint) -> None:
-        if checkpoint.epoch in recipe.kept and checkpoint.epoch < until:  # first: a run stopped in between comes by here again
-            checkpoints.write(kept_path(path, checkpoint.epoch), replace(checkpoint, optimiser={}), key)
+        if (
+            checkpoint.epoch in recipe.kept and checkpoint.epoch < until
+        ):  # first: a run stopped in between comes by here again
+            checkpoints.write(
+                kept_path(path, checkpoint.epoch), replace(checkpoint, optimiser={}), key
+            )
         checkpoints.write(latest, checkpoint, key)
 
     if found.epoch < until:
         if found.epoch == 0:
             save(found)
-        found = fit(found, recipe, data, (seed, branch), until, device, save, f"{recipe.name}, seed {seed}, {branch}")
+        found = fit(
+            found,
+            recipe,
+            data,
+            (seed, branch),
+            until,
+            device,
+            save,
+            f"{recipe.name}, seed {seed}, {branch}",
+        )
     if not path.exists():
         if branch != "trunk":
             found.optimiser = {}
@@ -327,7 +428,8 @@ def train(recipe: Recipe, seed: int, branch: str, data: Dataset, device: torch.d
 
 
 def _with_what_was_kept(found: Checkpoint, recipe: Recipe, path: Path, key: str) -> bool:
-    """Whether all that the recipe keeps of the run's epochs so far is in the cache, fetched from the tracked tree if need be.
+    """Whether all that the recipe keeps of the run's epochs so far is in the cache, fetched from
+    the tracked tree if need be.
 
     A run that lost some of it begins anew: its later epochs could not give it back.
     """
@@ -339,7 +441,10 @@ def _with_what_was_kept(found: Checkpoint, recipe: Recipe, path: Path, key: str)
                 checkpoints.write(here, kept, key)
                 break
         else:
-            warnings.warn(f"{path.stem} goes on from its start: what it kept after epoch {epoch} is gone", stacklevel=3)
+            warnings.warn(
+                f"{path.stem} goes on from its start: what it kept after epoch {epoch} is gone",
+                stacklevel=3,
+            )
             return False
     return True
 

@@ -1,6 +1,9 @@
-"""Slips in the appendix, and everything else that it prints: each with a check that is computed when the page is made."""
+"""Slips in the appendix, and everything else that it prints: each with a check that is computed
+when the page is made.
+"""
 
-from llfc_lib.report.errata import slips, standing  # noqa: F401  (which enter themselves into the lists)
+# noqa: F401  (which enter themselves into the lists)
+from llfc_lib.report.errata import slips, standing
 from llfc_lib.report.errata.listing import (
     ERRATA,
     KINDS,
@@ -17,5 +20,18 @@ from llfc_lib.report.errata.listing import (
 )
 from llfc_lib.report.errata.slips import without_sizes
 
-__all__ = ["ERRATA", "KINDS", "SECTIONS", "STANDING", "Erratum", "Evidence", "Mistaken", "Standing", "confirm", "counts", "errata_table", "standing_table",
-           "without_sizes"]
+__all__ = [
+    "ERRATA",
+    "KINDS",
+    "SECTIONS",
+    "STANDING",
+    "Erratum",
+    "Evidence",
+    "Mistaken",
+    "Standing",
+    "confirm",
+    "counts",
+    "errata_table",
+    "standing_table",
+    "without_sizes",
+]

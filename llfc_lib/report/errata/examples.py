@@ -1,4 +1,5 @@
-"""What the checks compute with: draws, small networks that satisfy both conditions exactly, captions, records.
+"""What the checks compute with: draws, small networks that satisfy both conditions exactly,
+captions, records.
 
 Source: this book.
 """
@@ -20,7 +21,11 @@ from llfc_lib.training.recipes import RECIPES
 
 ROUNDING = 1e-10  # float64: what lies below is no difference
 DRAWS = 20  # of random layers, where one is not enough
-LLFC, GRB, OLTH = "zzp1012/LLFC 2575007", "samuela/git-re-basin ef40098", "facebookresearch/open_lth 2ce732f"
+LLFC, GRB, OLTH = (
+    "zzp1012/LLFC 2575007",
+    "samuela/git-re-basin ef40098",
+    "facebookresearch/open_lth 2ce732f",
+)
 
 
 def draw(*name: object, shape: tuple[int, ...]) -> ndarray:
@@ -45,8 +50,14 @@ def same(*pairs: tuple[ndarray, ndarray], what: str = "both sides differ by") ->
 
 
 def against(printed: dict, code: dict, ours: dict | None = None) -> Evidence:
-    """Values of the appendix beside those of a program; corrected if the library's recipe for that program has the latter."""
-    words = "; ".join(f"{name} {printed[name]} against {code[name]}" for name in code if printed[name] != code[name])
+    """Values of the appendix beside those of a program; corrected if the library's recipe for that
+    program has the latter.
+    """
+    words = "; ".join(
+        f"{name} {printed[name]} against {code[name]}"
+        for name in code
+        if printed[name] != code[name]
+    )
     return Evidence(printed == code, words, None if ours is None else ours == code)
 
 
@@ -77,15 +88,24 @@ def dist(x: ndarray, y: ndarray) -> float:
     return float(((x - y) ** 2).sum() / (np.linalg.norm(x) * np.linalg.norm(y)))
 
 
-#: The captions of the appendix: what is drawn, for which networks on which data, and how the pairs came together.
+#: The captions of the appendix: what is drawn, for which networks on which data, and how the pairs
+#: came together.
 MNIST, CIFAR = "MLP, MNIST", "MLP, CIFAR-10"
 CAPTIONS: dict[int, tuple[str, set[tuple[str, str]]]] = {
-    8: ("LLFC", {(MNIST, "spawning")}), 9: ("LLFC", {("VGG-16, CIFAR-10", "spawning")}), 10: ("LLFC", {("ResNet-20, CIFAR-10", "spawning")}),
-    11: ("LLFC", {("ResNet-50, Tiny-ImageNet", "spawning")}), 12: ("LLFC", {(MNIST, "activation"), (MNIST, "weight")}),
-    13: ("LLFC", {(CIFAR, "activation"), (CIFAR, "weight")}), 14: ("LLFC", {(MNIST, "STE"), (CIFAR, "STE")}),
-    15: ("LLFC", {("ResNet-20 (32x), CIFAR-10", "weight")}), 16: ("Dist", {("VGG-16, CIFAR-10", "spawning")}), 17: ("Dist", {(MNIST, "activation")}),
-    18: ("Dist", {(CIFAR, "activation"), (CIFAR, "weight")}), 19: ("Dist", {("", "spawning"), ("", "permutation")}),
-    20: ("singular values", {("", "weight")}), 21: ("singular values", {(CIFAR, "activation")}),
+    8: ("LLFC", {(MNIST, "spawning")}),
+    9: ("LLFC", {("VGG-16, CIFAR-10", "spawning")}),
+    10: ("LLFC", {("ResNet-20, CIFAR-10", "spawning")}),
+    11: ("LLFC", {("ResNet-50, Tiny-ImageNet", "spawning")}),
+    12: ("LLFC", {(MNIST, "activation"), (MNIST, "weight")}),
+    13: ("LLFC", {(CIFAR, "activation"), (CIFAR, "weight")}),
+    14: ("LLFC", {(MNIST, "STE"), (CIFAR, "STE")}),
+    15: ("LLFC", {("ResNet-20 (32x), CIFAR-10", "weight")}),
+    16: ("Dist", {("VGG-16, CIFAR-10", "spawning")}),
+    17: ("Dist", {(MNIST, "activation")}),
+    18: ("Dist", {(CIFAR, "activation"), (CIFAR, "weight")}),
+    19: ("Dist", {("", "spawning"), ("", "permutation")}),
+    20: ("singular values", {("", "weight")}),
+    21: ("singular values", {(CIFAR, "activation")}),
     22: ("stable rank", {("ResNet-20 (32x), CIFAR-10", "")}),
 }
 
@@ -101,22 +121,42 @@ def affine(w: ndarray, b: ndarray, h: ndarray) -> ndarray:
 
 
 def exact_pair() -> tuple[ndarray, dict[str, list[tuple[ndarray, ndarray]]]]:
-    """Inputs and two perceptrons 3-4-5-2 that satisfy both conditions of Theorem 1 exactly without being alike.
+    """Inputs and two perceptrons 3-4-5-2 that satisfy both conditions of Theorem 1 exactly without
+    being alike.
 
-    Where their features differ their next weights agree, so the product of differences is 0 at every layer; differing units
-    have positive pre-activations in both, and the sign of the others is shared.
+    Where their features differ their next weights agree, so the product of differences is 0 at
+    every layer; differing units have positive pre-activations in both, and the sign of the others
+    is shared.
     """
-    positive = {name: 0.1 + np.abs(draw("exact pair", name, shape=shape)) for name, shape in {
-        "x": (3, 7), "w1": (4, 3), "d1": (2, 3), "w2": (5, 4), "d2": (2, 2), "b": (2, 5)}.items()}
+    positive = {
+        name: 0.1 + np.abs(draw("exact pair", name, shape=shape))
+        for name, shape in {
+            "x": (3, 7),
+            "w1": (4, 3),
+            "d1": (2, 3),
+            "w2": (5, 4),
+            "d2": (2, 2),
+            "b": (2, 5),
+        }.items()
+    }
     w1, w2, w3 = positive["w1"], positive["w2"], draw("exact pair", "w3", shape=(2, 5))
     w1[2], w1[3, 0] = -w1[2], -w1[3, 0]  # a unit that is silent and one that may be either
     w2[2:4, :2], w2[4] = 0.0, -w2[4]  # two units that do not see the difference, one that is silent
     v1, v2, v3 = w1.copy(), w2.copy(), w3.copy()
-    v1[:2], v2[:2, 2:], v3[:, 2:] = positive["d1"], positive["d2"], draw("exact pair", "d3", shape=(2, 3))
+    v1[:2], v2[:2, 2:], v3[:, 2:] = (
+        positive["d1"],
+        positive["d2"],
+        draw("exact pair", "d3", shape=(2, 3)),
+    )
     low, c = positive["b"]
-    biases = {"A": [low[:4] * [1, 1, -1, 1], low * [1, 1, 1, 1, -1], low[:2]], "B": [np.r_[c[:2], -low[2], low[3]], np.r_[c[:2], low[2:4], -low[4]],
-                                                                                     c[:2]]}
-    return positive["x"], {"A": list(zip((w1, w2, w3), biases["A"])), "B": list(zip((v1, v2, v3), biases["B"]))}
+    biases = {
+        "A": [low[:4] * [1, 1, -1, 1], low * [1, 1, 1, 1, -1], low[:2]],
+        "B": [np.r_[c[:2], -low[2], low[3]], np.r_[c[:2], low[2:4], -low[4]], c[:2]],
+    }
+    return positive["x"], {
+        "A": list(zip((w1, w2, w3), biases["A"])),
+        "B": list(zip((v1, v2, v3), biases["B"])),
+    }
 
 
 def forward(layers: list[tuple[ndarray, ndarray]], x: ndarray) -> list[ndarray]:
@@ -128,14 +168,21 @@ def forward(layers: list[tuple[ndarray, ndarray]], x: ndarray) -> list[ndarray]:
     return features
 
 
-def between(a: list[tuple[ndarray, ndarray]], b: list[tuple[ndarray, ndarray]], alpha: float) -> list[tuple[ndarray, ndarray]]:
+def between(
+    a: list[tuple[ndarray, ndarray]], b: list[tuple[ndarray, ndarray]], alpha: float
+) -> list[tuple[ndarray, ndarray]]:
     """The perceptron alpha A + (1 - alpha) B, layer by layer."""
-    return [(alpha * w + (1 - alpha) * v, alpha * s + (1 - alpha) * t) for (w, s), (v, t) in zip(a, b)]
+    return [
+        (alpha * w + (1 - alpha) * v, alpha * s + (1 - alpha) * t) for (w, s), (v, t) in zip(a, b)
+    ]
 
 
 def layer(number: int) -> tuple[ndarray, ndarray, ndarray, ndarray]:
     """W_A, W_B (3 x 4), H_A, H_B (4 x 6) without structure."""
-    return tuple(draw("layer", number, k, shape=shape) for k, shape in enumerate(((3, 4), (3, 4), (4, 6), (4, 6))))
+    return tuple(
+        draw("layer", number, k, shape=shape)
+        for k, shape in enumerate(((3, 4), (3, 4), (4, 6), (4, 6)))
+    )
 
 
 def x_and_y(layer: tuple[ndarray, ...], p: ndarray, q: ndarray) -> tuple[ndarray, ndarray]:
@@ -145,9 +192,15 @@ def x_and_y(layer: tuple[ndarray, ...], p: ndarray, q: ndarray) -> tuple[ndarray
 
 
 def alike(far: float, *name: object, units: int = 200) -> tuple[ndarray, ndarray, ndarray, ndarray]:
-    """W_A, W_B, H_A, H_B (units x units) without structure, at 1 - cos of ``far``: the same sum, and differences that know nothing of each other."""
-    size = (far / (2 - far)) ** 0.5  # |difference| / |sum| of two vectors of equal norm at that cosine
-    pairs = (tuple(draw(*name, which, k, shape=(units, units)) for k in (0, 1)) for which in ("W", "H"))
+    """W_A, W_B, H_A, H_B (units x units) without structure, at 1 - cos of ``far``: the same sum,
+    and differences that know nothing of each other.
+    """
+    size = (
+        far / (2 - far)
+    ) ** 0.5  # |difference| / |sum| of two vectors of equal norm at that cosine
+    pairs = (
+        tuple(draw(*name, which, k, shape=(units, units)) for k in (0, 1)) for which in ("W", "H")
+    )
     return tuple(both + sign * size * apart for both, apart in pairs for sign in (1, -1))
 
 
@@ -158,14 +211,25 @@ def relative(left: ndarray, whole: ndarray) -> float:
 
 @lru_cache(maxsize=1)
 def networks() -> dict[str, nn.Module]:
-    """Networks with the layers that are printed; VGG-16 is narrow, since its layers are only counted."""
-    return {name: build(name, (1, 28, 28) if name == "mlp" else (3, 32, 32), 10, **({"width": 8} if name == "vgg16" else {}))
-            for name in ("mlp", "vgg16", "resnet20")}
+    """Networks with the layers that are printed; VGG-16 is narrow, since its layers are only
+    counted.
+    """
+    return {
+        name: build(
+            name,
+            (1, 28, 28) if name == "mlp" else (3, 32, 32),
+            10,
+            **({"width": 8} if name == "vgg16" else {}),
+        )
+        for name in ("mlp", "vgg16", "resnet20")
+    }
 
 
 @lru_cache(maxsize=1)
 def swept() -> pd.DataFrame:
-    """MNIST MLPs of several widths, matched after several epochs: their stable rank over n, and what matching left."""
+    """MNIST MLPs of several widths, matched after several epochs: their stable rank over n, and
+    what matching left.
+    """
     return verdicts.width_table(records.best("widths").frame())
 
 
