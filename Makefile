@@ -44,13 +44,13 @@ refresh: $(STAMP) ## execute the tracked pairs notebooks/NAME.ipynb again (profi
 	$(PY) book/_tools/execute.py $(CHAPTERS) --refresh
 
 runs: $(STAMP) ## train and measure everything still missing, resumable (PROFILE=..., RECIPES="a b", DEVICE=cuda)
-	nice -n 19 $(PY) -m llfc_lib.experiments.queue run $(RUNS_PROFILE) $(RUNS_RECIPES) --device $(DEVICE)
+	nice -n 19 $(PY) -m llfc_book.study.queue run $(RUNS_PROFILE) $(RUNS_RECIPES) --device $(DEVICE)
 
 runs-status: $(STAMP) ## what is done, running and missing, and how long it will take here (RECIPES="a b")
-	@$(PY) -m llfc_lib.experiments.queue status $(RUNS_PROFILE) $(RUNS_RECIPES)
+	@$(PY) -m llfc_book.study.queue status $(RUNS_PROFILE) $(RUNS_RECIPES)
 
 publish: $(STAMP) ## take finished records and networks into book/
-	$(PY) -m llfc_lib.experiments.queue publish $(RUNS_PROFILE)
+	$(PY) -m llfc_book.study.queue publish $(RUNS_PROFILE)
 
 bench: $(STAMP) ## speed of training and measuring, as ratios from one interleaved run
 	$(PY) tests/bench.py

@@ -41,7 +41,7 @@ from llfc_lib.models.weights import interpolate
 from llfc_lib.progress import Progress
 
 if TYPE_CHECKING:
-    from llfc_lib.report.plots import Shown
+    from llfc_lib.figures import Shown
 
 MATCHINGS = ("weight", "activation", None)
 CONTROL = "before matching"
@@ -161,7 +161,7 @@ class Comparison:
         """The standard figure: the way between the networks, LLFC, commutativity, stitching. It
         shows itself in a notebook; ``.figure`` is matplotlib's, ``.alt`` its description in
         words."""
-        from llfc_lib.report.standard import figure
+        from llfc_lib.figures import figure
 
         return figure(self.frame(), self.title())
 

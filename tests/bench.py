@@ -23,21 +23,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from llfc_book.places import RECORDS, ROOT
+from llfc_book.study import pairs
+from llfc_book.study.settings import recipe
+from llfc_book.study.units import cpu_name, environment
 from straightforward import match
 from torch import nn
 
-from llfc_lib import ROOT
 from llfc_lib.data import Dataset, load
 from llfc_lib.data.torchvision import torchvision
-from llfc_lib.experiments import pairs
-from llfc_lib.experiments.units import cpu_name, environment
 from llfc_lib.matching import Symmetry, objective, symmetry, weight_matching
 from llfc_lib.metrics import measure
 from llfc_lib.models.resnet20 import ResNet20
-from llfc_lib.places import RECORDS
 from llfc_lib.streams import numpy_generator
 from llfc_lib.training import checkpoints, loop
-from llfc_lib.training.recipes import Recipe, recipe
+from llfc_lib.training.recipe import Recipe
 
 
 class PlainImages(torch.utils.data.Dataset):

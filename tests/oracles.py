@@ -27,7 +27,7 @@ def recipes() -> dict[str, Any]:
     """The hash of every recipe in every profile, and its settings, those among them that the hash
     leaves out.
     """
-    from llfc_lib.training.recipes import SCALE, recipe
+    from llfc_book.study.settings import SCALE, recipe
 
     every = {
         f"{profile}/{name}": recipe(name, profile)
@@ -44,8 +44,8 @@ def unit_paths() -> dict[str, str]:
 
 def every_unit() -> list[Any]:
     """All units of all pairs."""
-    from llfc_lib.experiments.units import plan
-    from llfc_lib.training.recipes import PAIRS
+    from llfc_book.study.settings import PAIRS
+    from llfc_book.study.units import plan
 
     return plan(None, sorted({name for pairs_of in PAIRS.values() for name in pairs_of}))
 
@@ -66,7 +66,7 @@ def cache_of_its_own() -> Iterator[None]:
 
 def missing_with_an_empty_cache() -> list[str]:
     """What the queue would do, in its order, where nothing but the tracked tree is."""
-    from llfc_lib.experiments import queue
+    from llfc_book.study import queue
 
     with cache_of_its_own():
         return [str(unit) for unit in queue.missing(queue.chosen(None))]
@@ -74,7 +74,7 @@ def missing_with_an_empty_cache() -> list[str]:
 
 def missing_with_first_pairs_measured() -> list[str]:
     """The same where all that is measured of the first pairs is finished."""
-    from llfc_lib.experiments import queue
+    from llfc_book.study import queue
 
     with cache_of_its_own():
         for unit in (unit for unit in every_unit() if unit.index == 0 and not unit.trains):
@@ -87,7 +87,7 @@ def missing_with_first_pairs_measured() -> list[str]:
 
 def verdicts() -> dict[str, dict[str, Any]]:
     """Every verdict by its claim."""
-    from llfc_lib.report.verdicts import judge
+    from llfc_book.claims.verdicts import judge
 
     return {verdict.claim.id: asdict(verdict) for verdict in judge()}
 

@@ -216,7 +216,7 @@ def test_two_builds_are_the_same_to_the_byte(built, tmp_path):
 STUBS = sorted((ROOT / "book" / "api").glob("*.md"))
 DIRECTIVE = re.compile(r"^```\{api\} (.+)\n(?::without: (.+)\n)?```$", re.MULTILINE)
 #: Every erratum is a page's own; they are listed with what they say, and not in the reference.
-ELSEWHERE = {"llfc_lib.report.errata.slips", "llfc_lib.report.errata.standing"}
+ELSEWHERE = {"llfc_book.claims.errata.slips", "llfc_book.claims.errata.standing"}
 
 
 @pytest.fixture(scope="module")

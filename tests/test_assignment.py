@@ -11,16 +11,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from llfc_book.appendix import assignment as a
+from llfc_book.appendix import hardness, identities
+from llfc_book.appendix.joint import Residual, enumerate_minimum
+from llfc_book.show import assignment as shown
+from llfc_book.study.assignment import tiny_draws, trained_layers
 from nets import conv, loader, mlp
 from torch import nn
 
 from llfc_lib.data import load
-from llfc_lib.experiments.assignment import tiny_draws, trained_layers
-from llfc_lib.matching.joint import Residual, enumerate_minimum
-from llfc_lib.report import assignment as shown
 from llfc_lib.streams import numpy_generator
-from llfc_lib.theory import assignment as a
-from llfc_lib.theory import hardness, identities
 
 RANDOM = identities.random_layers((5, 6, 7, 4, 3), 20, "test")
 ORDERS = [identities.random_orders(RANDOM, "test", k) for k in range(4)]

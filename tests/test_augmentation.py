@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from llfc_book.study import publish, units
+from llfc_book.study.settings import recipe
 from torch import nn
 
 from llfc_lib.data import load
 from llfc_lib.data.augment import DEGREES, ZOOM, Augmenter, Resampler, augmenter_for
 from llfc_lib.data.torchvision import torchvision
-from llfc_lib.experiments import publish, units
 from llfc_lib.models import build
 from llfc_lib.streams import generator, seed_of
 from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.checkpoints import Checkpoint
-from llfc_lib.training.recipes import recipe
 
 BOTH = ("crop", "flip")
 

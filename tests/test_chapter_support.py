@@ -3,9 +3,8 @@ record.
 """
 
 import pytest
-
-from llfc_lib.report import chapter, records
-from llfc_lib.report.chapter import Chapter
+from llfc_book import chapter, records
+from llfc_book.chapter import Chapter
 
 GOOD = {
     "profile": "smoke",

@@ -13,8 +13,7 @@ import jupytext
 import nbformat
 import pytest
 import yaml
-
-from llfc_lib.report import chapter
+from llfc_book import chapter
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"

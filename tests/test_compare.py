@@ -957,7 +957,7 @@ def test_the_figures_words_hold_the_numbers(found, shown):
 
 
 def test_a_table_for_a_page_leaves_out_empty_columns(found):
-    from llfc_lib.report.standard import table
+    from llfc_book.show.tables import table
 
     text = table(found.table().loc[["dist_com"]], "A caption.", "tbl-x").text
     assert text.count("* - ") == 1 + len(found.table().loc["dist_com"]) and ":name: tbl-x" in text

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-
-from llfc_lib.report import cost, records
-from llfc_lib.training.recipes import recipe
+from llfc_book import records
+from llfc_book.show import cost
+from llfc_book.study.settings import recipe
 
 NAME = "resnet20_cifar10_spawn"
 

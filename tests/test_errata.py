@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from llfc_lib.report import errata
-from llfc_lib.report.errata import (
+from llfc_book.claims import errata
+from llfc_book.claims.errata import (
     ERRATA,
     KINDS,
     SECTIONS,

@@ -14,16 +14,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from llfc_book import records
+from llfc_book.places import ROOT
+from llfc_book.study import pairs, publish, queue, units
+from llfc_book.study.catalogue import EXPERIMENTS, experiment
+from llfc_book.study.runs import run_key, run_path
+from llfc_book.study.settings import PAIRS, recipe
+from llfc_book.study.units import Busy, Unit, plan
 
-from llfc_lib import ROOT
-from llfc_lib.experiments import pairs, publish, queue, units
-from llfc_lib.experiments.catalogue import EXPERIMENTS, experiment
-from llfc_lib.experiments.units import Busy, Unit, plan
-from llfc_lib.report import records
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import CheckpointError
-from llfc_lib.training.loop import run_key, run_path
-from llfc_lib.training.recipes import PAIRS, recipe
 
 NAME = "mlp_mnist_spawn"
 
@@ -383,7 +383,7 @@ def test_a_killed_unit_goes_on_where_it_was(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "llfc_lib.experiments.queue",
+        "llfc_book.study.queue",
         "unit",
         f"smoke/{NAME}/7/train A",
     ]

@@ -8,20 +8,14 @@ from math import factorial, prod
 
 import pytest
 import torch
+from llfc_book.appendix import joint
+from llfc_book.appendix.joint import Residual, enumerate_minimum, local_search
+from llfc_book.study import joint as experiment
 from nets import conv, find, loader, mlp, near
 from torch import nn
 
 from llfc_lib.data import Dataset, load
-from llfc_lib.experiments import joint as experiment
-from llfc_lib.matching import (
-    activation_matching,
-    joint,
-    objective,
-    permuted,
-    symmetry,
-    weight_matching,
-)
-from llfc_lib.matching.joint import Residual, enumerate_minimum, local_search
+from llfc_lib.matching import activation_matching, objective, permuted, symmetry, weight_matching
 from llfc_lib.models.view import View
 
 DOUBLE = torch.float64

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from llfc_book import places
+from llfc_book.study import pairs, widths
+from llfc_book.study.runs import kept_path, run_key, run_path
+from llfc_book.study.settings import KEPT, LAYER_NORM, LAYER_NORM_BY_CODE, RECIPES, recipe
 from torch import nn
 
-from llfc_lib import places
 from llfc_lib.data import load
 from llfc_lib.data.augment import Resampler, augmenter_for
-from llfc_lib.experiments import pairs, widths
 from llfc_lib.matching import check_symmetry, symmetry, weight_matching
 from llfc_lib.matching.symmetry import randomise_norms
 from llfc_lib.models import build
@@ -20,8 +22,6 @@ from llfc_lib.models.resnet20_ln import ChannelNorm
 from llfc_lib.models.view import View
 from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.checkpoints import CheckpointError
-from llfc_lib.training.loop import kept_path, run_key, run_path
-from llfc_lib.training.recipes import KEPT, LAYER_NORM, LAYER_NORM_BY_CODE, RECIPES, recipe
 
 
 def network(width: int, channels: int = 3, seed: int = 0) -> nn.Module:

@@ -7,16 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-
-from llfc_lib.experiments import matched, pairs, publish, widths
-from llfc_lib.experiments.units import Unit, dataset, measure_version, plan
-from llfc_lib.matching import permuted, symmetry
-from llfc_lib.metrics import Row, stable_rank
-from llfc_lib.models import MLP
-from llfc_lib.models.view import View
-from llfc_lib.report import records, select, verdicts
-from llfc_lib.report.claims import CLAIMS
-from llfc_lib.report.verdicts import (
+from llfc_book import records
+from llfc_book.claims import verdicts
+from llfc_book.claims.claims import CLAIMS
+from llfc_book.claims.verdicts import (
     EXCEEDS,
     EXCEEDS_NOT,
     NO_NULL,
@@ -25,7 +19,15 @@ from llfc_lib.report.verdicts import (
     REPRODUCED,
     judge_claim,
 )
-from llfc_lib.training.recipes import MATCHED, MATCHED_SPAWNED, RECIPES, WIDTHS, recipe
+from llfc_book.show import select
+from llfc_book.study import matched, pairs, publish, widths
+from llfc_book.study.settings import MATCHED, MATCHED_SPAWNED, RECIPES, WIDTHS, recipe
+from llfc_book.study.units import Unit, dataset, measure_version, plan
+
+from llfc_lib.matching import permuted, symmetry
+from llfc_lib.metrics import Row, stable_rank
+from llfc_lib.models import MLP
+from llfc_lib.models.view import View
 
 CLAIM = {claim.id: claim for claim in CLAIMS}
 NAME = "mlp_mnist_perm_weight"

@@ -5,10 +5,10 @@ from functools import cache
 
 import pandas as pd
 import pytest
-
-from llfc_lib.experiments.catalogue import EXPERIMENTS
-from llfc_lib.report import plots, records, select, tables
-from llfc_lib.report.verdicts import numbers, spread
+from llfc_book import records
+from llfc_book.claims.verdicts import numbers, spread
+from llfc_book.show import plots, select, tables
+from llfc_book.study.catalogue import EXPERIMENTS
 
 FIGURES = {
     "llfc": ("fig08", "fig09", "fig10"),

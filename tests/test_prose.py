@@ -7,8 +7,7 @@ from pathlib import Path
 
 import jupytext
 import pytest
-
-from llfc_lib.report import prose
+from llfc_book.show import prose
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*(ROOT / "notebooks").glob("*.md"), *(ROOT / "book").glob("*.md")])

@@ -15,18 +15,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from llfc_book import places, records
+from llfc_book.places import ROOT
+from llfc_book.study import matched, pairs, publish, queue, units
+from llfc_book.study.catalogue import EXPERIMENTS
+from llfc_book.study.runs import kept_path, latest_path, run_key, run_path
+from llfc_book.study.settings import PAIRS, PROFILES, QUEUE, RECIPES, recipe
+from llfc_book.study.units import Busy, Unit
 
-from llfc_lib import ROOT, places, progress
+from llfc_lib import progress
 from llfc_lib.data import load
-from llfc_lib.experiments import matched, pairs, publish, queue, units
-from llfc_lib.experiments.catalogue import EXPERIMENTS
-from llfc_lib.experiments.units import Busy, Unit
 from llfc_lib.metrics.rows import Row
-from llfc_lib.report import records
 from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.checkpoints import Checkpoint
-from llfc_lib.training.loop import kept_path, latest_path, run_key, run_path
-from llfc_lib.training.recipes import PAIRS, PROFILES, QUEUE, RECIPES, recipe
 
 NAME, MATCHED = "mlp_mnist_spawn", "mlp_mnist_perm_weight"
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
@@ -348,7 +349,7 @@ def test_nohup_holds(tmp_path, monkeypatch):
 def test_units_of_a_killed_queue_end_with_it(monkeypatch):
     runs = queue.cache_dir() / "runs"
     program = (
-        "from llfc_lib.experiments import queue; queue._give_way = int; queue.main(['unit',"
+        "from llfc_book.study import queue; queue._give_way = int; queue.main(['unit',"
         f" 'smoke/{NAME}/7/train A'])"
     )
     pid = queue_in_another_process(monkeypatch, [sys.executable, "-c", program])

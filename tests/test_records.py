@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from llfc_book import records
+from llfc_book.records import RecordError
 
 from llfc_lib.metrics.rows import Row
-from llfc_lib.report import records
-from llfc_lib.report.records import RecordError
 
 ROWS = [
     Row("1-cos_alpha", 0.0123456789123, 0.001, 100, site="FC 2", alpha=0.5),

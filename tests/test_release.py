@@ -23,7 +23,7 @@ import llfc_lib
 from llfc_lib.compare import compare
 from llfc_lib.data import load
 from llfc_lib.training.loop import new_network, train
-from llfc_lib.training.recipes import recipe
+from llfc_book.study.settings import recipe
 
 assert llfc_lib.__file__.startswith(sys.argv[1]), llfc_lib.__file__
 data, short = load("digits"), replace(recipe("mlp_mnist_spawn", "smoke"), epochs=1)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from llfc_book.study.settings import RECIPES
 from torch import nn
 from torch.nn import functional as F
 
@@ -12,7 +13,6 @@ from llfc_lib.matching.symmetry import check_symmetry, symmetry
 from llfc_lib.models import ResNet50, build
 from llfc_lib.models.view import View
 from llfc_lib.training.loop import new_network
-from llfc_lib.training.recipes import RECIPES
 
 COUNTS = (3, 4, 6, 3)
 BLOCKS = [f"Block {s}-{b}" for s, count in enumerate(COUNTS, 1) for b in range(1, count + 1)]

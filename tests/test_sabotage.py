@@ -23,11 +23,12 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 import torch
+from llfc_book.appendix.lemma import Margins
+from llfc_book.study import catalogue
 from nets import conv, loader, mlp, near
 from torch import nn
 
 from llfc_lib import metrics
-from llfc_lib.experiments import catalogue
 from llfc_lib.metrics import (
     LLFC,
     Barrier,
@@ -37,8 +38,7 @@ from llfc_lib.metrics import (
     Transfer,
     WeakAdditivity,
 )
-from llfc_lib.theory.decomposition import Decomposition
-from llfc_lib.theory.lemma import Margins
+from llfc_lib.metrics.decomposition import Decomposition
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -126,7 +126,7 @@ ONE_PAIR = (
     "from llfc_lib.training import"
     ' recipes\nrecipes.PAIRS["smoke"].update(dict.fromkeys(recipes.PAIRS["smoke"], 1))'
 )
-NOT_DISPLACED = "from llfc_lib.experiments import pairs\npairs.DISPLACED.clear()"
+NOT_DISPLACED = "from llfc_book.study import pairs\npairs.DISPLACED.clear()"
 #: How a chapter says that its numbers are others: nbval's comparison, an assertion, or rows that no
 #: record has.
 NOTICED = re.compile(

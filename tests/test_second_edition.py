@@ -12,13 +12,11 @@ from functools import cache
 
 import pytest
 import torch
-
-from llfc_lib.experiments import pairs, units, widths
-from llfc_lib.experiments.catalogue import EXPERIMENTS
-from llfc_lib.experiments.units import Unit, plan
-from llfc_lib.metrics import Row, coherence, connected, spectra
-from llfc_lib.report import cost, records, settings
-from llfc_lib.training.recipes import (
+from llfc_book import records
+from llfc_book.show import cost, settings
+from llfc_book.study import pairs, units, widths
+from llfc_book.study.catalogue import EXPERIMENTS
+from llfc_book.study.settings import (
     LAYER_NORM,
     LAYER_NORM_BY_CODE,
     PAIRS,
@@ -26,6 +24,9 @@ from llfc_lib.training.recipes import (
     recipe,
     reductions,
 )
+from llfc_book.study.units import Unit, plan
+
+from llfc_lib.metrics import Row, coherence, connected, spectra
 
 closeness = sys.modules["llfc_lib.metrics.closeness"]  # the package has a function of that name
 MLP, LN, RESNET50 = (

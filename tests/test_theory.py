@@ -11,27 +11,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import conv, find, loader, mlp, near
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from llfc_lib.metrics import LLFC, Barrier, displacement_null, measure
-from llfc_lib.models import VGG16, ResNet20
-from llfc_lib.models.view import View
-from llfc_lib.models.weights import interpolate
-from llfc_lib.report import decomposition as shown
-from llfc_lib.report import records
-from llfc_lib.report.select import of
-from llfc_lib.theory import construct, generic
-from llfc_lib.theory.construct import (
+from llfc_book import records
+from llfc_book.appendix import construct, generic
+from llfc_book.appendix.construct import (
     commuting_pair,
     conditions,
     normalised_pair,
     small_images,
     small_networks,
 )
-from llfc_lib.theory.decomposition import PARTS, Decomposition, decompose, relu_gap, relu_slope
-from llfc_lib.theory.lemma import Margins, margin, rescaled, survives, tight_pair, without_llfc
+from llfc_book.appendix.lemma import Margins, margin, rescaled, survives, tight_pair, without_llfc
+from llfc_book.show import decomposition as shown
+from llfc_book.show.select import of
+from nets import conv, find, loader, mlp, near
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llfc_lib.metrics import LLFC, Barrier, displacement_null, measure
+from llfc_lib.metrics.decomposition import PARTS, Decomposition, decompose, relu_gap, relu_slope
+from llfc_lib.models import VGG16, ResNet20
+from llfc_lib.models.view import View
+from llfc_lib.models.weights import interpolate
 
 EXACT = 1e-12
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from llfc_book.study.settings import PAIRS, PROFILES, RECIPES, recipe, reductions
 
 from llfc_lib.data import load
 from llfc_lib.streams import generator, seed_of
 from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
-from llfc_lib.training.recipes import PAIRS, PROFILES, RECIPES, Recipe, recipe, reductions
+from llfc_lib.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

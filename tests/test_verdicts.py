@@ -4,11 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-from llfc_lib.metrics.rows import Row
-from llfc_lib.report import ledger, records, tables, verdicts
-from llfc_lib.report.claims import CLAIMS, TABLES
-from llfc_lib.report.verdicts import (
+from llfc_book import records
+from llfc_book.claims import ledger, verdicts
+from llfc_book.claims.claims import CLAIMS, TABLES
+from llfc_book.claims.verdicts import (
     EXCEEDS,
     EXCEEDS_NOT,
     INCOMPLETE,
@@ -20,6 +19,9 @@ from llfc_lib.report.verdicts import (
     REPRODUCED,
     judge_claim,
 )
+from llfc_book.show import tables
+
+from llfc_lib.metrics.rows import Row
 
 CLAIM = {claim.id: claim for claim in CLAIMS}
 SITES = ("FC 1", "FC 2", "FC 3")
@@ -473,7 +475,7 @@ def test_transfer_against_its_nulls_and_control():
 
 
 def spawned_at(barriers):
-    from llfc_lib.training.recipes import SPAWN_AT
+    from llfc_book.study.settings import SPAWN_AT
 
     ids = {
         f"{name}/0": [Row("error_barrier_chord", barriers[epoch], n=6000)] + ends(0.1, 0.1)
@@ -720,7 +722,7 @@ def test_wilson_interval():
 
 
 def test_numbers_of_both_kinds_of_statistics_are_kept_apart():
-    from llfc_lib.report.select import depth, numbers, sites_of
+    from llfc_book.show.select import depth, numbers, sites_of
 
     frame = records.load("fig10", "smoke").frame()
     plain, again = (

@@ -94,8 +94,8 @@ def commit(root: Path) -> str:
 
 def provenance(root: Path, notebook: NotebookNode, parameters: dict[str, Any]) -> dict[str, Any]:
     """What ``metadata.run`` says: of the run, and of the records that the chapter shows."""
-    from llfc_lib.experiments.units import cpu_name
-    from llfc_lib.report.chapter import drawn_by, origin
+    from llfc_book.chapter import drawn_by, origin
+    from llfc_book.study.units import cpu_name
 
     shown = dict.fromkeys(
         re.findall(

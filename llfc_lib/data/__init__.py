@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,10 +17,14 @@ import torch
 from torch import Tensor
 
 from llfc_lib.data.tiny_imagenet import download_tiny_imagenet
-from llfc_lib.places import data_dir
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 Arrays = dict[str, np.ndarray]  # by these keys
+
+
+def data_dir() -> Path:
+    """Folder of ``<name>.npz`` archives: ``$LLFC_DATA``, else ``~/.cache/llfc-book/data``."""
+    return Path(os.environ.get("LLFC_DATA") or Path.home() / ".cache" / "llfc-book" / "data")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ run.
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-
-from llfc_lib.places import atomic_write, writable
 
 
 class CheckpointError(RuntimeError):
@@ -55,7 +54,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 def write(path: Path, checkpoint: Checkpoint, key: str) -> None:
-    """Write atomically. ``key`` names the run (see :func:`llfc_lib.training.loop.run_key`).
+    """Write atomically. ``key`` names the run (see :func:`llfc_book.study.runs.run_key`).
 
     Source: this book.
     """
@@ -108,3 +107,29 @@ def read(path: Path, key: str) -> Checkpoint:
     return Checkpoint(
         part["model"], part["optimiser"], int(meta["epoch"]), json.loads(meta["history"])
     )
+
+
+def writable(folder: Path) -> Path:
+    """Make ``folder`` and return it; one that cannot be written to is a PermissionError that says
+    what to do.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise PermissionError(
+            f"cannot write to {folder} ({error.strerror}); set LLFC_CACHE to a folder that you can"
+            " write to"
+        ) from error
+    return folder
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write ``content`` so that a kill at any moment leaves the old file or the new one, never half
+    of one.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

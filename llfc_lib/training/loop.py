@@ -1,96 +1,28 @@
-"""The training loop, spawning, and the cache of finished runs.
-
-A run is (recipe, seed, branch): branch "trunk" ends at ``recipe.spawn_epoch``, children ("A", "B",
-...) fork from its full checkpoint and draw from streams of their own. Runs are named by a hash of
-recipe, seed, branch and data, saved after every epoch, and go on after a kill to the same bits as
-an undisturbed run on that device.
+"""The training loop: from a checkpoint to a later one, to the same bits however often it was
+interrupted on the way.
 """
 
-import hashlib
-import json
 import math
 import os
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llfc_lib import places
 from llfc_lib.data import Dataset
 from llfc_lib.data.augment import Augmenter, Resampler, augmenter_for
 from llfc_lib.models import build
-from llfc_lib.places import cache_dir
 from llfc_lib.progress import Progress
 from llfc_lib.streams import generator, seed_of
-from llfc_lib.training import checkpoints
-from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
-from llfc_lib.training.recipes import Recipe
+from llfc_lib.training.checkpoints import Checkpoint
+from llfc_lib.training.recipe import Recipe
 
 #: "lecun normal" is drawn here, the others by the networks themselves.
 INITS = ("PyTorch default", "kaiming normal", "lecun normal")
-
-
-def run_key(recipe: Recipe, seed: int, branch: str, data: Dataset) -> str:
-    """Sixteen hexadecimal digits that name the run: recipe, seed, branch and the digest of the
-    data.
-
-    Source: this book.
-    """
-    text = json.dumps([recipe.hash, seed, branch, data.sha256])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def run_path(
-    recipe: Recipe, seed: int, branch: str, data: Dataset, cache: Path | None = None
-) -> Path:
-    """Where the finished run is kept: in the folder ``cache``, else in the book's own.
-
-    Source: this book.
-    """
-    name = f"{recipe.name}-{seed}{branch}-{run_key(recipe, seed, branch, data)}"
-    return (cache or cache_dir()) / "runs" / f"{name}.safetensors"
-
-
-def latest_path(path: Path) -> Path:
-    """Where the run that ends at ``path`` keeps its last finished epoch.
-
-    Source: this book.
-    """
-    return path.with_suffix(".latest.safetensors")
-
-
-def kept_path(path: Path, epoch: int) -> Path:
-    """Where the run that ends at ``path`` keeps its weights after ``epoch``, one of its recipe's
-    ``kept``.
-
-    Source: this book.
-    """
-    return path.with_suffix(f".epoch{epoch}.safetensors")
-
-
-def unfinished_path(path: Path) -> Path:
-    """Where a run too long to be left to a cache keeps its last finished epoch: in the tracked
-    tree.
-
-    Source: this book.
-    """
-    return places.UNFINISHED / latest_path(path).name
-
-
-def unfinished_kept_path(path: Path, epoch: int) -> Path:
-    """Where such a run keeps its weights after ``epoch``, one of its recipe's ``kept``, in the
-    tracked tree.
-
-    Source: this book.
-    """
-    return places.UNFINISHED / kept_path(path, epoch).name
 
 
 def new_network(recipe: Recipe, data: Dataset, seed: int = 0) -> nn.Module:
@@ -363,99 +295,3 @@ def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> No
     optimiser.load_state_dict(
         {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
     )
-
-
-def train(
-    recipe: Recipe,
-    seed: int,
-    branch: str,
-    data: Dataset,
-    device: torch.device | str = "cpu",
-    cache: Path | None = None,
-) -> Checkpoint:
-    """The finished run, from the cache or trained now (resumed where it was stopped).
-
-    ``branch`` "trunk" stops at the epoch of spawning and keeps its optimiser; a child starts from
-    the trunk's full checkpoint. A damaged or foreign checkpoint is named in a warning, set aside
-    and never used.
-
-    Source: B.1.1; spawning is by Frankle et al. (2020).
-    """
-    path, key = run_path(recipe, seed, branch, data, cache), run_key(recipe, seed, branch, data)
-    until = recipe.spawn_epoch or 0 if branch == "trunk" else recipe.epochs
-    latest = latest_path(path)
-    for file in (path, latest, unfinished_path(path)):
-        found = _read_or_set_aside(file, key)
-        if found is not None and (file == path or _with_what_was_kept(found, recipe, path, key)):
-            break
-        found = None
-    if found is None:
-        if branch == "trunk" or not recipe.spawn_epoch:
-            found = Checkpoint(
-                {k: v.clone() for k, v in new_network(recipe, data, seed).state_dict().items()}
-            )
-        else:
-            found = train(recipe, seed, "trunk", data, device, cache)
-
-    def save(checkpoint: Checkpoint) -> None:
-        if (
-            checkpoint.epoch in recipe.kept and checkpoint.epoch < until
-        ):  # first: a run stopped in between comes by here again
-            checkpoints.write(
-                kept_path(path, checkpoint.epoch), replace(checkpoint, optimiser={}), key
-            )
-        checkpoints.write(latest, checkpoint, key)
-
-    if found.epoch < until:
-        if found.epoch == 0:
-            save(found)
-        found = fit(
-            found,
-            recipe,
-            data,
-            (seed, branch),
-            until,
-            device,
-            save,
-            f"{recipe.name}, seed {seed}, {branch}",
-        )
-    if not path.exists():
-        if branch != "trunk":
-            found.optimiser = {}
-        checkpoints.write(path, found, key)
-        latest.unlink(missing_ok=True)
-    return found
-
-
-def _with_what_was_kept(found: Checkpoint, recipe: Recipe, path: Path, key: str) -> bool:
-    """Whether all that the recipe keeps of the run's epochs so far is in the cache, fetched from
-    the tracked tree if need be.
-
-    A run that lost some of it begins anew: its later epochs could not give it back.
-    """
-    for epoch in (epoch for epoch in recipe.kept if epoch <= found.epoch):
-        here, tracked = kept_path(path, epoch), unfinished_kept_path(path, epoch)
-        for file in (here, tracked):
-            kept = _read_or_set_aside(file, key)
-            if kept is not None and kept.history == found.history[:epoch]:
-                checkpoints.write(here, kept, key)
-                break
-        else:
-            warnings.warn(
-                f"{path.stem} goes on from its start: what it kept after epoch {epoch} is gone",
-                stacklevel=3,
-            )
-            return False
-    return True
-
-
-def _read_or_set_aside(path: Path, key: str) -> Checkpoint | None:
-    if not path.exists():
-        return None
-    try:
-        return checkpoints.read(path, key)
-    except CheckpointError as error:
-        aside = path.with_suffix(".rejected")
-        path.rename(aside)
-        warnings.warn(f"{error}. It was moved to {aside.name} and is not used.", stacklevel=2)
-        return None

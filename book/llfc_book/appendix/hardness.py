@@ -1,0 +1,177 @@
+"""Why minimising the residual is NP-hard: a reduction from Hamiltonian cycles, built as ordinary
+networks and checked.
+
+:func:`hamiltonian_networks` turns a graph into two ReLU networks with weights 0 and 1 whose least
+residual tells whether the graph has a Hamiltonian cycle; :func:`verified` holds that against a
+search through all cycles, on the graphs of :func:`graphs` and
+:func:`random_graph`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations, permutations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llfc_book.appendix.assignment import all_orders
+from llfc_book.appendix.identities import DOUBLE
+from llfc_book.appendix.joint import Residual, enumerate_minimum
+from llfc_lib.models.view import View
+from llfc_lib.streams import numpy_generator
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Two ReLU networks with 0/1 weights and n images. The least residual equals ``threshold``
+    exactly if the graph has a Hamiltonian cycle, and exceeds it by at least 2 otherwise.
+
+    Source: this book.
+    """
+
+    a: nn.Sequential
+    b: nn.Sequential
+    images: list[tuple[Tensor, Tensor]]
+    threshold: int
+
+
+def _check_graph(adjacency: Tensor) -> int:
+    n = len(adjacency)
+    if adjacency.shape != (n, n) or n < 3 or not ((adjacency == 0) | (adjacency == 1)).all():
+        raise ValueError(
+            "an adjacency matrix is n x n with n >= 3 and entries 0 or 1, got"
+            f" {tuple(adjacency.shape)}"
+        )
+    if adjacency.diagonal().any() or not torch.equal(adjacency, adjacency.T):
+        raise ValueError(
+            "the graph is undirected and without loops: its adjacency matrix is symmetric with a"
+            " diagonal of zeros"
+        )
+    return n
+
+
+def cycle_incidence(n: int) -> Tensor:
+    """n x n: column k has ones at the two ends, k and k + 1, of edge k of the n-cycle.
+
+    Source: this book.
+    """
+    return torch.eye(n, dtype=DOUBLE) + torch.eye(n, dtype=DOUBLE).roll(1, 0)
+
+
+def root_of_complement(adjacency: Tensor) -> tuple[Tensor, int]:
+    """W (m x n, entries 0 or 1) and c with W^T W = M + c 1, M being the adjacency matrix of the
+    complement of the graph.
+
+    Source: this book.
+    """
+    n, one = _check_graph(adjacency), torch.eye(len(adjacency), dtype=DOUBLE)
+    missing = [(i, j) for i, j in combinations(range(n), 2) if not adjacency[i, j]]
+    degree = [sum(i in edge for edge in missing) for i in range(n)]
+    rows = [one[i] + one[j] for i, j in missing] + [
+        one[i] for i in range(n) for _ in range(max(degree) - degree[i])
+    ]
+    return torch.stack(rows or [0 * one[0]]), max(degree)
+
+
+def hamiltonian_networks(adjacency: Tensor, same_weights: bool = False) -> Reduction:
+    """The networks of the reduction for a graph (n x n, 0 or 1). ``same_weights`` gives B the
+    second layer of A instead of zeros: the first term of A.3 stays as hard as it was, but the
+    identity makes the residual 0. ValueError for what is no graph.
+
+    Source: this book, for the last sentence of A.3; that Hamiltonian cycles are hard is by Karp
+    (1972).
+    """
+    n = _check_graph(adjacency)
+    root, c = root_of_complement(adjacency)
+    weights = [
+        (torch.zeros(n, n, dtype=DOUBLE), root),
+        (cycle_incidence(n), root if same_weights else 0 * root),
+    ]
+    a, b = (
+        nn.Sequential(nn.Linear(n, n, bias=False), nn.ReLU(), nn.Linear(n, len(root), bias=False))
+        .to(DOUBLE)
+        .eval()
+        for _ in "AB"
+    )
+    for network, (first, second) in zip((a, b), weights):
+        network.load_state_dict({"0.weight": first, "2.weight": second})
+    return Reduction(
+        a, b, [(torch.eye(n, dtype=DOUBLE), torch.zeros(n, dtype=torch.long))], 2 * c * n
+    )
+
+
+def missing_edges(adjacency: Tensor) -> int:
+    """The fewest edges that the graph lacks on any cycle through all its vertices, by looking at
+    all such cycles; 0: it has a Hamiltonian cycle.
+
+    Source: this book.
+    """
+    n = _check_graph(adjacency)
+    cycles = torch.cat([torch.full((math.factorial(n - 1), 1), n - 1), all_orders(n - 1)], 1)
+    return int((1 - adjacency[cycles, cycles.roll(1, 1)]).sum(1).min())
+
+
+@cache
+def graphs(n: int) -> list[Tensor]:
+    """All graphs on n vertices, one of each isomorphism class. ValueError unless n is 3, 4 or 5.
+
+    Source: this book.
+    """
+    if n not in (3, 4, 5):
+        raise ValueError(f"graphs on 3, 4 or 5 vertices are listed, not on {n}")
+    edges = list(combinations(range(n), 2))
+    number = {pair: k for k, pair in enumerate(edges)}
+    moves = np.array(
+        [
+            [number[min(p[i], p[j]), max(p[i], p[j])] for i, j in edges]
+            for p in permutations(range(n))
+        ]
+    )
+    has = (np.arange(2 ** len(edges))[:, None] >> np.arange(len(edges))) & 1  # graphs x edges
+    least = np.min([has[:, move] @ (1 << np.arange(len(edges))) for move in moves], 0)
+    return [
+        graph_of(n, [pair for pair, there in zip(edges, has[code]) if there])
+        for code in np.unique(least)
+    ]
+
+
+def graph_of(n: int, edges: Sequence[tuple[int, int]]) -> Tensor:
+    """The adjacency matrix (n x n) of a list of edges.
+
+    Source: this book.
+    """
+    found = torch.zeros(n, n, dtype=torch.long)
+    for i, j in edges:
+        found[i, j] = found[j, i] = 1
+    return found
+
+
+def random_graph(n: int, *stream: object) -> Tensor:
+    """Every edge with probability one half.
+
+    Source: this book.
+    """
+    draw = numpy_generator("A.3 graph", n, *stream).random((n, n)) < 0.5
+    return graph_of(n, [(i, j) for i, j in combinations(range(n), 2) if draw[i, j]])
+
+
+def verified(adjacency: Tensor) -> dict[str, float]:
+    """The reduction against brute force on one graph: ``excess`` of the least residual over the
+    threshold, twice the ``missing`` edges if the theorem is right; ``spread`` of what activation
+    and weight matching minimise, over all permutations.
+
+    Source: this book, for the last sentence of A.3.
+    """
+    made = hamiltonian_networks(adjacency)
+    view = View(made.a)  # traced once for both: they are of one architecture
+    residual = Residual(view, view.with_state(made.b.state_dict()), made.images)
+    factors = [enumerate_minimum(residual, of).values for of in ("weights", "features")]
+    return {
+        "n": len(adjacency),
+        "missing": missing_edges(adjacency),
+        "excess": enumerate_minimum(residual).value - made.threshold,
+        "spread": max(float(values.max() - values.min()) for values in factors),
+    }

@@ -1,0 +1,460 @@
+"""What every chapter does: check its parameters, measure live, and hold the result against the
+committed record.
+
+Source: this book.
+"""
+
+import hashlib
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from llfc_book import records
+from llfc_book.show.tables import MyST, table
+from llfc_book.study import decomposition, joint, matched, pairs, spectra
+from llfc_book.study.catalogue import experiment
+from llfc_book.study.publish import describe
+from llfc_book.study.runs import train
+from llfc_book.study.settings import MATCHED, PAIRS, PROFILES, check_profile, recipe, reductions
+from llfc_book.study.units import Unit, environment
+from llfc_lib.data import Dataset
+from llfc_lib.metrics import (
+    LLFC,
+    Barrier,
+    Commutativity,
+    Row,
+    SameWeights,
+    Stitching,
+    Transfer,
+    WeakAdditivity,
+)
+from llfc_lib.training.checkpoints import Checkpoint
+
+PARAMETERS = {"profile", "retrain", "device"}
+IPYTHON = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+
+#: Only what a chapter is about is measured live, with the barrier, which has a displaced partner's
+#: own error.
+METRICS: dict[str, pairs.MakeMetrics] = {
+    "B.1": lambda grid, detail=False, nulls=True: [Barrier(grid)],
+    "B.2": lambda grid, detail=False, nulls=True: [
+        LLFC(pairs.ALPHAS, pre=detail, raw=detail),
+        Barrier(pairs.COARSE_GRID),
+    ],
+    "B.3": lambda grid, detail=False, nulls=True: [
+        Commutativity(nulls=nulls),
+        WeakAdditivity(nulls=nulls),
+        Barrier(pairs.COARSE_GRID),
+    ],
+    "B.5": lambda grid, detail=False, nulls=True: [
+        Commutativity(nulls=nulls),
+        Transfer(nulls=nulls),
+        SameWeights(nulls=nulls),
+        Barrier(pairs.COARSE_GRID),
+    ],
+    "B.4": lambda grid, detail=False, nulls=True: [
+        Stitching(raw=detail),
+        Transfer(nulls=nulls),
+        Barrier(pairs.COARSE_GRID),
+    ],
+}
+
+#: How far a live number may lie from the record of the same profile: absolute, or relative to the
+#: record where that is above 1. In float64 (smoke) only rounding differs between processors; in
+#: float32 an image may change sides.
+TOLERANCE = {"smoke": 1e-6, "lite": 5e-4, "paper": 5e-4}
+#: Test images at a time where LLFC is measured live in smoke: two batches must give what one gave
+#: for the record. (Not so the null of B.3 that shuffles images: it does so within a batch.)
+BATCH = 300
+QUICK = 1e13  # operations: some minutes of training
+#: What a network trained now must reach on the test set.
+TRAINED = {"smoke": 0.06, "lite": 0.035, "paper": 0.025}
+
+
+def begin(namespace: Mapping[str, Any]) -> "Chapter":
+    """Check the notebook's parameters. papermill takes any name: a misspelt one would silently do
+    nothing.
+
+    ``namespace`` is ``globals()`` of the notebook after its parameters cell. ValueError for an
+    unknown parameter or profile, or a device that torch does not have.
+    """
+    plain = (str, int, float, bool, list, dict, tuple, type(None))
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if isinstance(value, plain) and not name.startswith("_") and name not in IPYTHON
+    }
+    unknown = sorted(set(given) - PARAMETERS)
+    if unknown:
+        raise ValueError(f"unknown parameter {unknown[0]!r}; choose from {sorted(PARAMETERS)}")
+    try:
+        torch.empty(0, device=given["device"])
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {given['device']!r} is not available ({error}); use 'cpu'"
+        ) from error
+    return Chapter(check_profile(given["profile"]), bool(given["retrain"]), given["device"])
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """The parameters of a chapter, and what it does with them."""
+
+    profile: str
+    retrain: bool
+    device: str
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
+        """Shown in a hidden cell: its metadata tells the line under the title what the live part is
+        on.
+        """
+        source = pairs.load(recipe("mlp_mnist_spawn", self.profile).data).source
+        seeds = [*range(max(PAIRS[self.profile].values()))]  # pair k is trained from seed k
+        run = {"data": source, "device": self.device, "seeds": seeds}
+        return {"text/plain": f"profile {self.profile}, {source}"}, {"run": run}
+
+    def live(self, name: str, control: bool = True, of: Sequence[str] = ()) -> pd.DataFrame:
+        """The rows of experiment ``name``, measured now on the recipes ``of``, else its first:
+        every pair in smoke, the first elsewhere.
+
+        Networks that are neither shipped nor in the cache and would take long to train are replaced
+        by those of a smaller profile, which the figure names; ``retrain`` trains them all the same.
+        Convolutional nets take long: in smoke A is not compared with itself, on real data only the
+        pair is measured; the record has the rest. ``control`` False leaves out their independent
+        pair, for what is checked but not drawn. The displacement null is measured for the first
+        pair: whole for the MLP in smoke, elsewhere the rotation with t = 1 alone. Where a record
+        reads one part of a pair's measurement, that part is measured as it was for the record, but
+        for what takes long in it.
+        """
+        recipes = of or experiment(name).recipes[:1]
+        profile = min(map(self.at_hand, recipes), key=PROFILES.index)
+        found: dict[str, list[Row]] = {}
+        provenance: dict[str, dict[str, Any]] = {}
+        for recipe_name in recipes:
+            rows, data = self._measured(name, profile, recipe_name, control)
+            found |= rows
+            provenance |= dict.fromkeys(rows, self._provenance(profile, recipe_name, data))
+        r = recipe(recipes[0], profile)
+        return records.live_record(
+            name, profile, provenance, found, r.model, r.data, r.matching or "spawning"
+        ).frame()
+
+    def _measured(
+        self, name: str, profile: str, recipe_name: str, control: bool
+    ) -> tuple[dict[str, list[Row]], Dataset]:
+        """By pair of one recipe, the rows of experiment ``name``."""
+        chosen, found = experiment(name), {}
+        metrics = METRICS.get(chosen.section)
+        mlp, smoke = recipe(recipe_name, profile).model == "mlp", profile == "smoke"
+        controls = (
+            ("unmatched", "independent", "itself")
+            if mlp
+            else ("independent",)
+            if smoke and control
+            else ()
+        )
+        possible = [
+            pairs.DISPLACED[part]
+            for part in pairs.plan_of(recipe_name, profile).parts
+            if part in pairs.DISPLACED
+        ]
+        displaced = possible[: 6 if mlp and smoke else 1 if mlp or smoke else 0]
+        for index in range(PAIRS[profile][recipe_name] if profile == "smoke" else 1):
+            nets, data = pairs.networks(profile, recipe_name, index, self.device, self.retrain)
+            if recipe(recipe_name, profile).matching:
+                nets = matched.bring_together(
+                    profile,
+                    recipe_name,
+                    nets,
+                    data,
+                    matched.of_pair(profile, recipe_name, index, nets, data),
+                )
+            rows = [
+                row
+                for part in chosen.parts
+                for row in _part(part, profile, recipe_name, index, nets, data)
+            ]
+            if not chosen.parts:
+                rows = pairs.measure_pair(
+                    profile,
+                    recipe_name,
+                    nets,
+                    data,
+                    metrics,
+                    controls,
+                    BATCH if smoke and chosen.section == "B.2" else None,
+                )
+                for kind, far in displaced if index == 0 else ():
+                    rows += pairs.measure_displaced(
+                        profile, recipe_name, index, nets, data, kind, far, metrics
+                    )
+            found[f"{recipe_name}/{index}"] = [row for row in rows if chosen.keeps(row)]
+        return found, data
+
+    def _provenance(self, profile: str, recipe_name: str, data: Dataset) -> dict[str, Any]:
+        return {
+            "recipe": recipe_name,
+            "recipe_hash": recipe(recipe_name, profile).hash,
+            "data": describe(data),
+            "plan": pairs.plan_of(recipe_name, profile).told(),
+            "reductions": reductions(recipe_name, profile),
+            **environment(self.device),
+        }
+
+    def orders(self, base: str) -> pd.DataFrame:
+        """How every method matches the first pair of recipe ``base``, found anew: rows of
+        experiment "lmc_perm". Of smoke in any profile, as the straight-through estimator takes long
+        on larger networks.
+
+        AssertionError if a method finds another order than the one that is shipped
+        (:func:`llfc_book.study.matched.find`).
+        """
+        found: dict[str, list[Row]] = {}
+        provenance: dict[str, dict[str, Any]] = {}
+        for name in (name for name, (of, _) in MATCHED.items() if of == base):
+            nets, data = pairs.networks("smoke", name)
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", "units that respond to no image"
+                )  # they are counted in the rows
+                _, rows = matched.find(
+                    "smoke",
+                    name,
+                    0,
+                    nets,
+                    data,
+                    known=matched.of_pair("smoke", name, 0, nets, data),
+                )
+            found[f"{name}/0"], provenance[f"{name}/0"] = (
+                rows,
+                self._provenance("smoke", name, data),
+            )
+        r = recipe(base, "smoke")
+        return records.live_record(
+            "lmc_perm", "smoke", provenance, found, r.model, r.data, "matched"
+        ).frame()
+
+    def at_hand(self, recipe_name: str) -> str:
+        """The highest profile up to this chapter's whose first pair is there, or is quickly
+        trained.
+        """
+        for profile in PROFILES[PROFILES.index(self.profile) : 0 : -1]:
+            if recipe_name in PAIRS[profile]:
+                networks = Unit(profile, recipe_name, 0, "pair").needs()
+                if self.retrain or all(u.at_hand() or u.work() < QUICK for u in networks):
+                    return profile
+        return "smoke"
+
+    def published(self, name: str) -> records.Record:
+        """The best committed record of the experiment, recipe by recipe where it has several
+        networks; figures drawn from it name its profile."""
+        return published(name)
+
+    def check(self, name: str, live: pd.DataFrame, what: str = "") -> MyST:
+        """Live against the committed record of this profile: the largest difference per quantity;
+        ``what`` it is of tells the table from another one on the same record.
+
+        AssertionError if one exceeds its tolerance, or its standard deviation does, or if a mean is
+        over another number of things (not with ``retrain``: other bits, other numbers).
+        """
+        profile = live.attrs["profile"]
+        try:
+            record = records.load(name, profile)
+        except records.RecordError:
+            return MyST(f"There is no record of profile *{profile}* to hold this against.")
+        compared = records.compare(live, record.frame(), TOLERANCE[profile])
+        within = (compared[["difference", "spread"]].max(axis=1) <= compared["tolerance"]) & (
+            compared["count"] == 0
+        )
+        assert self.retrain or within.all(), (
+            f"live numbers differ from the record:\n{compared[~within].to_string()}"
+        )
+        curves = compared.groupby(
+            compared["quantity"].str.partition("/")[0], sort=False
+        )  # a spectrum or quantiles: one line
+        rows = [
+            (
+                f"`{quantity}`",
+                of["compared"].sum(),
+                _below(of["difference"].max()),
+                f"{TOLERANCE[profile]:g}",
+                "yes" if within[of.index].all() else "no",
+            )
+            for quantity, of in curves
+        ]
+        columns = ["quantity", "numbers compared", "largest difference", "tolerance", "all within"]
+        told, label = (
+            (f"{experiment(name).title}, {what}", f"{name} {what}")
+            if what
+            else (experiment(name).title, name)
+        )
+        held = table(
+            pd.DataFrame(rows, columns=columns),
+            f"{told}: live against the committed record of profile {profile}.",
+            f"tbl-check-{label.replace('_', '-').replace(' ', '-')}",
+        )
+        verdict = "all agree" if within.all() else "NOT ALL AGREE"
+        return MyST(
+            f"::::{{dropdown}} {compared['compared'].sum():,} numbers held against the record:"
+            f" {verdict}\n{held.text}\n::::"
+        )
+
+    def tolerance(self, quantity: str, recipe_name: str) -> float:
+        """The bound that a network trained now must keep."""
+        return {"test_error": TRAINED}[quantity][self.profile]
+
+    def train_pair(self, recipe_name: str) -> "LivePair":
+        """Train the first pair now in smoke or with ``retrain``; elsewhere read the shipped
+        networks.
+        """
+        r = recipe(recipe_name, self.profile)
+        data = pairs.load(r.data, normalise=r.normalise)
+        new = self.profile == "smoke" or self.retrain
+        runs = {
+            branch: (
+                train(r, 0, branch, data, self.device)
+                if new
+                else pairs.endpoint(self.profile, recipe_name, 0, branch, data, self.device)
+            )
+            for branch in "AB"
+        }
+        starts = {
+            branch: train(replace(r, epochs=0), 0, branch, data, self.device) for branch in "AB"
+        }
+        return LivePair(new, runs, starts, data.source, r.epochs)
+
+
+def _part(
+    part: str, profile: str, name: str, index: int, nets: dict[str, nn.Module], data: Dataset
+) -> list[Row]:
+    """One part of a pair's measurement by the function that made its record. Of convolutional
+    networks only the pair itself is split, and of the tiny networks of "joint" only the smallest
+    are looked at: the record has the rest."""
+    if part == "spectra":
+        return spectra.rows(profile, name, index, nets, data)
+    if part == "joint":
+        nets = {**nets, "B": nets["unmatched"]}  # which the search sets in an order itself
+        methods = {
+            method: other
+            for other, (base, method) in MATCHED.items()
+            if base == recipe(name, profile).base
+        }
+        candidates = {
+            method: matched.of_pair(profile, other, index, nets, data)
+            for method, other in methods.items()
+        }
+        return joint.rows_with_tiny(profile, name, index, nets, data, candidates, joint.TINY[:1])
+    return decomposition.rows(
+        profile, name, index, nets, data, alone=recipe(name, profile).model != "mlp"
+    )
+
+
+def published(name: str) -> records.Record:
+    """The best committed record of an experiment, recipe by recipe where it has several networks."""
+    return (
+        records.best_of_each(name)
+        if records.has_several_networks(experiment(name).recipes)
+        else records.best(name)
+    )
+
+
+def origin(name: str) -> list[dict[str, Any]]:
+    """Where the record that chapters show of experiment ``name`` comes from: one entry a profile,
+    JSON's types only.
+    """
+    record, found = published(name), []
+    for profile in record.profile.split(" and "):
+        own = {
+            pair: p
+            for pair, p in record.pairs.items()
+            if p.get("profile", record.profile) == profile
+        }
+
+        def every(key: str, of: Any = lambda p: p) -> list[str]:
+            return sorted({str(of(p)[key]) for p in own.values()})
+
+        digest = hashlib.sha256(records.path_of(name, profile).read_bytes()).hexdigest()[:16]
+        found.append(
+            {
+                "record": name,
+                "profile": profile,
+                "sha256": digest,
+                "pairs": len(own),
+                "data": every("name", lambda p: p["data"]),
+                "seeds": sorted(
+                    {seed for p in own.values() for seed in p["seeds"].values()},
+                    key=lambda s: (int(s[:-1]), s),
+                ),
+                "commits": sorted({one for p in own.values() for one in p["commit"].split(", ")}),
+                "device": every("device"),
+                "cpu": every("cpu"),
+                "threads": every("threads"),
+                "torch": every("torch", lambda p: p["versions"]),
+                "python": every("python", lambda p: p["versions"]),
+                "train_minutes": round(sum(p["train_seconds"] for p in own.values()) / 60),
+                "measure_minutes": round(sum(p["measure_seconds"] for p in own.values()) / 60),
+                "finished": max(p["finished"] for p in own.values()),
+            }
+        )
+    return found
+
+
+def drawn_by() -> str:
+    """Digest of the modules that draw: nbval compares a figure's words and never its pixels, so
+    that a chapter whose figures another state of these modules drew has to be told from one whose
+    figures are up to date.
+
+    Source: this book.
+    """
+    folder = Path(__file__).parent
+    drawing = sorted(
+        path
+        for path in folder.rglob("*.py")
+        if re.search(r"^\s*(from|import) matplotlib", path.read_text(), re.MULTILINE)
+    )
+    return hashlib.sha256(
+        b"".join(path.read_bytes() for path in (*drawing, folder / "select.py"))
+    ).hexdigest()[:16]
+
+
+def _below(difference: float) -> str:
+    """The next power of ten: the digits behind it are rounding, which differs between processors."""
+    return f"below 1e{math.floor(math.log10(max(difference, 1e-12))) + 1}"
+
+
+@dataclass(frozen=True)
+class LivePair:
+    """Two children of one start, with what they began from."""
+
+    trained_now: bool
+    runs: dict[str, Checkpoint]
+    starts: dict[str, Checkpoint]
+    source: str
+    epochs: int
+
+    def summary(self) -> MyST:
+        """What was trained or read, and the errors that came of it."""
+        how = (
+            "trained just now" if self.trained_now else "read from the files that the project ships"
+        )
+        return MyST(f"Children A and B were {how}, {self.epochs} epochs each. Data: {self.source}.")
+
+    def children_start_from_the_same_bits(self) -> bool:
+        """Whether both children forked from one state."""
+        return self.starts["A"].digest() == self.starts["B"].digest()
+
+    def children_end_at_the_same_bits(self) -> bool:
+        """Whether both ended at the same weights, as they must not."""
+        return self.runs["A"].digest() == self.runs["B"].digest()
+
+    def worst_test_error(self) -> float:
+        """The larger of both test errors, a fraction."""
+        return max(run.history[-1]["test_error"] for run in self.runs.values())

@@ -1,0 +1,1 @@
+"""What the appendix claims, the rules that judge it, and its errata."""

@@ -1,0 +1,257 @@
+"""Networks brought together by a permutation of B's units: found once a pair, kept, shipped.
+
+Source: this book.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llfc_book.study import pairs
+from llfc_book.study.settings import recipe
+from llfc_lib.data import Dataset
+from llfc_lib.matching import (
+    Permutations,
+    Symmetry,
+    activation_matching,
+    check_symmetry,
+    objective,
+    permuted,
+    straight_through,
+    symmetry,
+    weight_matching,
+)
+from llfc_lib.metrics.measure import Loader
+from llfc_lib.metrics.rows import Row
+from llfc_lib.models.statistics import recomputed
+from llfc_lib.models.view import View
+from llfc_lib.models.weights import interpolate
+from llfc_lib.streams import generator
+
+CHECKED_ON = 8  # images on which f(pi(B)) = f(B) is checked before every experiment
+
+
+def shipped_permutation(profile: str, name: str, pair: int) -> Path:
+    """Where the pair's permutations lie in the tracked tree."""
+    return pairs.ENDPOINTS / profile / f"{name}-{pair}.permutation.json"
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Normalised batches of training images without augmentation, in a new order every time they
+    are asked for.
+    """
+
+    data: Dataset
+    images: Tensor
+    batch: int
+    stream: str
+    dtype: torch.dtype
+    epoch: list[int]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.epoch[0] += 1
+        order = torch.randperm(len(self.images), generator=generator(self.stream, self.epoch[0]))
+        for index in self.images[order].to(self.data.x_train.device).split(self.batch):
+            yield (
+                self.data.normalise(self.data.x_train[index], self.dtype),
+                self.data.y_train[index],
+            )
+
+
+def find(
+    profile: str,
+    name: str,
+    pair: int,
+    nets: dict[str, nn.Module],
+    data: Dataset,
+    known: Permutations | None = None,
+) -> tuple[dict[str, Tensor], list[Row]]:
+    """The permutations that the recipe's method finds for the pair, and rows on how it found them.
+
+    "objective" is <A, pi(B)> ("seed k" where there are several), beside those of the order before
+    and of a random one; "half_way_loss" the training loss of (A + pi(B)) / 2, with running
+    statistics recomputed where there are any.
+
+    ``known`` is an order found before, which is then returned and described. AssertionError if the
+    method finds another one now: for activation matching a better or worse one, as units that
+    respond to no image may stand anywhere, and rounding decides where.
+    """
+    r, dtype = recipe(name, profile), pairs.DTYPE[profile]
+    a, b = (nets[who].to(dtype) for who in "AB")
+    x, _ = next(iter(data.loader("test", CHECKED_ON, dtype)))
+    sym = symmetry(a, x)
+    check_symmetry(b, sym, x)
+    plan, settings = pairs.plan_of(name, profile), dict(r.matching_args)
+    loader = data.loader("train", plan.batch, dtype, plan.train_first)
+    state_a, state_b = a.state_dict(), b.state_dict()
+    images = pairs.calibration(data, recipe(name, profile), plan.calibration)
+    images = None if images is None else [x.to(dtype) for x in images]
+    rows: list[Row] = []
+
+    def loss_of(permutations: Permutations) -> float:
+        return half_way_loss(a, sym, state_b, permutations, loader, images)
+
+    if r.matching == "activation":
+        found = activation_matching(sym, a, b, loader)
+        chosen = found.permutations
+        if known is not None and math.isclose(
+            found.objective_of(known), found.objective, rel_tol=1e-9
+        ):
+            chosen = dict(known)
+        rows += [
+            Row("dead_units", float(count), n=sym[where].size, site=where, kind=who)
+            for where, counts in found.dead.items()
+            for who, count in zip("AB", counts)
+        ]
+    elif r.matching == "weight":
+        tried = [
+            weight_matching(sym, state_a, state_b, seed=f"{name}/{pair}/{k}")
+            for k in range(settings["seeds"])
+        ]
+        losses = [loss_of(m.permutations) for m in tried]
+        for k, (m, loss) in enumerate(zip(tried, losses)):
+            rows += [
+                Row("objective", m.objective, kind=f"seed {k}"),
+                Row("sweeps", float(m.sweeps), kind=f"seed {k}"),
+                Row("half_way_loss", loss, kind=f"seed {k}"),
+            ]
+        chosen = tried[losses.index(min(losses))].permutations
+    else:
+        order = torch.randperm(len(data.y_train), generator=generator("held out", name))
+        held, rest = order[: settings["held_out"]], order[settings["held_out"] :]
+        batches = TrainingImages(data, rest, settings["batch"], f"ste/{name}/{pair}", dtype, [0])
+        found = straight_through(
+            sym,
+            a,
+            b,
+            batches,
+            list(TrainingImages(data, held, 1000, "held out", dtype, [0])),
+            settings["epochs"],
+            settings["lr"],
+            settings["momentum"],
+            seed=f"{name}/{pair}",
+            title=f"{r.title}, pair {pair}",
+        )
+        chosen = found.best
+        rows += [
+            Row("held_out_loss", loss, epoch=epoch) for epoch, loss in enumerate(found.history)
+        ]
+        rows += [
+            Row(quantity, float(getattr(found, quantity)))
+            for quantity in ("matchings", "sweeps", "assignments", "changed")
+        ]
+        rows.append(Row("half_way_loss", loss_of(found.last), kind="last iterate"))
+    other = [where for where, order in (known or {}).items() if not order.equal(chosen[where])]
+    assert not other, f"{name}, pair {pair}: another order than the one known of {other}"
+    rows += [
+        Row("objective", objective(sym, state_a, state_b, chosen)),
+        Row("half_way_loss", loss_of(chosen)),
+    ]
+    for kind, other in (
+        ("before matching", sym.identity()),
+        ("random order", sym.random(name, pair)),
+    ):
+        rows += [
+            Row("objective", objective(sym, state_a, state_b, other), role="null", kind=kind),
+            Row("half_way_loss", loss_of(other), role="null", kind=kind),
+        ]
+    check_symmetry(b, sym, x, chosen)
+    return chosen, rows
+
+
+@torch.no_grad()
+def half_way_loss(
+    a: nn.Module,
+    sym: Symmetry,
+    state_b: dict[str, Tensor],
+    permutations: Permutations,
+    loader: Loader,
+    images: Sequence[Tensor] | None = None,
+) -> float:
+    """Mean cross-entropy (nats) of (A + pi(B)) / 2, with running statistics recomputed on the
+    batches ``images``, if given.
+    """
+    middle = View(permuted(a, sym, {})).with_state(
+        interpolate(a.state_dict(), sym.apply(state_b, permutations), 0.5)
+    )
+    middle = middle if images is None else recomputed(middle, images)
+    total, n = 0.0, 0
+    for x, y in loader:
+        total, n = (
+            total + float(F.cross_entropy(middle(x).double(), y, reduction="sum")),
+            n + len(y),
+        )
+    return total / n
+
+
+def finds_planted(network: nn.Module, sym: Symmetry, noise: float, seed: int) -> bool:
+    """Whether weight matching reaches at least the objective of an order that was planted: B is
+    ``network`` with Gaussian noise of ``noise`` times each parameter's norm, its units at
+    random."""
+    state = {
+        key: value.double() if value.is_floating_point() else value
+        for key, value in network.state_dict().items()
+    }
+    rng, parameters = generator("noise", seed), {name for name, _ in network.named_parameters()}
+    near = {
+        key: (
+            value
+            + noise
+            * value.norm()
+            * F.normalize(
+                torch.randn(value.shape, generator=rng, dtype=value.dtype).flatten(), dim=0
+            ).view(value.shape)
+            if key in parameters
+            else value
+        )
+        for key, value in state.items()
+    }
+    planted = sym.random("planted", seed)
+    other = sym.apply(near, planted)
+    top = objective(sym, state, other, {name: torch.argsort(p) for name, p in planted.items()})
+    return weight_matching(sym, state, other, seed=seed).objective >= top * (1 - 1e-9)
+
+
+def as_text(permutations: Permutations) -> dict[str, list[int]]:
+    """Permutations as JSON holds them."""
+    return {name: p.tolist() for name, p in permutations.items()}
+
+
+def from_text(found: dict[str, list[int]]) -> dict[str, Tensor]:
+    """The inverse of :func:`as_text`."""
+    return {name: torch.tensor(p) for name, p in found.items()}
+
+
+def bring_together(
+    profile: str, name: str, nets: dict[str, nn.Module], data: Dataset, permutations: Permutations
+) -> dict[str, nn.Module]:
+    """The pair as it is measured: "B" in the matching's order, "unmatched" as it was. Checks that
+    both are one function.
+    """
+    x, _ = next(iter(data.loader("test", CHECKED_ON)))
+    sym = symmetry(nets["A"], x)
+    check_symmetry(nets["B"], sym, x, permutations)
+    return {**nets, "B": permuted(nets["B"], sym, permutations), "unmatched": nets["B"]}
+
+
+def of_pair(
+    profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset
+) -> dict[str, Tensor]:
+    """The pair's permutations: as shipped, if they are of these very networks, else found now."""
+    path = shipped_permutation(profile, name, pair)
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
+        members = pairs.members(name, pair)
+        if found["networks"] == {
+            who: pairs.endpoint(profile, name, *members[who], data).digest() for who in "AB"
+        }:
+            return from_text(found["permutations"])
+    return find(profile, name, pair, nets, data)[0]
