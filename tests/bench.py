@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 from llfc_book.places import RECORDS, ROOT
-from llfc_book.study import pairs
+from llfc_book.study import pairs, runs
 from llfc_book.study.settings import recipe
 from llfc_book.study.units import cpu_name, environment
 from straightforward import match
@@ -390,8 +390,7 @@ def flops_of(r: Recipe, data: Dataset) -> float:
     return counter.get_total_flops()
 
 
-# -- weight matching
-# ------------------------------------------------------------------------------------------------------
+# weight matching
 
 WIDTHS, LARGEST = (1, 4, 8), 16
 
@@ -416,7 +415,7 @@ def trained_pair() -> tuple[str, nn.Module, nn.Module]:
     try:
         data = load(r.data, normalise=r.normalise)
         paths = [
-            (loop.run_path(r, seed, "A", data), loop.run_key(r, seed, "A", data))
+            (runs.run_path(r, seed, "A", data), runs.run_key(r, seed, "A", data))
             for seed in range(8)
         ]
         two = [checkpoints.read(*found) for found in paths if Path(found[0]).exists()][:2]

@@ -210,8 +210,7 @@ def test_two_builds_are_the_same_to_the_byte(built, tmp_path):
     assert build(tmp_path)[0] == built[0]
 
 
-# --- the library
-# ------------------------------------------------------------------------------------------------------
+# the library
 
 STUBS = sorted((ROOT / "book" / "api").glob("*.md"))
 DIRECTIVE = re.compile(r"^```\{api\} (.+)\n(?::without: (.+)\n)?```$", re.MULTILINE)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from llfc_book.study import publish, units
+from llfc_book.study import publish, runs, units
 from llfc_book.study.settings import recipe
 from torch import nn
 
@@ -72,8 +72,7 @@ def test_an_unknown_augmentation_is_refused():
         Augmenter(colour(2), ("crop", "rotate"))
 
 
-# -- the loop
-# ----------------------------------------------------------------------------------------------------------
+# the loop
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +188,7 @@ def test_a_spawned_child_learns_what_a_plain_loop_learns(digits, tmp_path):
         drops=(3,),
     )
     model, losses = plain(r, digits)
-    found = loop.train(r, 0, "A", digits, cache=tmp_path)
+    found = runs.train(r, 0, "A", digits, cache=tmp_path)
     assert [h["train_loss"] for h in found.history] == pytest.approx(losses, abs=1e-5)
     apart = max(
         (found.model[k].double() - v.double()).abs().max().item()
@@ -305,30 +304,30 @@ def test_speedups_are_no_part_of_a_recipes_name():
 
 def test_a_long_unfinished_run_is_kept_and_goes_when_it_is_complete(digits, tmp_path, monkeypatch):
     monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(loop.places, "UNFINISHED", tmp_path / "kept")
+    monkeypatch.setattr(places, "UNFINISHED", tmp_path / "kept")
     monkeypatch.setattr(units, "dataset", lambda name: digits)
     monkeypatch.setattr(publish, "dataset", lambda name: digits)
     r = small()
     monkeypatch.setattr(units, "recipe", lambda name, profile: r)
     unit = units.Unit("smoke", r.name, 0, "train A")
-    key, finished = loop.run_key(r, 0, "A", digits), unit.path()
+    key, finished = runs.run_key(r, 0, "A", digits), unit.path()
     first = loop.fit(start(r, digits), r, digits, (0, "A"), 1)
     finished.parent.mkdir(parents=True)
-    checkpoints.write(loop.latest_path(finished), first, key)
+    checkpoints.write(runs.latest_path(finished), first, key)
     assert publish._keep_unfinished([unit]) == []  # a few seconds are not worth it
     monkeypatch.setattr(publish, "LONG", 0.0)
-    assert publish._keep_unfinished([unit]) and loop.unfinished_path(finished).exists()
+    assert publish._keep_unfinished([unit]) and runs.unfinished_path(finished).exists()
     assert publish._keep_unfinished([unit]) == []  # once
-    loop.latest_path(finished).unlink()  # another machine: the cache is empty
+    runs.latest_path(finished).unlink()  # another machine: the cache is empty
     seen = []
     monkeypatch.setattr(
         loop,
         "fit",
         lambda start, *args, **rest: seen.append(start.epoch) or replace(first, epoch=2),
     )
-    loop.train(r, 0, "A", digits)
+    runs.train(r, 0, "A", digits)
     assert seen == [1] and finished.exists()
-    assert publish._keep_unfinished([unit]) and not loop.unfinished_path(finished).exists()
+    assert publish._keep_unfinished([unit]) and not runs.unfinished_path(finished).exists()
 
 
 def test_the_bench_shows_its_plain_loop_the_same_images():
@@ -350,8 +349,7 @@ def test_the_bench_shows_its_plain_loop_the_same_images():
     assert torch.allclose(first, data.normalise(data.x_train[3:4])[0], atol=1e-6)
 
 
-# -- resized crops and rotations (B.1.2)
-# -------------------------------------------------------------------------------
+# resized crops and rotations (B.1.2)
 
 ALL_RESAMPLED = ("resized crop", "flip", "rotate")
 

@@ -236,8 +236,7 @@ def test_unknown_names_are_refused_before_anything_runs(executed, arguments, mes
     assert done.returncode == 2 and message in done.stderr and not done.stdout
 
 
-# --- the build
-# --------------------------------------------------------------------------------------------------------
+# the build
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -602,8 +601,7 @@ def test_pages_have_unique_ids_and_tables_that_keys_can_scroll(built_twice):
     assert re.search(r'<table tabindex="0" class="[^"]*table', page)
 
 
-# --- what is staged
-# ---------------------------------------------------------------------------------------------------
+# what is staged
 
 
 def test_a_product_of_another_source_is_not_shown(executed, tmp_path, monkeypatch, capsys):

@@ -109,8 +109,7 @@ def case(request):
     return measure(a, b, batches, [Coherence()]), *differences(a, b, batches)
 
 
-# -- every pattern, every order
-# --------------------------------------------------------------------------------------
+# every pattern, every order
 
 
 def test_the_energy_of_the_commutator(case):
@@ -153,8 +152,7 @@ def test_a_random_order_over_all_orders(case):
         assert max(energies) > 1.01 * min(energies)  # else the order would not have been tested
 
 
-# -- by hand
-# -----------------------------------------------------------------------------------------------------------
+# by hand
 
 
 def planted(d_w, d_h):
@@ -273,8 +271,7 @@ def test_rounding_does_not_make_an_energy_negative():
         assert 0 <= found < 1e-12
 
 
-# -- the rest
-# ----------------------------------------------------------------------------------------------------------
+# the rest
 
 
 def test_the_maps_and_the_energy_are_those_of_commutativity():

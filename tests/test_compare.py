@@ -111,8 +111,7 @@ def without_dead_units(rows: list) -> list:
     return [row for row in rows if not row.quantity.startswith("dead_units")]
 
 
-# -- against the functions it calls
-# ------------------------------------------------------------------------------------
+# against the functions it calls
 
 
 @pytest.mark.parametrize("matching", ["weight", "activation", None])
@@ -176,8 +175,7 @@ def test_another_precision():
     assert found.rows[-len(null) :] == null
 
 
-# -- matching
-# ----------------------------------------------------------------------------------------------------------
+# matching
 
 
 def test_weight_matching_takes_the_lowest_training_loss_half_way():
@@ -299,8 +297,7 @@ def test_networks_without_anything_to_permute():
     )
 
 
-# -- what stays as it is
-# -----------------------------------------------------------------------------------------------
+# what stays as it is
 
 
 @pytest.mark.parametrize("matching", ["weight", "activation", None])
@@ -365,8 +362,7 @@ def test_batches_for_statistics_are_of_one_size():
     assert sum(len(x) for x in module._calibration([(torch.zeros(700, 1), None)] * 9)) == 2100
 
 
-# -- bad input
-# ---------------------------------------------------------------------------------------------------------
+# bad input
 
 
 class Branching(nn.Module):
@@ -649,8 +645,7 @@ def test_a_unit_that_responds_in_one_batch_only_is_not_dead():
     )
 
 
-# -- files
-# -------------------------------------------------------------------------------------------------------------
+# files
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -781,8 +776,7 @@ def test_damaged_files_are_refused(tmp_path, name, keep):
         load_weights(mlp(1), tmp_path / f"no {name}")
 
 
-# -- what it shows
-# -----------------------------------------------------------------------------------------------------
+# what it shows
 
 
 @pytest.fixture(scope="module")
@@ -957,9 +951,9 @@ def test_the_figures_words_hold_the_numbers(found, shown):
 
 
 def test_a_table_for_a_page_leaves_out_empty_columns(found):
-    from llfc_book.show.tables import table
+    from llfc_book.show.tables import comparison
 
-    text = table(found.table().loc[["dist_com"]], "A caption.", "tbl-x").text
+    text = comparison(found.table().loc[["dist_com"]], "A caption.", "tbl-x").text
     assert text.count("* - ") == 1 + len(found.table().loc["dist_com"]) and ":name: tbl-x" in text
     assert "null: formula" in text and "nearest endpoint" not in text and "nan" not in text
     assert f"{found.table().loc[('dist_com', 'conv2'), 'pair']:.3g}" in text

@@ -63,8 +63,7 @@ def assert_close(rows, others):
         assert value == pytest.approx(flat(others)[key], rel=1e-12, abs=1e-12), key
 
 
-# -- Connected
-# ---------------------------------------------------------------------------------------------------------
+# Connected
 
 
 @pytest.mark.parametrize("grid", [GRID, NEEDED, (1, 0.25, 0.75, 0.5, 0)])
@@ -252,8 +251,7 @@ def test_losses_are_in_float64(pair, images):
     assert {t.dtype for t in metric.kept["error"]} == {torch.bool}
 
 
-# -- StitchedExcess
-# ----------------------------------------------------------------------------------------------------
+# StitchedExcess
 
 
 def test_a_network_on_its_own_features_has_no_excess(pair, images):
@@ -309,8 +307,7 @@ def test_a_network_without_a_hidden_site_has_no_row():
     assert measure(a, b, loader(), [StitchedExcess()]) == []
 
 
-# -- both
-# --------------------------------------------------------------------------------------------------------------
+# both
 
 
 class Beside(Conv):

@@ -61,8 +61,7 @@ def count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-# -- the networks
-# ------------------------------------------------------------------------------------------------------
+# the networks
 
 
 def test_parameter_counts():
@@ -178,8 +177,7 @@ def test_features_before_normalisation_are_what_the_convolution_gives():
     assert torch.equal(view.run(x, {names["Conv 3-1 (pre)"]})[names["Conv 3-1 (pre)"]], normalised)
 
 
-# -- stitching
-# ---------------------------------------------------------------------------------------------------------
+# stitching
 
 
 @pytest.mark.parametrize("kind", ["vgg16", "resnet20"])
@@ -259,8 +257,7 @@ def test_transfer_by_explicit_products(kind):
     assert all(r.mean == 0 for r in itself)
 
 
-# -- running statistics
-# ------------------------------------------------------------------------------------------------
+# running statistics
 
 
 def test_recomputed_statistics_do_not_depend_on_the_order_of_the_batches():

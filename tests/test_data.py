@@ -159,8 +159,7 @@ def test_download_through_torchvision(tmp_path, monkeypatch):
     )
 
 
-# -- Tiny-ImageNet
-# -----------------------------------------------------------------------------------------------------
+# Tiny-ImageNet
 
 
 def jpeg(number, grey=False):

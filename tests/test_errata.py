@@ -83,8 +83,7 @@ def test_tables_show_every_entry_of_a_section():
     assert "*(wording)*" in shown and "[A.1](A1_lemma)" in shown and "117 of 154" in shown
 
 
-# -- checks can fail: break what they look at
-# --------------------------------------------------------------------------
+# checks can fail: break what they look at
 
 
 def test_a_figure_that_is_there_is_no_missing_one(monkeypatch):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from llfc_book import places
-from llfc_book.study import pairs, widths
+from llfc_book.study import pairs, runs, widths
 from llfc_book.study.runs import kept_path, run_key, run_path
 from llfc_book.study.settings import KEPT, LAYER_NORM, LAYER_NORM_BY_CODE, RECIPES, recipe
 from torch import nn
@@ -156,8 +156,7 @@ def test_settings_are_the_appendix_and_the_code_beside_it():
         )  # what is kept on the way changes nothing that is learned
 
 
-# -- checkpoints on the way
-# ---------------------------------------------------------------------------------------------
+# checkpoints on the way
 
 
 @pytest.fixture
@@ -176,7 +175,7 @@ def tiny(monkeypatch):
 
 def test_networks_are_kept_after_the_epochs_that_the_recipe_names(tiny):
     r, data = tiny
-    done = loop.train(r, 0, "A", data)
+    done = runs.train(r, 0, "A", data)
     path, key = run_path(r, 0, "A", data), run_key(r, 0, "A", data)
     kept = {epoch: checkpoints.read(kept_path(path, epoch), key) for epoch in (0, 1)}
     assert sorted(path.parent.glob("*.epoch*")) == sorted(
@@ -195,7 +194,7 @@ def test_networks_are_kept_after_the_epochs_that_the_recipe_names(tiny):
 
 def test_a_run_that_is_stopped_keeps_the_same_networks(tiny, monkeypatch):
     r, data = tiny
-    whole = loop.train(r, 0, "A", data)
+    whole = runs.train(r, 0, "A", data)
     path, key = run_path(r, 0, "A", data), run_key(r, 0, "A", data)
     digests = [checkpoints.read(kept_path(path, epoch), key).digest() for epoch in (0, 1)]
     for file in path.parent.glob("*"):
@@ -210,9 +209,9 @@ def test_a_run_that_is_stopped_keeps_the_same_networks(tiny, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "write", stops)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(r, 0, "A", data)
+        runs.train(r, 0, "A", data)
     monkeypatch.setattr(checkpoints, "write", write)
-    assert loop.train(r, 0, "A", data).digest() == whole.digest()
+    assert runs.train(r, 0, "A", data).digest() == whole.digest()
     assert [checkpoints.read(kept_path(path, epoch), key).digest() for epoch in (0, 1)] == digests
 
 
@@ -232,25 +231,25 @@ def test_a_run_that_goes_on_elsewhere_brings_what_it_kept(tiny, monkeypatch, tmp
     r, data = tiny
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         cut_after(2, patch)
-        loop.train(r, 0, "A", data)
+        runs.train(r, 0, "A", data)
     path, key = run_path(r, 0, "A", data), run_key(r, 0, "A", data)
     monkeypatch.setattr(places, "UNFINISHED", tmp_path / "unfinished")
     (tmp_path / "unfinished").mkdir()
-    shutil.copy(loop.latest_path(path), loop.unfinished_path(path))
+    shutil.copy(runs.latest_path(path), runs.unfinished_path(path))
     for epoch in (0, 1):
-        shutil.copy(kept_path(path, epoch), loop.unfinished_kept_path(path, epoch))
+        shutil.copy(kept_path(path, epoch), runs.unfinished_kept_path(path, epoch))
     monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "another"))
     path = run_path(r, 0, "A", data)
-    done = loop.train(r, 0, "A", data)
+    done = runs.train(r, 0, "A", data)
     assert [checkpoints.read(kept_path(path, epoch), key).history for epoch in (0, 1)] == [
         done.history[:0],
         done.history[:1],
     ]
     # without them it begins anew, and says so
     monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "third"))
-    loop.unfinished_kept_path(path, 1).unlink()
+    runs.unfinished_kept_path(path, 1).unlink()
     with pytest.warns(UserWarning, match="what it kept after epoch 1 is gone"):
-        again = loop.train(r, 0, "A", data)
+        again = runs.train(r, 0, "A", data)
     assert again.digest() == done.digest() and kept_path(run_path(r, 0, "A", data), 1).exists()
 
 
@@ -264,7 +263,7 @@ def test_epochs_of_another_run_are_refused(tiny, monkeypatch, tmp_path):
         pairs, "recipe", lambda n, p: replace(recipe(n, p), epochs=3, kept=(0, 1, 3))
     )
     monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path)
-    loop.train(r, 0, "A", data)
+    runs.train(r, 0, "A", data)
     path, key = run_path(r, 0, "A", data), run_key(r, 0, "A", data)
     assert pairs.endpoint_after(1, "smoke", name, 0, "A", data).epoch == 1
     assert (
@@ -295,7 +294,7 @@ def test_of_two_files_that_of_the_networks_own_run_is_read(tiny, monkeypatch, tm
         pairs, "recipe", lambda n, p: replace(recipe(n, p), epochs=3, kept=(0, 1, 3))
     )
     monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path)
-    loop.train(r, 0, "A", data)
+    runs.train(r, 0, "A", data)
     assert not pairs.lacks_epochs("smoke", name, 0, "A", data)
     here, shipped = (
         kept_path(run_path(r, 0, "A", data), 1),

@@ -260,8 +260,7 @@ def test_a_planted_order_is_found_until_noise_buries_it(pair, monkeypatch):
     assert not matched.finds_planted(nets["A"], sym, 0.1, 0)
 
 
-# -- rules
-# ---------------------------------------------------------------------------------------------------------------
+# rules
 
 
 def record(rows_by_pair, method="weight", data="mnist"):

@@ -145,8 +145,7 @@ def product(a: nn.Module, b: nn.Module) -> float:
     return sum(float((u.detach().double() * v.detach().double()).sum()) for u, v in pairs)
 
 
-# -- weight matching
-# ------------------------------------------------------------------------------------------------------
+# weight matching
 
 
 @pytest.mark.parametrize("dtype", [DOUBLE, torch.float32])
@@ -541,8 +540,7 @@ def test_a_start_or_weights_that_do_not_fit_are_refused():
         weight_matching(sym, a | {"more": torch.zeros(1)}, b)
 
 
-# -- activation matching
-# --------------------------------------------------------------------------------------------------
+# activation matching
 
 
 def lively(seed: int, hidden: int = 16) -> nn.Module:
@@ -730,8 +728,7 @@ def test_networks_with_nan_weights_are_not_matched_by_responses(correlation):
         activation_matching(derived("mlp"), a, b, loader(), correlation)
 
 
-# -- the straight-through estimator
-# ---------------------------------------------------------------------------------------
+# the straight-through estimator
 
 
 @pytest.fixture

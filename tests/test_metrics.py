@@ -66,8 +66,7 @@ def between(a, b, alpha):
     return network
 
 
-# -- against direct formulas
-# -----------------------------------------------------------------------------------------
+# against direct formulas
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -257,8 +256,7 @@ def test_a_straight_line_has_no_chord_barrier():
     )  # the loss is convex here
 
 
-# -- properties
-# ------------------------------------------------------------------------------------------------------
+# properties
 
 
 @given(seed=seeds)
@@ -460,8 +458,7 @@ def test_views_and_modules_give_the_same(pair):
     )
 
 
-# -- bad input
-# -------------------------------------------------------------------------------------------------------
+# bad input
 
 
 class PlusEquals(nn.Module):

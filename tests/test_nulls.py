@@ -159,8 +159,7 @@ def test_shuffled_images_keep_every_units_values():
     )  # a channel moves as a whole
 
 
-# -- displacement
-# ----------------------------------------------------------------------------------------------------
+# displacement
 
 
 def test_what_each_displacement_keeps():

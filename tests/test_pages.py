@@ -30,8 +30,7 @@ if pages.chromium() is None:
     pytest.skip(pages.NO_CHROMIUM, allow_module_level=True)
 
 
-# --- the book
-# ---------------------------------------------------------------------------------------------------------
+# the book
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +66,7 @@ def test_every_chapter_was_looked_at(book):
         assert sum(len(facts.get(part, [])) for facts in seen.values()) > 20, part
 
 
-# --- planted faults
-# ---------------------------------------------------------------------------------------------------
+# planted faults
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 # Follows the system's colours as the theme does

@@ -17,7 +17,7 @@ import pytest
 import torch
 from llfc_book import places, records
 from llfc_book.places import ROOT
-from llfc_book.study import matched, pairs, publish, queue, units
+from llfc_book.study import matched, pairs, publish, queue, runs, units
 from llfc_book.study.catalogue import EXPERIMENTS
 from llfc_book.study.runs import kept_path, latest_path, run_key, run_path
 from llfc_book.study.settings import PAIRS, PROFILES, QUEUE, RECIPES, recipe
@@ -44,7 +44,7 @@ def tree(tmp_path, monkeypatch) -> Iterator[Path]:
     """An empty tracked tree and one pair of one recipe to publish."""
     monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path / "endpoints")
     monkeypatch.setattr(records, "RECORDS", tmp_path / "records")
-    monkeypatch.setattr(loop.places, "UNFINISHED", tmp_path / "unfinished")
+    monkeypatch.setattr(places, "UNFINISHED", tmp_path / "unfinished")
     monkeypatch.setitem(PAIRS, "smoke", {NAME: 1})
     publish._provenances.cache_clear()
     yield tmp_path
@@ -60,7 +60,6 @@ def untimed(lines: list[str]) -> list[str]:
     return [re.sub(TIME, "", line) for line in lines]
 
 
-# ------------------------------------------------------------------------------------------------------
 # what it tells
 
 
@@ -188,7 +187,6 @@ def test_a_unit_by_hand_says_how_it_ended(monkeypatch, error, word):
     assert untimed(logged())[-1].startswith(f"{word}: smoke/{NAME}/0/train A")
 
 
-# ---------------------------------------------------------------------------------------------------
 # which recipes
 
 
@@ -231,7 +229,6 @@ def test_make_passes_recipes_on():
         assert "--recipes" not in said
 
 
-# ----------------------------------------------------------------------------------------------
 # priority, and the end
 
 
@@ -370,7 +367,6 @@ def test_a_unit_whose_queue_was_gone_before_it_began_ends(monkeypatch):
         queue.run_unit(f"smoke/{NAME}/0/train A", "cpu")
 
 
-# -------------------------------------------------------------------------------------------------------
 # shipping
 
 
@@ -380,7 +376,7 @@ def trained(name: str, seed: int, branch: str, add: float = 0.0, kept: tuple[int
     """
     r = recipe(recipe(name, "smoke").trained_as, "smoke")
     data = load(r.data, normalise=r.normalise)
-    path, key = loop.run_path(r, seed, branch, data), loop.run_key(r, seed, branch, data)
+    path, key = runs.run_path(r, seed, branch, data), runs.run_key(r, seed, branch, data)
     state = loop.new_network(r, data, seed).state_dict()
     history = [
         {
@@ -398,7 +394,7 @@ def trained(name: str, seed: int, branch: str, add: float = 0.0, kept: tuple[int
     checkpoints.write(path, found, key)
     for epoch in kept:
         checkpoints.write(
-            loop.kept_path(path, epoch), replace(found, epoch=epoch, history=history[:epoch]), key
+            runs.kept_path(path, epoch), replace(found, epoch=epoch, history=history[:epoch]), key
         )
     return found.digest()
 
@@ -449,7 +445,7 @@ def sparse(path: Path, size: int) -> Path:
 
 def test_nothing_over_twenty_megabytes_goes_into_the_tracked_tree(told, tree, monkeypatch):
     r = recipe(NAME, "smoke")
-    sparse(loop.run_path(r, 0, "A", load("digits")), 94 * 10**6)
+    sparse(runs.run_path(r, 0, "A", load("digits")), 94 * 10**6)
     monkeypatch.setattr(
         publish, "_digest_at", lambda path, key: "digest" if path.exists() else None
     )
@@ -478,7 +474,7 @@ def test_what_is_too_large_is_said_once(tree, monkeypatch):
 def test_unfinished_runs_are_kept_up_to_the_same_size(tree, monkeypatch, size, said, shipped):
     monkeypatch.setitem(RECIPES, NAME, replace(RECIPES[NAME], shipped=shipped))
     unit = Unit("smoke", NAME, 0, "train A")
-    latest = sparse(loop.latest_path(unit.path()), size)
+    latest = sparse(runs.latest_path(unit.path()), size)
     monkeypatch.setattr(
         publish.checkpoints,
         "read",
@@ -501,7 +497,7 @@ def test_small_checkpoints_on_the_way_are_shipped_with_the_first_pair(told, tree
         and told(kept=(0, 2, 5)) == []
     )
     then = pairs.shipped_kept_path("smoke", NAME, 0, "A", 2)
-    key = loop.run_key(r, 0, "A", load("digits"))
+    key = runs.run_key(r, 0, "A", load("digits"))
     assert then.name == f"{NAME}-0A.epoch2.safetensors" and checkpoints.read(then, key).epoch == 2
     then.unlink()
     trained(NAME, 0, "A", add=1.0, kept=(2,))  # elsewhere: what is shipped did not come of it
@@ -513,7 +509,7 @@ def test_small_checkpoints_on_the_way_are_shipped_with_the_first_pair(told, tree
     assert told(kept=(0, 2)) == [f"shipped {then.name}"]
 
 
-# ---------------------------------------------------------------------------------- no record mixes
+# no record mixes
 # two networks
 
 
@@ -677,7 +673,7 @@ def test_a_shipped_network_that_a_record_does_not_quote_is_let_be_until_there_is
     assert queue.missing(every_unit()) == []  # the shipped one goes before
     shipped.unlink()
     assert queue.missing(every_unit()) == every_unit()
-    shipped.write_bytes(loop.run_path(recipe(NAME, "smoke"), 0, "B", load("digits")).read_bytes())
+    shipped.write_bytes(runs.run_path(recipe(NAME, "smoke"), 0, "B", load("digits")).read_bytes())
     assert queue.missing(every_unit()) == []
     monkeypatch.setitem(
         units.OTHER_VERSION, "decomposition", 99

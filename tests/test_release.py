@@ -17,19 +17,20 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Used by somebody who has the wheel and no checkout: embedded data, training, comparison.
 USE = """
 import sys
-from dataclasses import replace
-
 import llfc_lib
 from llfc_lib.compare import compare
 from llfc_lib.data import load
-from llfc_lib.training.loop import new_network, train
-from llfc_book.study.settings import recipe
+from llfc_lib.training.checkpoints import Checkpoint
+from llfc_lib.training.loop import fit, new_network
+from llfc_lib.training.recipe import Recipe
 
 assert llfc_lib.__file__.startswith(sys.argv[1]), llfc_lib.__file__
-data, short = load("digits"), replace(recipe("mlp_mnist_spawn", "smoke"), epochs=1)
-nets = [new_network(short, data) for _ in "AB"]
+data = load("digits")
+recipe = Recipe("mine", "", "", "mlp", "digits", 1, 60, "adam", 1e-3, (("hidden", 16),))
+nets = [new_network(recipe, data) for _ in "AB"]
+start = Checkpoint(nets[0].state_dict())
 for net, branch in zip(nets, "AB"):
-    net.load_state_dict(train(short, 0, branch, data).model)
+    net.load_state_dict(fit(start, recipe, data, (0, branch), 1).model)
 print(compare(*nets, data.loader(first=100), matching=None, draws=1))
 """
 
@@ -65,7 +66,7 @@ def test_the_wheel_holds_the_whole_library_and_its_licence(wheel):
     assert {str(path.relative_to(ROOT)) for path in (ROOT / "llfc_lib").rglob("*.py")} <= set(names)
     assert "llfc_lib/py.typed" in names and any(name.endswith("licenses/LICENSE") for name in names)
     assert not [
-        name for name in names if not re.match(r"llfc_(lib|book)", name) or "__pycache__" in name
+        name for name in names if not re.match(r"llfc_(lib/|book-)", name) or "__pycache__" in name
     ]
 
 
@@ -123,4 +124,5 @@ def test_requirements_are_pinned_exactly():
         for line in (ROOT / "requirements.txt").read_text().splitlines()
         if line and not line.startswith("#")
     ]
-    assert lines[0] == "-e ." and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines[1:])
+    assert lines[:2] == ["-e .", "-e ./book"]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines[2:])

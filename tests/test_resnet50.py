@@ -48,8 +48,7 @@ def small() -> nn.Module:
     return randomised(ResNet50(width=8, classes=10))
 
 
-# -- the network
-# -------------------------------------------------------------------------------------------------------
+# the network
 
 
 @torch.no_grad()
@@ -141,8 +140,7 @@ def test_images_of_any_size(shape):
     assert logits.shape == (3, 10) and logits.isfinite().all()
 
 
-# -- as the library sees it
-# --------------------------------------------------------------------------------------------
+# as the library sees it
 
 
 @torch.no_grad()
@@ -207,8 +205,7 @@ def test_permuted_it_is_the_same_function(small):
     assert all(key.endswith("num_batches_tracked") or key == "fc.bias" for key in stay)
 
 
-# -- training
-# ----------------------------------------------------------------------------------------------------------
+# training
 
 
 def test_a_small_one_learns_digits():

@@ -114,8 +114,7 @@ def test_a_smoke_pair_gives_its_record_again(part, name):
     assert wrong(live(part, name), part, name) == set()
 
 
-# -- sabotage: one wrong step at a time, by patching
-# ---------------------------------------------------------------------
+# sabotage: one wrong step at a time, by patching
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -290,8 +289,7 @@ def test_every_quantity_of_the_new_parts_is_sabotaged():
         assert there - covered - {(part, "stable_rank_W")} == set()
 
 
-# -- parts, plans and queue
-# ----------------------------------------------------------------------------------------------
+# parts, plans and queue
 
 
 def test_parts_that_are_due_together_share_one_pass(monkeypatch):
@@ -510,8 +508,7 @@ def test_what_a_profile_reduces_is_told():
     )
 
 
-# -- pages of the first edition
-# ------------------------------------------------------------------------------------------
+# pages of the first edition
 
 
 def test_pages_of_the_first_edition_show_what_they_showed(tmp_path, monkeypatch):

@@ -28,8 +28,7 @@ from llfc_lib.matching.symmetry import (
 from llfc_lib.models import MLP, VGG16, ResNet20
 from llfc_lib.models.view import View
 
-# -- helpers
-# -----------------------------------------------------------------------------------------------------------
+# helpers
 
 
 class Net(nn.Module):
@@ -155,8 +154,7 @@ def use_of(sym, parameter, axis):
     return next(u for p in sym for u in p.uses if (u.parameter, u.axis) == (parameter, axis))
 
 
-# -- whole networks
-# ----------------------------------------------------------------------------------------------------
+# whole networks
 
 
 def small_densenet(tv):
@@ -462,8 +460,7 @@ def test_the_table_names_permutations_sizes_and_parameters(networks):
     assert lines[0].split()[:2] == ["permutation", "units"] and max(map(len, lines)) <= 110
 
 
-# -- one operation each
-# ------------------------------------------------------------------------------------------------
+# one operation each
 
 IMAGE, VECTOR, TOKENS = (3, 6, 6), (5,), (7, 5)
 A = "8 a.weight:0 a.bias:0 "  # eight units of layer a, and where they go
@@ -1026,8 +1023,7 @@ def test_a_tied_parameter_is_counted_once():
     assert [u.parameter for p in mask for u in p.uses if u.statistic] == ["mask"]
 
 
-# -- what is not understood
-# --------------------------------------------------------------------------------------------
+# what is not understood
 
 REFUSED = {  # the name of the operation in the message
     "MultiheadAttention": tokens(
@@ -1069,8 +1065,7 @@ def test_what_is_not_understood_is_refused_by_name(what):
     assert issubclass(UnsupportedOperation, TypeError)
 
 
-# -- applying permutations
-# ---------------------------------------------------------------------------------------------
+# applying permutations
 
 SEVERAL = [
     "grouped conv",
@@ -1216,8 +1211,7 @@ def test_a_permuted_copy_leaves_the_network_alone(networks):
     assert not same(other.state_dict(), before) and (other(x) - network(x)).abs().max() < 1e-10
 
 
-# -- a wrong symmetry is seen
-# ------------------------------------------------------------------------------------------
+# a wrong symmetry is seen
 
 
 class Parts(NamedTuple):
@@ -1398,8 +1392,7 @@ def test_given_permutations_are_used_and_nan_equals_nothing(mutant):
         check_symmetry(network, sym, x)
 
 
-# -- random networks
-# ---------------------------------------------------------------------------------------------------
+# random networks
 
 LAYERS = st.sampled_from(
     [
@@ -1479,8 +1472,7 @@ def test_random_networks_keep_their_function(layers, widths, flat, hidden, seed)
         assert sum(p.size for p in sym) == free  # none is missed
 
 
-# -- networks that are hard to follow: right, or refused by name
-# ------------------------------------------------------
+# networks that are hard to follow: right, or refused by name
 
 
 def right_or_refused(case):

@@ -77,8 +77,7 @@ def with_statistics(network: nn.Module, seed: int = 0) -> nn.Module:
     return network.double().eval()
 
 
-# --- the split
-# ----------------------------------------------------------------------------------------------------------
+# the split
 
 
 @settings(deadline=None, max_examples=15)
@@ -340,8 +339,7 @@ def test_statistics_can_be_recomputed_and_no_bound_is_given_for_what_is_no_chain
     )
 
 
-# --- Theorem 1
-# ----------------------------------------------------------------------------------------------------------
+# Theorem 1
 
 
 @pytest.mark.parametrize(
@@ -410,8 +408,7 @@ def test_normalisation_breaks_the_theorem_while_both_conditions_hold():
         normalised_pair("group", x)
 
 
-# --- Lemma 1
-# ------------------------------------------------------------------------------------------------------------
+# Lemma 1
 
 
 @settings(deadline=None)
@@ -511,8 +508,7 @@ def test_linear_connectivity_does_not_need_llfc():
     )  # the nearest endpoint would give about 0.25
 
 
-# --- what is expected of a random displacement
-# ---------------------------------------------------------------------------
+# what is expected of a random displacement
 
 
 @pytest.mark.parametrize("t", [0.05, 0.3])

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from llfc_book.study import runs
 from llfc_book.study.settings import PAIRS, PROFILES, RECIPES, recipe, reductions
 
 from llfc_lib.data import load
@@ -38,8 +39,7 @@ def start(r: Recipe, data, seed: int = 0) -> Checkpoint:
     return Checkpoint(dict(loop.new_network(r, data, seed).state_dict()))
 
 
-# -- recipes
-# ---------------------------------------------------------------------------------------------------------
+# recipes
 
 
 def test_the_seven_settings_of_b1_and_our_variant():
@@ -125,8 +125,7 @@ def test_learning_rates():
     assert loop.learning_rate(cosine, 100) == pytest.approx(0, abs=1e-12)
 
 
-# -- streams
-# ---------------------------------------------------------------------------------------------------------
+# streams
 
 
 def test_streams_are_independent_and_repeatable():
@@ -170,12 +169,11 @@ def test_the_last_partial_batch_is_kept(digits, short, monkeypatch):
     assert sizes == [60] * 21 + [37]
 
 
-# -- spawning and resuming
-# -------------------------------------------------------------------------------------------
+# spawning and resuming
 
 
 def test_training_learns(digits):
-    run = loop.train(recipe("mlp_mnist_spawn", "smoke"), 0, "A", digits)
+    run = runs.train(recipe("mlp_mnist_spawn", "smoke"), 0, "A", digits)
     assert (
         run.history[-1]["test_error"] < 0.06
         and run.history[-1]["train_loss"] < 0.3 * run.history[0]["train_loss"]
@@ -193,21 +191,21 @@ def test_a_child_on_the_trunks_own_stream_continues_it_bit_for_bit(digits, short
 
 
 def test_children_share_the_trunk_and_then_part(digits, short):
-    a, b = (loop.train(short, 0, branch, digits) for branch in "AB")
-    trunk = loop.train(short, 0, "trunk", digits)
+    a, b = (runs.train(short, 0, branch, digits) for branch in "AB")
+    trunk = runs.train(short, 0, "trunk", digits)
     assert trunk.epoch == 2 and trunk.optimiser and a.history[:2] == b.history[:2] == trunk.history
     assert not same(a, b, optimiser=False)
     assert (
-        len({loop.train(short, 1, "A", digits).digest(), a.digest(), b.digest(), trunk.digest()})
+        len({runs.train(short, 1, "A", digits).digest(), a.digest(), b.digest(), trunk.digest()})
         == 4
     )
 
 
 def test_children_of_epoch_0_share_the_initialisation(digits):
     r = replace(recipe("mlp_mnist_spawn", "smoke"), epochs=0)
-    a, b = (loop.train(r, 0, branch, digits) for branch in "AB")
+    a, b = (runs.train(r, 0, branch, digits) for branch in "AB")
     assert same(a, b, optimiser=False) and not same(
-        a, loop.train(r, 1, "A", digits), optimiser=False
+        a, runs.train(r, 1, "A", digits), optimiser=False
     )
 
 
@@ -215,7 +213,7 @@ def test_children_of_epoch_0_share_the_initialisation(digits):
 def test_killed_at_a_random_step_it_resumes_to_the_same_bits(
     digits, short, seed, monkeypatch, tmp_path
 ):
-    undisturbed = loop.train(short, 0, "A", digits, cache=tmp_path / "whole")
+    undisturbed = runs.train(short, 0, "A", digits, cache=tmp_path / "whole")
     rng, step, taken = random.Random(seed), loop.train_step, 0
     kills = {rng.randrange(1, 88) for _ in range(3)}
 
@@ -229,7 +227,7 @@ def test_killed_at_a_random_step_it_resumes_to_the_same_bits(
     monkeypatch.setattr(loop, "train_step", mortal)
     for _ in range(10):
         try:
-            resumed = loop.train(short, 0, "A", digits, cache=tmp_path / "killed")
+            resumed = runs.train(short, 0, "A", digits, cache=tmp_path / "killed")
             break
         except KeyboardInterrupt:
             continue
@@ -239,14 +237,14 @@ def test_killed_at_a_random_step_it_resumes_to_the_same_bits(
 
 
 def test_a_finished_run_is_not_trained_again(digits, short, monkeypatch):
-    first = loop.train(short, 0, "A", digits)
+    first = runs.train(short, 0, "A", digits)
     monkeypatch.setattr(loop, "train_step", lambda *_: pytest.fail("trained again"))
-    assert same(first, loop.train(short, 0, "A", digits), optimiser=False)
+    assert same(first, runs.train(short, 0, "A", digits), optimiser=False)
 
 
 def test_a_diverged_run_says_so(digits, short):
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        loop.train(replace(short, optimiser="sgd", lr=1e6), 0, "A", digits)
+        runs.train(replace(short, optimiser="sgd", lr=1e6), 0, "A", digits)
 
 
 def test_a_training_step_and_evaluation_run_on_device_meta(digits, short):
@@ -262,8 +260,7 @@ def test_a_training_step_and_evaluation_run_on_device_meta(digits, short):
         loop.evaluate(network, data).tolist()
 
 
-# -- checkpoints
-# -----------------------------------------------------------------------------------------------------
+# checkpoints
 
 
 def test_checkpoint_round_trip(digits, short, tmp_path):
@@ -295,11 +292,11 @@ def test_foreign_truncated_and_altered_checkpoints_are_refused(digits, short, tm
 
 
 def test_a_damaged_run_is_set_aside_named_and_trained_again(digits, short):
-    first = loop.train(short, 0, "A", digits)
-    path = loop.run_path(short, 0, "A", digits)
+    first = runs.train(short, 0, "A", digits)
+    path = runs.run_path(short, 0, "A", digits)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.warns(UserWarning, match=f"{path.name} is damaged.*not used"):
-        again = loop.train(short, 0, "A", digits)
+        again = runs.train(short, 0, "A", digits)
     assert same(first, again, optimiser=False) and path.with_suffix(".rejected").exists()
 
 
@@ -307,13 +304,13 @@ def test_unwritable_cache(digits, short, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("a file where the cache should be")
     with pytest.raises(PermissionError, match="cannot write to .*set LLFC_CACHE"):
-        loop.train(short, 0, "A", digits, cache=blocked)
+        runs.train(short, 0, "A", digits, cache=blocked)
 
 
 def test_progress_names_epoch_loss_and_time_left(digits, short, monkeypatch, tmp_path):
     monkeypatch.setenv("LLFC_PROGRESS", str(tmp_path / "lines"))
     monkeypatch.setattr("llfc_lib.progress.MINIMUM_SECONDS", 0)
-    loop.train(short, 0, "A", digits)
+    runs.train(short, 0, "A", digits)
     lines = (tmp_path / "lines").read_text().splitlines()
     assert [line.split(", training")[0] for line in lines] == [
         f"mlp_mnist_spawn, seed 0, trunk: {k} of 2" for k in (1, 2)

@@ -55,8 +55,7 @@ CHAPTERS = {
 }
 
 
-# --- reading modules
-# --------------------------------------------------------------------------------------------------
+# reading modules
 
 
 @dataclass(frozen=True)
@@ -480,8 +479,7 @@ def first_sentence(text: str) -> str:
     return paragraph[: match.end()] if match else paragraph
 
 
-# --- showing them
-# -----------------------------------------------------------------------------------------------------
+# showing them
 
 
 class Api(SphinxDirective):

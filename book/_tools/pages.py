@@ -315,8 +315,7 @@ def targets(root: Path) -> tuple[list[str], dict[str, str]]:
     return pages, redirects
 
 
-# --- one page
-# ---------------------------------------------------------------------------------------------------------
+# one page
 
 
 @contextmanager
@@ -485,8 +484,7 @@ def look(page: Page, root: Path, name: str, shots: Path | None) -> Visit:
 AXE_SOURCE = (files("axe_playwright_python") / "axe.min.js").read_text()
 
 
-# --- the book as a whole
-# ----------------------------------------------------------------------------------------------
+# the book as a whole
 
 
 class Anchors(HTMLParser):

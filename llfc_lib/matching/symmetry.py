@@ -494,8 +494,7 @@ class _Derivation:
                     self._mark_passed(node)
         self._unite(self.numbers[view.output], np.full(1, FIXED))
 
-    # -- numbers of units
-    # ---------------------------------------------------------------------------------------------
+    # numbers of units
 
     def _fresh(self, n: int) -> np.ndarray:
         start = len(self.parent)
@@ -572,8 +571,7 @@ class _Derivation:
                     if unit not in (FIXED, ANY):
                         self.tokens[int(unit)].append(("passes", node.name, int(count)))
 
-    # -- nodes
-    # --------------------------------------------------------------------------------------------------------
+    # nodes
 
     def _followed(self, node: fx.Node, concrete: dict[str, Any]) -> Any:
         try:
@@ -721,8 +719,7 @@ class _Derivation:
             return self._group_norm(node, h, given["num_groups"], list(names.values()))
         return self._per_unit(node, h, 1, list(names.values()))
 
-    # -- what each kind of operation does to units
-    # ----------------------------------------------------------------------
+    # what each kind of operation does to units
 
     def _outputs(self, weight: str, n: int) -> np.ndarray:
         """The units that a layer makes: new ones, or those it made when it was used before."""
@@ -908,8 +905,7 @@ class _Derivation:
             return as_numbers(getattr(args[0], str(node.target))(*args[1:], **kwargs))
         return as_numbers(node.target(*args, **kwargs))
 
-    # -- the result
-    # -----------------------------------------------------------------------------------------------------
+    # the result
 
     def result(self) -> Symmetry:
         where: dict[int, dict[tuple, list[int]]] = defaultdict(

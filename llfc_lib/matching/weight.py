@@ -185,8 +185,7 @@ class _Ascent:
         }
         self.solved: set[str] = set()  # best possible as long as nothing around them moves
 
-    # -- one permutation
-    # ----------------------------------------------------------------------------------------------
+    # one permutation
 
     def _rows(self, value: Tensor, use: Use) -> Tensor:
         """n x r x others x rest: what each unit owns, the other permutable axis third."""
@@ -319,8 +318,7 @@ class _Ascent:
             term.pending = now.clone()
             term.pending[u.positions.reshape(-1)] = now[u.positions[order].reshape(-1)]
 
-    # -- the loop
-    # -----------------------------------------------------------------------------------------------------
+    # the loop
 
     def run(self, rng: np.random.Generator, max_sweeps: int) -> Matching:
         found, permutations = self.found, list(self.sym)

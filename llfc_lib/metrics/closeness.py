@@ -235,8 +235,7 @@ def _rows(kind: str, site: str, who: str, partners: Sequence[dict[str, float] | 
     return rows
 
 
-# -- spread
-# -----------------------------------------------------------------------------------------------------------
+# spread
 
 
 def _spread(
@@ -293,8 +292,7 @@ def _nearest(
     return None
 
 
-# -- sparse
-# -----------------------------------------------------------------------------------------------------------
+# sparse
 
 
 def _sparse(

@@ -126,8 +126,7 @@ class View:
         self.sites = self._find_sites(nodes, getattr(module, "paper_names", {}))
         self.maps = self._find_maps(nodes, getattr(module, "paper_maps", {}))
 
-    # -- weights
-    # ------------------------------------------------------------------------------------------------------
+    # weights
 
     def state(self) -> dict[str, Tensor]:
         """The weights and buffers by name, not copied."""
@@ -156,8 +155,7 @@ class View:
         """Overwrite the weights of this view (the module it was made of keeps its own)."""
         self.module.load_state_dict(state)
 
-    # -- running
-    # ------------------------------------------------------------------------------------------------------
+    # running
 
     def site(self, name: str) -> Site:
         """The site of this name. ValueError, with the names that there are, for another."""
@@ -247,8 +245,7 @@ class View:
         """Whether its value depends on the input, and not on the weights alone."""
         return node in self._live
 
-    # -- reading the graph
-    # --------------------------------------------------------------------------------------------
+    # reading the graph
 
     def _depend_on_input(self, nodes: list[fx.Node]) -> set[str]:
         live = {self.input}

@@ -131,8 +131,7 @@ def judge_claim(claim: Claim, record: records.Record) -> Verdict:
     )
 
 
-# -- selecting and comparing
-# ------------------------------------------------------------------------------------------
+# selecting and comparing
 
 
 def measured(frame: pd.DataFrame, quantity: str, kind: str = "") -> pd.Series:

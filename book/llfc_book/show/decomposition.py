@@ -89,7 +89,7 @@ def parts(frame: pd.DataFrame, alpha: float = 0.5, statistics: str = "interpolat
             )
         plots._site_axis(axis, sites)
     _sizes(axes[3], frame, sites, name, alpha, statistics)
-    plots._legend(figure, axes, columns=4)
+    plots.legend(figure, axes, columns=4)
     e, turned = (
         at(numbers(frame, q, statistics=statistics), alpha=alpha)
         for q in ("e_over_d", "turned_over_d")
@@ -163,7 +163,7 @@ def _sizes(
                 markersize=4.5,
                 label=word if fill != "none" else None,
             )
-    plots._log(axis)
+    plots.log_axis(axis)
     axis.set_ylabel(r"$\|e\|^2/\|f_A-f_B\|^2$ (log scale)")
     axis.set_title("size of the residual (open: after the best c)", loc="left", fontsize=8)
     plots._site_axis(axis, sites)
@@ -317,7 +317,7 @@ def every_pair(frame: pd.DataFrame, alpha: float = 0.5) -> Shown:
     ]
     axes[0].set_yticks(places, names, fontsize=6)
     axes[1].set_yticks([])
-    plots._legend(figure, axes, columns=5)
+    plots.legend(figure, axes, columns=5)
     alt = (
         f"Origins of LLFC's residual half-way, {len(bars)} kinds of pairs and partners ({made_by})."
         " Median share where there is any: "
@@ -359,8 +359,7 @@ def identity(frame: pd.DataFrame) -> MyST:
     )
 
 
-# -- what is expected by chance
-# ------------------------------------------------------------------------------------------
+# what is expected by chance
 
 
 def expected_table(frame: pd.DataFrame, alpha: float = 0.5) -> pd.DataFrame:
@@ -495,14 +494,14 @@ def against_expected(found: pd.DataFrame, frame: pd.DataFrame) -> Shown:
         axis.set_xscale("log")
         axis.set_xticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
         axis.xaxis.set_minor_formatter(NullFormatter())
-        plots._log(axis)
+        plots.log_axis(axis)
         axis.set_title(head, loc="left", fontsize=8)
         left = r"\|e\|^2" if column == "measured" else r"\|cf_\alpha-m\|^2"
         axis.set_xlabel(r"expected $\|e\|^2/\|f_A-f_B\|^2$ (log scale)")
         axis.set_ylabel(rf"measured ${left}/\|f_A-f_B\|^2$ (log scale)")
         over = (found[column] / found["expected"]).groupby(found["partner"]).median()
         told[head] = ", ".join(f"{word} {over[word]:.2f}" for word in looks if word in over)
-    plots._legend(figure, axes, columns=3)
+    plots.legend(figure, axes, columns=3)
     alt = (
         f"Measured against expected size of LLFC's residual, perceptrons ({made_by}). Median of"
         " measured over expected: "
@@ -559,12 +558,12 @@ def simulated(found: pd.DataFrame) -> Shown:
                 label=f"width {width}" if k == 0 else None,
             )
     axis.set_xscale("log")
-    plots._log(axis)
+    plots.log_axis(axis)
     axis.set_xticks(SIZES, [f"{t:g}" for t in SIZES])
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("relative size t of the displacement (log scale)")
     axis.set_ylabel(r"$\|e\|^2/\|f_A-f_B\|^2$ (log scale)")
-    plots._legend(figure, [axis], columns=5)
+    plots.legend(figure, [axis], columns=5)
     figure.supxlabel(
         "constructed: Gaussian networks, Gaussian images, float64",
         fontsize=7,

@@ -418,7 +418,6 @@ RECIPES |= {
     for name, w in WIDTHS.items()
 }
 
-# ---------------------------------------------------------------------------------------------------------------
 # Profiles. `paper` is B.1 as printed; the others scale it down, here and nowhere else.
 
 PROFILES = ("smoke", "lite", "paper")
