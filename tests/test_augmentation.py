@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from llfc_book import places
 from llfc_book.study import publish, runs, units
 from llfc_book.study.settings import recipe
 from torch import nn
