@@ -15,15 +15,34 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
 from llfc_book import records
 from llfc_book.show.tables import MyST, table
-from llfc_book.study import decomposition, joint, matched, pairs, spectra
+from llfc_book.study import matched, pairs
 from llfc_book.study.catalogue import experiment
+from llfc_book.study.measures import decomposition, joint
+from llfc_book.study.measures.pair import (
+    ALPHAS,
+    COARSE_GRID,
+    CONTROLS,
+    DISPLACED,
+    MakeMetrics,
+    measure_displaced,
+    measure_pair,
+)
+from llfc_book.study.pairs import Pair
+from llfc_book.study.parts import part
 from llfc_book.study.publish import describe
 from llfc_book.study.runs import train
-from llfc_book.study.settings import MATCHED, PAIRS, PROFILES, check_profile, recipe, reductions
+from llfc_book.study.settings import (
+    MATCHED,
+    PAIRS,
+    PROFILE,
+    PROFILES,
+    check_profile,
+    recipe,
+    reductions,
+)
 from llfc_book.study.units import Unit, environment
 from llfc_lib.data import Dataset
 from llfc_lib.metrics import (
@@ -43,40 +62,34 @@ IPYTHON = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 
 #: Only what a chapter is about is measured live, with the barrier, which has a displaced partner's
 #: own error.
-METRICS: dict[str, pairs.MakeMetrics] = {
+METRICS: dict[str, MakeMetrics] = {
     "B.1": lambda grid, detail=False, nulls=True: [Barrier(grid)],
     "B.2": lambda grid, detail=False, nulls=True: [
-        LLFC(pairs.ALPHAS, pre=detail, raw=detail),
-        Barrier(pairs.COARSE_GRID),
+        LLFC(ALPHAS, pre=detail, raw=detail),
+        Barrier(COARSE_GRID),
     ],
     "B.3": lambda grid, detail=False, nulls=True: [
         Commutativity(nulls=nulls),
         WeakAdditivity(nulls=nulls),
-        Barrier(pairs.COARSE_GRID),
+        Barrier(COARSE_GRID),
     ],
     "B.5": lambda grid, detail=False, nulls=True: [
         Commutativity(nulls=nulls),
         Transfer(nulls=nulls),
         SameWeights(nulls=nulls),
-        Barrier(pairs.COARSE_GRID),
+        Barrier(COARSE_GRID),
     ],
     "B.4": lambda grid, detail=False, nulls=True: [
         Stitching(raw=detail),
         Transfer(nulls=nulls),
-        Barrier(pairs.COARSE_GRID),
+        Barrier(COARSE_GRID),
     ],
 }
 
-#: How far a live number may lie from the record of the same profile: absolute, or relative to the
-#: record where that is above 1. In float64 (smoke) only rounding differs between processors; in
-#: float32 an image may change sides.
-TOLERANCE = {"smoke": 1e-6, "lite": 5e-4, "paper": 5e-4}
 #: Test images at a time where LLFC is measured live in smoke: two batches must give what one gave
 #: for the record. (Not so the null of B.3 that shuffles images: it does so within a batch.)
 BATCH = 300
 QUICK = 1e13  # operations: some minutes of training
-#: What a network trained now must reach on the test set.
-TRAINED = {"smoke": 0.06, "lite": 0.035, "paper": 0.025}
 
 
 def begin(namespace: Mapping[str, Any]) -> "Chapter":
@@ -152,59 +165,30 @@ class Chapter:
     ) -> tuple[dict[str, list[Row]], Dataset]:
         """By pair of one recipe, the rows of experiment ``name``."""
         chosen, found = experiment(name), {}
-        metrics = METRICS.get(chosen.section)
-        mlp, smoke = recipe(recipe_name, profile).model == "mlp", profile == "smoke"
-        controls = (
-            ("unmatched", "independent", "itself")
-            if mlp
-            else ("independent",)
-            if smoke and control
-            else ()
-        )
-        possible = [
-            pairs.DISPLACED[part]
-            for part in pairs.plan_of(recipe_name, profile).parts
-            if part in pairs.DISPLACED
-        ]
-        displaced = possible[: 6 if mlp and smoke else 1 if mlp or smoke else 0]
-        for index in range(PAIRS[profile][recipe_name] if profile == "smoke" else 1):
-            nets, data = pairs.networks(profile, recipe_name, index, self.device, self.retrain)
-            if recipe(recipe_name, profile).matching:
-                nets = matched.bring_together(
-                    profile,
-                    recipe_name,
-                    nets,
-                    data,
-                    matched.of_pair(profile, recipe_name, index, nets, data),
-                )
-            rows = [
-                row
-                for part in chosen.parts
-                for row in _part(part, profile, recipe_name, index, nets, data)
-            ]
+        metrics, setting = METRICS.get(chosen.section), recipe(recipe_name, profile)
+        thorough, smoke = setting.plan.thorough, setting.scale.embedded
+        controls = CONTROLS if thorough else ("independent",) if smoke and control else ()
+        possible = [DISPLACED[part] for part in setting.plan.parts if part in DISPLACED]
+        displaced = possible[: 6 if thorough and smoke else 1 if thorough or smoke else 0]
+        for index in range(PAIRS[profile][recipe_name] if smoke else 1):
+            pair = pairs.load_pair(setting, index, self.device, self.retrain)
+            if setting.kin.orders:
+                pair = matched.bring_together(pair, matched.of_pair(pair))
+            rows = [row for part in chosen.parts for row in _part(part, pair)]
             if not chosen.parts:
-                rows = pairs.measure_pair(
-                    profile,
-                    recipe_name,
-                    nets,
-                    data,
-                    metrics,
-                    controls,
-                    BATCH if smoke and chosen.section == "B.2" else None,
-                )
+                batch = BATCH if smoke and chosen.section == "B.2" else None
+                rows = measure_pair(pair, metrics, controls, batch)
                 for kind, far in displaced if index == 0 else ():
-                    rows += pairs.measure_displaced(
-                        profile, recipe_name, index, nets, data, kind, far, metrics
-                    )
+                    rows += measure_displaced(pair, kind, far, metrics)
             found[f"{recipe_name}/{index}"] = [row for row in rows if chosen.keeps(row)]
-        return found, data
+        return found, pair.data
 
     def _provenance(self, profile: str, recipe_name: str, data: Dataset) -> dict[str, Any]:
         return {
             "recipe": recipe_name,
             "recipe_hash": recipe(recipe_name, profile).hash,
             "data": describe(data),
-            "plan": pairs.plan_of(recipe_name, profile).told(),
+            "plan": recipe(recipe_name, profile).plan.told(),
             "reductions": reductions(recipe_name, profile),
             **environment(self.device),
         }
@@ -220,23 +204,13 @@ class Chapter:
         found: dict[str, list[Row]] = {}
         provenance: dict[str, dict[str, Any]] = {}
         for name in (name for name, (of, _) in MATCHED.items() if of == base):
-            nets, data = pairs.networks("smoke", name)
+            pair = pairs.load_pair(recipe(name, "smoke"), 0)
             with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", "units that respond to no image"
-                )  # they are counted in the rows
-                _, rows = matched.find(
-                    "smoke",
-                    name,
-                    0,
-                    nets,
-                    data,
-                    known=matched.of_pair("smoke", name, 0, nets, data),
-                )
-            found[f"{name}/0"], provenance[f"{name}/0"] = (
-                rows,
-                self._provenance("smoke", name, data),
-            )
+                # they are counted in the rows
+                warnings.filterwarnings("ignore", "units that respond to no image")
+                _, rows = matched.find(pair, known=matched.of_pair(pair))
+            found[f"{name}/0"] = rows
+            provenance[f"{name}/0"] = self._provenance("smoke", name, pair.data)
         r = recipe(base, "smoke")
         return records.live_record(
             "lmc_perm", "smoke", provenance, found, r.model, r.data, "matched"
@@ -270,7 +244,7 @@ class Chapter:
             record = records.load(name, profile)
         except records.RecordError:
             return MyST(f"There is no record of profile *{profile}* to hold this against.")
-        compared = records.compare(live, record.frame(), TOLERANCE[profile])
+        compared = records.compare(live, record.frame(), PROFILE[profile].tolerance)
         within = (compared[["difference", "spread"]].max(axis=1) <= compared["tolerance"]) & (
             compared["count"] == 0
         )
@@ -285,7 +259,7 @@ class Chapter:
                 f"`{quantity}`",
                 of["compared"].sum(),
                 _below(of["difference"].max()),
-                f"{TOLERANCE[profile]:g}",
+                f"{PROFILE[profile].tolerance:g}",
                 "yes" if within[of.index].all() else "no",
             )
             for quantity, of in curves
@@ -309,7 +283,7 @@ class Chapter:
 
     def tolerance(self, quantity: str, recipe_name: str) -> float:
         """The bound that a network trained now must keep."""
-        return {"test_error": TRAINED}[quantity][self.profile]
+        return {"test_error": PROFILE[self.profile].trained}[quantity]
 
     def train_pair(self, recipe_name: str) -> "LivePair":
         """Train the first pair now in smoke or with ``retrain``; elsewhere read the shipped
@@ -317,7 +291,7 @@ class Chapter:
         """
         r = recipe(recipe_name, self.profile)
         data = pairs.load(r.data, normalise=r.normalise)
-        new = self.profile == "smoke" or self.retrain
+        new = r.scale.embedded or self.retrain
         runs = {
             branch: (
                 train(r, 0, branch, data, self.device)
@@ -332,29 +306,21 @@ class Chapter:
         return LivePair(new, runs, starts, data.source, r.epochs)
 
 
-def _part(
-    part: str, profile: str, name: str, index: int, nets: dict[str, nn.Module], data: Dataset
-) -> list[Row]:
-    """One part of a pair's measurement by the function that made its record. Of convolutional
-    networks only the pair itself is split, and of the tiny networks of "joint" only the smallest
-    are looked at: the record has the rest."""
-    if part == "spectra":
-        return spectra.rows(profile, name, index, nets, data)
-    if part == "joint":
-        nets = {**nets, "B": nets["unmatched"]}  # which the search sets in an order itself
-        methods = {
-            method: other
-            for other, (base, method) in MATCHED.items()
-            if base == recipe(name, profile).base
+def _part(name: str, pair: Pair) -> list[Row]:
+    """One part of a pair's measurement by the function that made its record. Where a pass takes
+    long only the pair itself is split, and of the tiny networks of "joint" only the smallest are
+    looked at: the record has the rest."""
+    if name == "joint":
+        orders = {
+            method: matched.of_pair(pair, other)
+            for method, other in joint.orders_of_every_method(pair.setting).items()
         }
-        candidates = {
-            method: matched.of_pair(profile, other, index, nets, data)
-            for method, other in methods.items()
-        }
-        return joint.rows_with_tiny(profile, name, index, nets, data, candidates, joint.TINY[:1])
-    return decomposition.rows(
-        profile, name, index, nets, data, alone=recipe(name, profile).model != "mlp"
-    )
+        return joint.rows_with_tiny(replace(pair, extra={"orders": orders}), joint.TINY[:1])
+    if name == "decomposition":
+        return decomposition.rows(pair, alone=not pair.setting.plan.thorough)
+    measure = part(name).measure
+    assert measure is not None, name
+    return measure(pair)
 
 
 def published(name: str) -> records.Record:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 #: The checkout: records and shipped endpoints are read from here, never from the working directory.
 ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "book" / "data"
 RECORDS = ROOT / "book" / "records"
 ENDPOINTS = ROOT / "book" / "endpoints"
 UNFINISHED = ROOT / "book" / "unfinished"

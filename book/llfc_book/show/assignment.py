@@ -15,7 +15,7 @@ from llfc_book.appendix.assignment import MINIMISED, ROUNDING
 from llfc_book.appendix.identities import IDENTITIES
 from llfc_book.show.select import at, numbers, of
 from llfc_book.show.tables import MyST, made_by, table
-from llfc_book.study.joint import NULLS, QUANTILES
+from llfc_book.study.measures.joint import NULLS, QUANTILES
 from llfc_lib.figures import BLUE, GREEN, GREY, ORANGE, STYLE, WIDTH, Shown
 
 EXACT = 1e-12  # below this a deviation is rounding, which differs between processors

@@ -9,19 +9,17 @@ import pandas as pd
 
 from llfc_book.show.tables import MyST, table
 from llfc_book.study.catalogue import EXPERIMENTS
-from llfc_book.study.pairs import plan_of
 from llfc_book.study.settings import (
-    LAYER_NORM,
-    LAYER_NORM_BY_CODE,
-    MATCHED_LAYER_NORM,
     PAIRS,
     PROFILES,
     RECIPES,
     SPAWN_AT,
     WIDTHS,
+    Setting,
+    group,
+    recipe,
     reductions,
 )
-from llfc_lib.training.recipe import Recipe
 
 ROWS = {
     "network": ("model", "model_args"),
@@ -38,7 +36,7 @@ ROWS = {
     "spawned after epoch": ("spawn_epoch",),
 }
 #: Recipes that the second edition brings; its pages show them.
-LATER = (*LAYER_NORM, LAYER_NORM_BY_CODE, *MATCHED_LAYER_NORM)
+LATER = tuple(group("layer norm", "layer norm, as the code trains it", "matched layer norm"))
 LABELS = {
     "model_args": "network",
     "init": "initialisation",
@@ -52,7 +50,7 @@ LABELS = {
 }
 
 
-def _value(r: Recipe, names: tuple[str, ...]) -> str:
+def _value(r: Setting, names: tuple[str, ...]) -> str:
     parts = []
     for name in names:
         value = getattr(r, name)
@@ -186,7 +184,7 @@ def measuring_table() -> MyST:
     rows = []
     for profile in PROFILES:
         for name in (n for n in planned(profile) if n not in SPAWN_AT):
-            plan = plan_of(name, profile)
+            plan = recipe(name, profile).plan
             first = [
                 f"first {count:,}" if count else "all" for count in (plan.pair_first, plan.first)
             ]

@@ -1,5 +1,5 @@
-"""The networks of the book on which A.3 is tried: as layers, for :mod:`llfc_book.appendix.identities`
-and :mod:`llfc_book.appendix.assignment`.
+"""The networks of the book on which A.3 is tried: as layers, for
+:mod:`llfc_book.appendix.identities` and :mod:`llfc_book.appendix.assignment`.
 
 :func:`trained_layers` takes them from a matched pair that is shipped with the project,
 :func:`tiny_draws` from many pairs of tiny networks whose permutations can all be looked at.
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from llfc_book.appendix.identities import DOUBLE, Layer, layers_of
 from llfc_book.study import matched, pairs
-from llfc_book.study.joint import tiny_networks
+from llfc_book.study.measures.joint import tiny_networks
+from llfc_book.study.settings import recipe
 from llfc_lib.data import Dataset
 
 
@@ -21,11 +22,9 @@ def trained_layers(
     """The layers of the two shipped networks of profile smoke on its first test images, B in the
     order that the matching found.
     """
-    nets, data = pairs.networks("smoke", name, pair)
-    nets = matched.bring_together(
-        "smoke", name, nets, data, matched.of_pair("smoke", name, pair, nets, data)
-    )
-    return layers_of(nets["A"], nets["B"], data.loader("test", images, DOUBLE, images))
+    found = pairs.load_pair(recipe(name, "smoke"), pair)
+    nets = matched.bring_together(found, matched.of_pair(found)).nets
+    return layers_of(nets["A"], nets["B"], found.data.loader("test", images, DOUBLE, images))
 
 
 def tiny_draws(

@@ -7,8 +7,8 @@ Source: this book.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llfc_book.study.joint import QUANTILES
-from llfc_book.study.pairs import IN_ONE_PASS
+from llfc_book.study.measures.joint import QUANTILES
+from llfc_book.study.parts import part
 from llfc_book.study.settings import MATCHED, MATCHED_LAYER_NORM, MATCHED_SPAWNED, SPAWN_AT, WIDTHS
 from llfc_lib.metrics.decomposition import PARTS, SOURCES
 from llfc_lib.metrics.rows import Row
@@ -186,7 +186,7 @@ _PAIRS = (
     *MATCHED_SPAWNED,
 )  # all whose two networks are kept
 
-_LAYER_NORM, _RESNET50 = tuple(MATCHED_LAYER_NORM), ("resnet50_tinyimagenet_spawn",)
+_LAYER_NORM, _RESNET50 = MATCHED_LAYER_NORM, ("resnet50_tinyimagenet_spawn",)
 _EVERY = (*_PAIRS, *_LAYER_NORM, *_RESNET50)
 
 EXPERIMENTS = {
@@ -328,7 +328,7 @@ EXPERIMENTS = {
             "vgg_perm",
             "B.1",
             "VGG-16 and ResNet-20 of other initialisations, weight matched",
-            tuple(MATCHED_SPAWNED),
+            MATCHED_SPAWNED,
             frozenset(CONNECTED | FOUND | LLFC),
         ),
         Experiment(
@@ -440,7 +440,7 @@ EXPERIMENTS = {
             "B.1",
             "Barriers and stitched excess with their intervals over images",
             _EVERY,
-            IN_ONE_PASS["connected"][1],
+            part("connected").quantities,
             parts=("connected",),
             edition=2,
         ),
@@ -449,7 +449,7 @@ EXPERIMENTS = {
             "B.3",
             "Coherence and alignment of the two differences that commute",
             _EVERY,
-            IN_ONE_PASS["coherence"][1],
+            part("coherence").quantities,
             parts=("coherence",),
             edition=2,
         ),

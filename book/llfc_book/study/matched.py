@@ -6,7 +6,7 @@ Source: this book.
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llfc_book.study import pairs
+from llfc_book.study.pairs import Pair
 from llfc_book.study.settings import recipe
 from llfc_lib.data import Dataset
 from llfc_lib.matching import (
@@ -66,14 +67,7 @@ class TrainingImages:
             )
 
 
-def find(
-    profile: str,
-    name: str,
-    pair: int,
-    nets: dict[str, nn.Module],
-    data: Dataset,
-    known: Permutations | None = None,
-) -> tuple[dict[str, Tensor], list[Row]]:
+def find(pair: Pair, known: Permutations | None = None) -> tuple[dict[str, Tensor], list[Row]]:
     """The permutations that the recipe's method finds for the pair, and rows on how it found them.
 
     "objective" is <A, pi(B)> ("seed k" where there are several), beside those of the order before
@@ -84,16 +78,14 @@ def find(
     method finds another one now: for activation matching a better or worse one, as units that
     respond to no image may stand anywhere, and rounding decides where.
     """
-    r, dtype = recipe(name, profile), pairs.DTYPE[profile]
-    a, b = (nets[who].to(dtype) for who in "AB")
+    r, dtype, data, name = pair.setting, pair.dtype, pair.data, pair.setting.name
+    a, b = pair.in_dtype("A", "B")
     x, _ = next(iter(data.loader("test", CHECKED_ON, dtype)))
     sym = symmetry(a, x)
     check_symmetry(b, sym, x)
-    plan, settings = pairs.plan_of(name, profile), dict(r.matching_args)
-    loader = data.loader("train", plan.batch, dtype, plan.train_first)
+    settings, loader = dict(r.matching_args), pair.loader("train", r.plan.train_first)
     state_a, state_b = a.state_dict(), b.state_dict()
-    images = pairs.calibration(data, recipe(name, profile), plan.calibration)
-    images = None if images is None else [x.to(dtype) for x in images]
+    images = None if pair.calibration is None else [x.to(dtype) for x in pair.calibration]
     rows: list[Row] = []
 
     def loss_of(permutations: Permutations) -> float:
@@ -113,7 +105,7 @@ def find(
         ]
     elif r.matching == "weight":
         tried = [
-            weight_matching(sym, state_a, state_b, seed=f"{name}/{pair}/{k}")
+            weight_matching(sym, state_a, state_b, seed=f"{pair.name}/{k}")
             for k in range(settings["seeds"])
         ]
         losses = [loss_of(m.permutations) for m in tried]
@@ -127,7 +119,7 @@ def find(
     else:
         order = torch.randperm(len(data.y_train), generator=generator("held out", name))
         held, rest = order[: settings["held_out"]], order[settings["held_out"] :]
-        batches = TrainingImages(data, rest, settings["batch"], f"ste/{name}/{pair}", dtype, [0])
+        batches = TrainingImages(data, rest, settings["batch"], f"ste/{pair.name}", dtype, [0])
         found = straight_through(
             sym,
             a,
@@ -137,8 +129,8 @@ def find(
             settings["epochs"],
             settings["lr"],
             settings["momentum"],
-            seed=f"{name}/{pair}",
-            title=f"{r.title}, pair {pair}",
+            seed=pair.name,
+            title=f"{r.title}, pair {pair.index}",
         )
         chosen = found.best
         rows += [
@@ -150,14 +142,14 @@ def find(
         ]
         rows.append(Row("half_way_loss", loss_of(found.last), kind="last iterate"))
     other = [where for where, order in (known or {}).items() if not order.equal(chosen[where])]
-    assert not other, f"{name}, pair {pair}: another order than the one known of {other}"
+    assert not other, f"{name}, pair {pair.index}: another order than the one known of {other}"
     rows += [
         Row("objective", objective(sym, state_a, state_b, chosen)),
         Row("half_way_loss", loss_of(chosen)),
     ]
     for kind, other in (
         ("before matching", sym.identity()),
-        ("random order", sym.random(name, pair)),
+        ("random order", sym.random(name, pair.index)),
     ):
         rows += [
             Row("objective", objective(sym, state_a, state_b, other), role="null", kind=kind),
@@ -230,28 +222,31 @@ def from_text(found: dict[str, list[int]]) -> dict[str, Tensor]:
     return {name: torch.tensor(p) for name, p in found.items()}
 
 
-def bring_together(
-    profile: str, name: str, nets: dict[str, nn.Module], data: Dataset, permutations: Permutations
-) -> dict[str, nn.Module]:
+def bring_together(pair: Pair, permutations: Permutations) -> Pair:
     """The pair as it is measured: "B" in the matching's order, "unmatched" as it was. Checks that
     both are one function.
     """
-    x, _ = next(iter(data.loader("test", CHECKED_ON)))
+    nets = pair.nets
+    x, _ = next(iter(pair.data.loader("test", CHECKED_ON)))
     sym = symmetry(nets["A"], x)
     check_symmetry(nets["B"], sym, x, permutations)
-    return {**nets, "B": permuted(nets["B"], sym, permutations), "unmatched": nets["B"]}
+    together = {**nets, "B": permuted(nets["B"], sym, permutations), "unmatched": nets["B"]}
+    return replace(pair, nets=together)
 
 
-def of_pair(
-    profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset
-) -> dict[str, Tensor]:
-    """The pair's permutations: as shipped, if they are of these very networks, else found now."""
-    path = shipped_permutation(profile, name, pair)
+def of_pair(pair: Pair, name: str = "") -> dict[str, Tensor]:
+    """The pair's permutations, those of the setting ``name`` of the same networks if it is given:
+    as shipped, if they are of these very networks, else found now.
+    """
+    setting = recipe(name or pair.setting.name, pair.setting.profile)
+    path = shipped_permutation(setting.profile, setting.name, pair.index)
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text())
-        members = pairs.members(name, pair)
-        if found["networks"] == {
-            who: pairs.endpoint(profile, name, *members[who], data).digest() for who in "AB"
-        }:
+        members = setting.members(pair.index)
+        here = {
+            who: pairs.endpoint(setting.profile, setting.name, *members[who], pair.data).digest()
+            for who in "AB"
+        }
+        if found["networks"] == here:
             return from_text(found["permutations"])
-    return find(profile, name, pair, nets, data)[0]
+    return find(replace(pair, setting=setting))[0]

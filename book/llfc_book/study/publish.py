@@ -18,6 +18,7 @@ from typing import Any
 from llfc_book import records
 from llfc_book.study import matched, pairs
 from llfc_book.study.catalogue import EXPERIMENTS, Experiment
+from llfc_book.study.parts import part, versions
 from llfc_book.study.runs import (
     kept_path,
     latest_path,
@@ -26,19 +27,17 @@ from llfc_book.study.runs import (
     unfinished_kept_path,
     unfinished_path,
 )
-from llfc_book.study.settings import PAIRS, PROFILES, SPAWN_AT, recipe, reductions
-from llfc_book.study.units import Unit, dataset, measure_version, version_key
+from llfc_book.study.settings import PAIRS, PROFILE, PROFILES, recipe, reductions
+from llfc_book.study.units import Unit, dataset
 from llfc_lib.data import Dataset
 from llfc_lib.metrics.rows import Row
 from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
 
 LONG = 2 * 3600.0  # seconds: an unfinished run that cost more is kept in the tracked tree
-SMALL = (
-    2 * 2**20
-    # bytes: networks up to this size are shipped with every pair, larger ones with the first; so are
-    # earlier epochs
-)
+#: Bytes: networks up to this size are shipped with every pair, larger ones with the first; so are
+#: earlier epochs.
+SMALL = 2 * 2**20
 LIMIT = 20 * 10**6  # bytes: no larger file goes into the tracked tree
 SHIPPED = ("small", "every", "none")  # what a recipe may say
 
@@ -60,10 +59,11 @@ def is_finished(unit: Unit) -> bool:
 
     Source: this book.
     """
-    if unit.trains or not unit.path().exists():
+    path = unit.finished_path()
+    if unit.trains or path is None:
         return unit.available()
-    state = unit.path().stat()
-    measured_on = _measured_on(unit.path(), state.st_mtime_ns, state.st_size)
+    state = path.stat()
+    measured_on = _measured_on(path, state.st_mtime_ns, state.st_size)
     if measured_on is None:
         return not is_outdated(unit.profile, unit.name, unit.index)
     return _agree(
@@ -106,10 +106,10 @@ def is_outdated(profile: str, name: str, index: int) -> bool:
     }
     if not changed:
         return False
-    base, every = recipe(name, profile).trained_as, pairs.members(name, index)
+    base, every = recipe(name, profile).trained_as, recipe(name, profile).members(index)
     return any(
         not pairs.shipped_path(profile, base, *every[who]).exists() for who in changed
-    ) or _published_parts(profile, name, index) != set(pairs.plan_of(name, profile).parts)
+    ) or _published_parts(profile, name, index) != set(recipe(name, profile).plan.parts)
 
 
 def digests_at_hand(profile: str, name: str, index: int, data: str) -> dict[str, str]:
@@ -120,7 +120,7 @@ def digests_at_hand(profile: str, name: str, index: int, data: str) -> dict[str,
     """
     r = recipe(recipe(name, profile).trained_as, profile)
     found = {}
-    for who, (seed, branch) in pairs.members(name, index).items():
+    for who, (seed, branch) in recipe(name, profile).members(index).items():
         named = SimpleNamespace(sha256=data)  # a run is named by no more of its data
         shipped, key = (
             pairs.shipped_path(profile, r.name, seed, branch),
@@ -178,7 +178,7 @@ def _quoting(profile: str, name: str, index: int) -> dict[str, dict[str, Any]]:
 
 def _published_parts(profile: str, name: str, index: int) -> set[str]:
     """Parts of the pair that are in every committed record which reads them."""
-    every = set(pairs.plan_of(name, profile).parts)
+    every = set(recipe(name, profile).plan.parts)
     found = [
         _published_in(e, profile, name, index) | (every - e.reads(every))
         for e in EXPERIMENTS.values()
@@ -192,26 +192,25 @@ def _published_in(experiment: Experiment, profile: str, name: str, index: int) -
     plan or version.
     """
     provenance = _provenances(profile, experiment.name).get(f"{name}/{index}", {})
-    parts, plan = experiment.reads(provenance.get("parts", ())), pairs.plan_of(name, profile)
-    told = {
-        **pairs.UNTOLD,
-        **{
-            key: value
-            for key, value in provenance.get("plan", {}).items()
-            if key in (*pairs.UNTOLD, *pairs.LATER)
-        },
-    }
+    setting = recipe(name, profile)
+    parts, plan = experiment.reads(provenance.get("parts", ())), setting.plan
+    known = (*plan.TOLD, *plan.LATER)
+    told = {key: value for key, value in provenance.get("plan", {}).items() if key in known}
     current = (
-        provenance.get("recipe_hash") == recipe(name, profile).hash
-        and told == plan.told()
+        provenance.get("recipe_hash") == setting.hash
+        and {**plan.TOLD, **told} == plan.told()
         and all(
-            provenance["measure_version"].get(version_key(part)) == measure_version(part)
-            and provenance.get("settings", {}).get(part, {})
-            == pairs.settings_of(part, name, profile)
-            for part in parts
+            provenance["measure_version"].get(part(name).version_key) == part(name).version
+            and provenance.get("settings", {}).get(name, {}) == part(name).settings(setting)
+            for name in parts
         )
     )
-    return parts if current else set()
+    if not current:
+        return set()
+    finer = {
+        name for name in plan.parts if (whole := part(name).stood_in_for()) and whole.name in parts
+    }
+    return parts | experiment.reads(finer)
 
 
 @cache
@@ -231,7 +230,7 @@ def publish(profile: str | None = None) -> str:
     for p in [profile] if profile else PROFILES:
         for name, count in PAIRS[p].items():
             for index in range(count):
-                every = [Unit(p, name, index, part) for part in pairs.plan_of(name, p).parts]
+                every = [Unit(p, name, index, part) for part in recipe(name, p).plan.parts]
                 needs = [need for unit in every for need in unit.needs() if need.trains]
                 networks |= dict.fromkeys(unit for need in needs for unit in (*need.needs(), need))
                 if not all(is_published(unit) for unit in every) and not _surpassed(p, name):
@@ -246,7 +245,7 @@ def _surpassed(profile: str, name: str) -> bool:
     """Whether a higher profile has at least as many pairs of the recipe in its records: a reader is
     shown those.
     """
-    if profile == "smoke":
+    if PROFILE[profile].embedded:
         return False
     higher = [p for p in PROFILES[PROFILES.index(profile) + 1 :] if name in PAIRS[p]]
     return any(
@@ -263,7 +262,7 @@ def _publish_pair(profile: str, name: str, index: int) -> list[str]:
     Where a record quotes other networks than those at hand, all that hold the pair are written at
     once, as soon as there is as much anew as they hold.
     """
-    order = pairs.plan_of(name, profile).parts
+    order = recipe(name, profile).plan.parts
     units = [Unit(profile, name, index, part) for part in order]
     experiments = [e for e in EXPERIMENTS.values() if name in e.recipes]
 
@@ -279,7 +278,7 @@ def _publish_pair(profile: str, name: str, index: int) -> list[str]:
     finished, outdated = [u for u in units if is_finished(u)], is_outdated(profile, name, index)
     if not (outdated and finished or added(finished)):
         return []
-    data, members = dataset(recipe(name, profile)), pairs.members(name, index)
+    data, members = dataset(recipe(name, profile)), recipe(name, profile).members(index)
     if lacking := sorted(set(members) - set(digests_at_hand(profile, name, index, data.sha256))):
         return [f"{profile} {name}/{index} waits for its networks: {', '.join(lacking)}"]
     runs = {who: pairs.endpoint(profile, name, *member, data) for who, member in members.items()}
@@ -340,27 +339,19 @@ def _write(
         who: {epoch["speedups"] for epoch in run.history if "speedups" in epoch}
         for who, run in runs.items()
     }
+    settings = {u.part: told for u in parts if (told := u.measures().settings(r))}
     provenance = {
         "recipe": name,
         "recipe_hash": r.hash,
         "recipe_fields": r.identity(),
         "reductions": reductions(name, profile),
-        "plan": pairs.plan_of(name, profile).told(),
-        "measure_version": {version_key(u.part): measure_version(u.part) for u in parts},
+        "plan": recipe(name, profile).plan.told(),
+        "measure_version": versions([u.part for u in parts]),
         "parts": [u.part for u in parts],
-        **(
-            {"settings": settings}
-            if (
-                settings := {
-                    u.part: told
-                    for u in parts
-                    if (told := pairs.settings_of(u.part, name, profile))
-                }
-            )
-            else {}
-        ),
+        **({"settings": settings} if settings else {}),
         "seeds": {
-            who: f"{seed}{branch}" for who, (seed, branch) in pairs.members(name, index).items()
+            who: f"{seed}{branch}"
+            for who, (seed, branch) in recipe(name, profile).members(index).items()
         },
         "data": describe(data),
         "endpoints": {who: run.digest() for who, run in runs.items()},
@@ -377,7 +368,7 @@ def _write(
                 e["seconds"]
                 for who, run in runs.items()
                 for e in run.history
-                if r.matching or who != "B" or e["epoch"] > (r.spawn_epoch or 0)
+                if not r.kin.shares_trunk or who != "B" or e["epoch"] > (r.spawn_epoch or 0)
             ),
             1,
         ),  # the trunk of A and B once
@@ -394,7 +385,7 @@ def _write(
         [row for row in rows if experiment.keeps(row)],
         model=r.model,
         data=r.data,
-        method=r.matching or ("spawning" if r.spawn_epoch is not None else "none"),
+        method=r.kin.method(r),
     )
     _provenances.cache_clear()
 
@@ -415,9 +406,8 @@ def _ship(profile: str, name: str) -> list[str]:
     ones of the first, or as the recipe says. If it is small, what was kept of them on the way lies
     beside those of the first pair, and beside others until it has been measured.
 
-    Not those of `lite` beside larger ones: a reader has the same networks at full scale. Nor those
-    of `smoke` that ask when to spawn: they are trained in a second. Nor one that a record does not
-    quote.
+    Not those of a reduced profile beside larger ones: a reader has the same networks at full scale.
+    Nor one that a record does not quote.
     """
     r = recipe(recipe(name, profile).trained_as, profile)
     if r.shipped not in SHIPPED:
@@ -425,20 +415,18 @@ def _ship(profile: str, name: str) -> list[str]:
     higher = PROFILES[PROFILES.index(profile) + 1 :]
     if (
         r.shipped == "none"
-        or profile == "smoke"
-        and name in SPAWN_AT
-        or profile == "lite"
+        or not r.scale.embedded
         and any(pairs.shipped_path(p, r.name, 0, "A").exists() for p in higher)
     ):
         return []
     _provenances.cache_clear()
-    first = set(pairs.members(name, 0).values())
-    two = {member for who, member in pairs.members(name, 0).items() if who in "AB"}
+    first = set(recipe(name, profile).members(0).values())
+    two = {member for who, member in recipe(name, profile).members(0).items() if who in "AB"}
     every = {
         member
         for index in range(PAIRS[profile][name])
         if _published_parts(profile, name, index)
-        for member in pairs.members(name, index).values()
+        for member in recipe(name, profile).members(index).values()
     }
     waiting = _waiting(profile, name) if r.kept else set()
     data, quoted, done = dataset(r), _quoted(profile, r.name), []
@@ -479,9 +467,12 @@ def _ship(profile: str, name: str) -> list[str]:
 
 def _waiting(profile: str, name: str) -> set[tuple[int, str]]:
     """Networks (seed, branch) that are still to be measured after earlier epochs, and can be."""
-    if "sweep" not in pairs.plan_of(name, profile).parts:
-        return set()
-    sweeps = [Unit(profile, name, index, "sweep") for index in range(PAIRS[profile][name])]
+    sweeps = [
+        Unit(profile, name, index, of)
+        for of in recipe(name, profile).plan.parts
+        if part(of).needs_epochs
+        for index in range(PAIRS[profile][name])
+    ]
     return {
         (need.index, need.branch)
         for sweep in sweeps
@@ -496,7 +487,7 @@ def _quoted(profile: str, base: str) -> dict[tuple[int, str], set[str]]:
     for name in (name for name in PAIRS[profile] if recipe(name, profile).trained_as == base):
         for index in range(PAIRS[profile][name]):
             for provenance in _quoting(profile, name, index).values():
-                for who, member in pairs.members(name, index).items():
+                for who, member in recipe(name, profile).members(index).items():
                     found.setdefault(member, set()).update(
                         {provenance["endpoints"][who]} if who in provenance["endpoints"] else ()
                     )

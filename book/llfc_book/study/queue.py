@@ -431,7 +431,9 @@ def _rates(units: Sequence[Unit]) -> dict[tuple[str, str], float]:
         else:
             seconds = unit.result()["seconds"]
         if seconds:
-            for key in (unit.profile,) if unit.profile == "smoke" else (unit.name, unit.profile):
+            for key in (
+                (unit.profile,) if unit.recipe().scale.embedded else (unit.name, unit.profile)
+            ):
                 found.setdefault((key, "train" if unit.trains else unit.part), []).append(
                     unit.work() / seconds
                 )

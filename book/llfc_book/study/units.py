@@ -22,48 +22,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from llfc_book.places import ROOT, cache_dir
-from llfc_book.study import decomposition, joint, matched, pairs, spectra, widths
+from llfc_book.study import matched, pairs
+from llfc_book.study.measures.references import measure_in_one_pass
+from llfc_book.study.pairs import Pair
+from llfc_book.study.parts import Part, in_one_pass, part, rows_of
 from llfc_book.study.runs import run_path, train
-from llfc_book.study.settings import MATCHED, PAIRS, QUEUE, check_profile, recipe
+from llfc_book.study.settings import PAIRS, QUEUE, RECIPES, Setting, check_profile, recipe
 from llfc_lib import __version__
 from llfc_lib.data import Dataset, load
 from llfc_lib.metrics.rows import Row
 from llfc_lib.training.checkpoints import atomic_write, writable
 from llfc_lib.training.loop import new_network
 from llfc_lib.training.recipe import Recipe
-
-#: Raise a part's when a metric, null or control in it would give other numbers.
-MEASURE_VERSION = {"pair": 2, "t=1": 1, "matched": 2}
-#: The same for parts that only matched networks have.
-MATCHED_VERSION = {"match": 1, "spectra": 3}
-OTHER_VERSION = {
-    "joint": 1,
-    "sweep": 2,
-    "decomposition": 3,
-    "closeness": 1,
-    "connected": 1,
-    "coherence": 1,
-    "weights": 1,
-}
-
-
-#: Parts of matched pairs that do not wait for the matching: they look at one network, or match for
-#: themselves.
-ALONE_ON_NETWORKS = ("match", "spectra", "weights", "sweep")
-
-
-def version_key(part: str) -> str:
-    """What its version goes by: displacements of one size have one."""
-    return part.split(" ")[-1]
-
-
-def measure_version(part: str) -> int:
-    """The version of what measures ``part``: a new one has its units done again."""
-    return {**MEASURE_VERSION, **MATCHED_VERSION, **OTHER_VERSION}[version_key(part)]
 
 
 class Busy(RuntimeError):
@@ -72,8 +46,8 @@ class Busy(RuntimeError):
 
 @dataclass(frozen=True)
 class Unit:
-    """``part`` is "train A" (branch of seed ``index``), or a part of pair ``index``: "match",
-    "pair", "spectra", "joint" or a displacement.
+    """``part`` is "train A" (branch of seed ``index``), or a part of pair ``index`` by its name
+    (:mod:`llfc_book.study.parts`).
     """
 
     profile: str
@@ -100,60 +74,71 @@ class Unit:
         """The branch that the unit trains."""
         return self.part.removeprefix("train ")
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Setting:
         """Its recipe, as its profile scales it."""
         return recipe(self.name, self.profile)
 
+    def measures(self) -> Part:
+        """The part that it measures."""
+        return part(self.part)
+
     def needs(self) -> list["Unit"]:
-        """What must be finished first: a child's trunk, a measurement's networks."""
+        """What must be finished first: a child's trunk, a measurement's networks and their order."""
+        setting = self.recipe()
         if self.trains:
-            forks = self.branch != "trunk" and bool(self.recipe().spawn_epoch)
+            forks = self.branch != "trunk" and bool(setting.spawn_epoch)
             return [Unit(self.profile, self.name, self.index, "train trunk")] if forks else []
-        found = [] if not self.recipe().matching or self.part in ALONE_ON_NETWORKS else [self.name]
-        if self.part == "joint":  # sets the permutations of all methods side by side
-            found = [other for other, (base, _) in MATCHED.items() if base == self.recipe().base]
-        return [
-            Unit(self.profile, self.recipe().trained_as, seed, f"train {branch}")
-            for member, (seed, branch) in pairs.members(self.name, self.index).items()
+        networks = [
+            Unit(self.profile, setting.trained_as, seed, f"train {branch}")
+            for member, (seed, branch) in setting.members(self.index).items()
             if member in self.members()
-        ] + [Unit(self.profile, name, self.index, "match") for name in found]
+        ]
+        return networks + [replace(self, name=name, part="match") for name in self._orders()]
+
+    def _orders(self) -> list[str]:
+        """Settings of the same networks whose matching must be finished."""
+        setting, measured = self.recipe(), self.measures()
+        if measured.of_every_method:
+            return [name for name, r in RECIPES.items() if r.base and r.base == setting.base]
+        return [self.name] if setting.kin.orders and measured.ordered else []
 
     def members(self) -> tuple[str, ...]:
         """The networks that the part looks at: a displaced partner needs no independent one."""
-        every = ("A", "B", "independent")
-        one = ("A",)
-        return {
-            "pair": every,
-            "decomposition": every,
-            "connected": every,
-            "coherence": every,
-            "spectra": one,
-            "weights": one,
-        }.get(self.part, ("A", "B"))
+        return self.measures().members
 
     def path(self) -> Path:
         """Where the result lies when it is finished."""
-        data = dataset(self.recipe())
         if self.trains:
-            return run_path(self.recipe(), self.index, self.branch, data)
-        settings = pairs.settings_of(self.part, self.name, self.profile)
+            return run_path(self.recipe(), self.index, self.branch, dataset(self.recipe()))
+        return self._path_of(self.measures())
+
+    def _path_of(self, measured: Part) -> Path:
+        setting = self.recipe()
+        told = measured.settings(setting)
         text = json.dumps(
             [
-                self.recipe().hash,
-                data.sha256,
+                setting.hash,
+                dataset(setting).sha256,
                 self.index,
-                self.part,
-                measure_version(self.part),
-                pairs.plan_of(self.name, self.profile).told(),
-                *([settings] if settings else []),
+                measured.name,
+                measured.version,
+                setting.plan.told(),
+                *([told] if told else []),
             ]
         )
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return (
-            cache_dir()
-            / "units"
-            / f"{self.name}-{self.index}-{self.part.replace(' ', '_')}-{key}.json"
-        )
+        name = f"{self.name}-{self.index}-{measured.name.replace(' ', '_')}-{key}.json"
+        return cache_dir() / "units" / name
+
+    def finished_path(self) -> Path | None:
+        """The file that holds its rows: its own, or that of a part which it refines. None where
+        neither is there.
+        """
+        if self.path().exists():
+            return self.path()
+        coarser = None if self.trains else self.measures().stood_in_for()
+        held_in = self._path_of(coarser) if coarser else None
+        return held_in if held_in is not None and held_in.exists() else None
 
     def available(self) -> bool:
         """Finished here: in the cache, or a network that is shipped."""
@@ -161,7 +146,7 @@ class Unit:
             self.trains
             and pairs.shipped_path(self.profile, self.name, self.index, self.branch).exists()
         )
-        return shipped or self.path().exists()
+        return shipped or self.finished_path() is not None
 
     def at_hand(self) -> bool:
         """Available, or a permutation that is shipped."""
@@ -175,11 +160,15 @@ class Unit:
         """Whether it looks at earlier epochs of finished networks, and some are not here: those of
         networks trained again are others.
         """
-        return self.part == "sweep" and any(
-            pairs.lacks_epochs(
-                need.profile, need.name, need.index, need.branch, dataset(need.recipe())
+        return (
+            not self.trains
+            and self.measures().needs_epochs
+            and any(
+                pairs.lacks_epochs(
+                    need.profile, need.name, need.index, need.branch, dataset(need.recipe())
+                )
+                for need in self.needs()
             )
-            for need in self.needs()
         )
 
     def work(self) -> float:
@@ -191,54 +180,7 @@ class Unit:
             trunk = r.spawn_epoch or 0
             epochs = trunk if self.branch == "trunk" else r.epochs - trunk
             return flops_per_image(r) * 3 * len(data.y_train) * epochs
-        how = pairs.plan_of(self.name, self.profile)
-        if self.part == "sweep" and not r.kept:
-            return flops_per_image(r) * 3 * len(data.y_train) * 2 * (r.epochs + 5)
-        if self.part == "sweep":
-            return (
-                flops_per_image(r)
-                * 10
-                * len(r.kept)
-                * ((how.train_first or 0) + pairs.SWEPT_IMAGES)
-            )
-        if self.part == "weights":
-            return 1e12
-        if (
-            self.part == "closeness"
-        ):  # some twenty looks a draw, from both ends, each at two networks
-            settings = pairs.settings_of("closeness", self.name, self.profile)
-            return (
-                flops_per_image(r) * 80 * settings["draws"] * (settings["images"] + how.calibration)
-            )
-        if self.part in pairs.IN_ONE_PASS:
-            return flops_per_image(r) * 40 * len(data.y_test)
-        if (
-            self.part == "joint"
-        ):  # passes for its moments, and products for some 500 visits of a layer
-            return flops_per_image(r) * (
-                4 * len(data.y_train) + 500 * dict(r.model_args)["hidden"] * 5
-            )
-        if self.part == "decomposition":  # pair, controls and displaced partners, ten passes each
-            return (
-                flops_per_image(r)
-                * 120
-                * (min(how.first or 10**9, len(data.y_test)) + how.calibration)
-            )
-        if self.part in MATCHED_VERSION:
-            epochs = dict(r.matching_args).get(
-                "epochs", 2
-            )  # of passes through the training set, forward and back
-            return flops_per_image(r) * 3 * len(data.y_train) * epochs
-        if self.part == "pair":
-            return flops_per_image(r) * (
-                120 * min(how.pair_first or 10**9, len(data.y_test)) + 60 * how.calibration
-            )
-        passes = how.draws * (20 if self.part.endswith("matched") else 15)
-        return (
-            flops_per_image(r)
-            * passes
-            * (min(how.first or 10**9, len(data.y_test)) + how.calibration)
-        )
+        return flops_per_image(r) * self.measures().work(r, data)
 
     def run(self, device: str = "cpu") -> None:
         """Do the work unless it is done. Raises Busy when another process is at it."""
@@ -249,63 +191,32 @@ class Unit:
             if self.trains:
                 train(self.recipe(), self.index, self.branch, dataset(self.recipe()), device)
                 return
-            began, where = (
-                time.perf_counter(),
-                environment(device),
-            )  # at once: the checkout may be another before it ends
-            extra: dict[str, Any] = {}
+            # the environment at once: the checkout may be another before it ends
+            began, where = time.perf_counter(), environment(device)
             # locked before the networks are looked at, which may take minutes: nobody else begins
             # with them meanwhile
             together = [self, *stack.enter_context(self._due_with_it())]
-            nets, data = pairs.networks(
-                self.profile, self.name, self.index, device, only=self.members()
-            )
-            if self.recipe().matching and self.part not in ALONE_ON_NETWORKS:
-                nets = matched.bring_together(
-                    self.profile, self.name, nets, data, self._permutations(nets, data)
-                )
-            if self.part == "sweep":
-                rows = widths.sweep(self.profile, self.name, self.index, data, device)
-            elif self.part == "match":
-                permutations, rows = matched.find(self.profile, self.name, self.index, nets, data)
-                extra["permutations"] = matched.as_text(permutations)
-            elif self.part == "spectra":
-                rows = spectra.rows(self.profile, self.name, self.index, nets, data)
-            elif self.part == "weights":
-                rows = spectra.weight_rows(self.profile, self.name, self.index, nets, data)
-            elif self.part == "joint":
-                candidates = {
-                    MATCHED[u.name][1]: u._permutations(nets, data)
-                    for u in self.needs()
-                    if u.part == "match"
-                }
-                rows = joint.rows_with_tiny(
-                    self.profile, self.name, self.index, nets, data, candidates
-                )
-            elif self.part == "decomposition":
-                rows = decomposition.rows(self.profile, self.name, self.index, nets, data)
-            elif self.part == "closeness":
-                rows = pairs.measure_closeness(self.profile, self.name, self.index, nets, data)
-            elif self.part in pairs.IN_ONE_PASS:
-                found = pairs.measure_references(
-                    self.profile, self.name, nets, data, [unit.part for unit in together]
-                )
-                for unit in together[1:]:
-                    unit._write(found[unit.part], time.perf_counter() - began, len(together), where)
-                rows = found[self.part]
-            elif self.part == "pair":
-                rows = pairs.measure_pair(self.profile, self.name, nets, data)
-                for who, (seed, branch) in pairs.members(self.name, self.index).items():
-                    if who != "independent":
-                        rows += pairs.curve_rows(
-                            who, pairs.endpoint(self.profile, self.name, seed, branch, data)
-                        )
+            pair = self._pair(device)
+            measure = self.measures().measure
+            if measure is None:
+                found = measure_in_one_pass(pair, [unit.part for unit in together])
             else:
-                kind, at_distance = pairs.DISPLACED[self.part]
-                rows = pairs.measure_displaced(
-                    self.profile, self.name, self.index, nets, data, kind, at_distance
-                )
-            self._write(rows, time.perf_counter() - began, len(together), where, extra)
+                found = {self.part: measure(pair)}
+            for unit in reversed(together):  # its own last: it may then be looked for
+                seconds = time.perf_counter() - began
+                unit._write(found[unit.part], seconds, len(together), where, pair.extra)
+
+    def _pair(self, device: str) -> Pair:
+        """The networks that the part looks at, in the order that it wants them in."""
+        pair = pairs.load_pair(self.recipe(), self.index, device, only=self.members())
+        orders = {need.recipe().matching: need for need in self.needs() if not need.trains}
+        if not orders:
+            return pair
+        together = matched.bring_together(pair, self._permutations(pair))
+        if self.measures().of_every_method:
+            found = {method: unit._permutations(pair) for method, unit in orders.items()}
+            together.extra = {"orders": found}
+        return together
 
     def _write(
         self,
@@ -318,7 +229,7 @@ class Unit:
         """Keep the result: ``seconds`` were spent on as many parts as ``shared_by`` says, in the
         environment ``where``.
         """
-        data, members = dataset(self.recipe()), pairs.members(self.name, self.index)
+        data, members = dataset(self.recipe()), self.recipe().members(self.index)
         digests = {
             who: pairs.endpoint(self.profile, self.name, *members[who], data).digest()
             for who in self.members()
@@ -331,21 +242,17 @@ class Unit:
             "work": self.work(),
             "environment": {**where, "finished": _today()},
             "networks": digests,
-            **(extra or {}),
+            **{key: value for key, value in (extra or {}).items() if key == "permutations"},
         }
         writable(self.path().parent)
         atomic_write(self.path(), json.dumps(result).encode())
 
     def in_its_pass(self) -> list["Unit"]:
         """Other parts of the pair that the pass of this one measures too."""
-        parts = (
-            pairs.plan_of(self.name, self.profile).parts if self.part in pairs.IN_ONE_PASS else ()
-        )
-        return [
-            replace(self, part=part)
-            for part in pairs.IN_ONE_PASS
-            if part != self.part and part in parts
-        ]
+        if self.trains or self.measures().metrics is None:
+            return []
+        shared = in_one_pass(self.recipe().plan.parts)
+        return [replace(self, part=name) for name in shared if name != self.part]
 
     @contextmanager
     def _due_with_it(self) -> Iterator[list["Unit"]]:
@@ -372,26 +279,23 @@ class Unit:
 
     def result(self) -> dict[str, Any]:
         """The finished measurement: ``rows`` as :class:`Row` and what is known of the run."""
-        found = json.loads(self.path().read_text())
-        found["rows"] = [Row(**row) for row in found["rows"]]
+        path = self.finished_path() or self.path()
+        found = json.loads(path.read_text())
+        rows = [Row(**row) for row in found["rows"]]
+        found["rows"] = rows if path == self.path() else rows_of(self.part, rows)
         return found
 
     def permutations(self) -> dict[str, Tensor]:
         """What the pair's "match" part found here."""
-        return matched.from_text(
-            json.loads(replace(self, part="match").path().read_text())["permutations"]
-        )
+        path = replace(self, part="match").path()
+        return matched.from_text(json.loads(path.read_text())["permutations"])
 
-    def _permutations(self, nets: dict[str, nn.Module], data: Dataset) -> dict[str, Tensor]:
+    def _permutations(self, pair: Pair) -> dict[str, Tensor]:
         """The same, or as they are shipped with the project; found now where those are of other
         networks.
         """
         found = replace(self, part="match").path().exists()
-        return (
-            self.permutations()
-            if found
-            else matched.of_pair(self.profile, self.name, self.index, nets, data)
-        )
+        return self.permutations() if found else matched.of_pair(pair, self.name)
 
     def _lock_path(self) -> Path:
         return cache_dir() / "locks" / f"{self.path().stem}.lock"
@@ -428,7 +332,7 @@ def plan(profile: str | None = None, names: Collection[str] | None = None) -> li
                 for name in (n for n in line if index < PAIRS[p][n]):
                     measures = [
                         Unit(p, name, index, part)
-                        for part in pairs.plan_of(name, p).parts
+                        for part in recipe(name, p).plan.parts
                         if parts is None or part in parts
                     ]
                     units |= dict.fromkeys(

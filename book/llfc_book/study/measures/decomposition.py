@@ -4,11 +4,11 @@ classification survives.
 Source: this book.
 """
 
-from torch import nn
-
 from llfc_book.appendix.lemma import Margins
-from llfc_book.study import pairs
-from llfc_book.study.settings import recipe
+from llfc_book.study.measures.pair import ALPHAS, COARSE_GRID
+from llfc_book.study.pairs import Pair, as_control
+from llfc_book.study.parts import register
+from llfc_book.study.settings import Setting
 from llfc_lib.data import Dataset
 from llfc_lib.metrics import Barrier, Row, displacement_null, measure
 from llfc_lib.metrics.decomposition import Decomposition
@@ -31,51 +31,43 @@ def metrics(alphas: tuple[float, ...] = HALF_WAY) -> list[Metric]:
     return [Decomposition(alphas), Margins(alphas)]
 
 
-def rows(
-    profile: str,
-    name: str,
-    pair: int,
-    nets: dict[str, nn.Module],
-    data: Dataset,
-    alone: bool = False,
-) -> list[Row]:
+def _work(setting: Setting, data: Dataset) -> float:
+    # pair, controls and displaced partners, ten passes each
+    plan = setting.plan
+    return 120.0 * (min(plan.first or 10**9, len(data.y_test)) + plan.calibration)
+
+
+@register("decomposition", version=3, members=("A", "B", "independent"), work=_work)
+def rows(pair: Pair, alone: bool = False) -> list[Row]:
     """The pair; half-way, the same before matching, an independent one, and partners displaced at
     random as far as B is.
 
     Networks with running statistics are measured with interpolated and with recomputed ones.
     ``alone``: only the pair.
     """
-    plan, dtype, convolutional = (
-        pairs.plan_of(name, profile),
-        pairs.DTYPE[profile],
-        recipe(name, profile).model != "mlp",
-    )
-    first = min(plan.first or IMAGES, IMAGES) if convolutional else None
-    loader = data.loader("test", plan.batch, dtype, first)
-    images = pairs.calibration(data, recipe(name, profile), plan.calibration)
-    found = measure(
-        nets["A"], nets["B"], loader, metrics(HALF_WAY if convolutional else pairs.ALPHAS), dtype
-    )
+    plan, nets, images = pair.setting.plan, pair.nets, pair.calibration
+    loader = pair.loader("test", None if plan.thorough else min(plan.first or IMAGES, IMAGES))
+    alphas = ALPHAS if plan.thorough else HALF_WAY
+    found = measure(nets["A"], nets["B"], loader, metrics(alphas), pair.dtype)
     if images is not None:
-        found += measure(nets["A"], nets["B"], loader, metrics(), dtype, images)
+        found += measure(nets["A"], nets["B"], loader, metrics(), pair.dtype, images)
     if alone:
         return found
     for partner in ("unmatched", "independent"):
         if partner in nets:
-            found += pairs.as_control(
-                measure(nets["A"], nets[partner], loader, metrics(), dtype), partner
-            )
-    for kind in ("rotation",) if convolutional else ("rotation", "gaussian"):
+            control = measure(nets["A"], nets[partner], loader, metrics(), pair.dtype)
+            found += as_control(control, partner)
+    for kind in ("rotation", "gaussian") if plan.thorough else ("rotation",):
         found += displacement_null(
             nets["A"],
             nets["B"],
             loader,
-            lambda: [*metrics(), Barrier(pairs.COARSE_GRID)],
+            lambda: [*metrics(), Barrier(COARSE_GRID)],
             kind=kind,
             matched=True,
-            draws=min(plan.draws, DRAWS - convolutional),
-            seed=f"{name}/{pair}",
-            dtype=dtype,
+            draws=min(plan.draws, DRAWS if plan.thorough else DRAWS - 1),
+            seed=pair.name,
+            dtype=pair.dtype,
             calibration=images,
         )
     return found

@@ -5,7 +5,8 @@ Source: this book.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -14,8 +15,10 @@ from torch.nn import functional as F
 from torch.optim.adam import adam
 
 from llfc_book.appendix.joint import Enumeration, Residual, enumerate_minimum, local_search
-from llfc_book.study import matched, pairs
-from llfc_book.study.settings import recipe
+from llfc_book.study import matched
+from llfc_book.study.pairs import Pair
+from llfc_book.study.parts import register
+from llfc_book.study.settings import RECIPES, Setting
 from llfc_lib.data import Dataset
 from llfc_lib.matching import Permutations, activation_matching, weight_matching
 from llfc_lib.metrics import Row
@@ -34,14 +37,7 @@ NULLS = ("before matching", "random order")
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-def rows(
-    profile: str,
-    name: str,
-    pair: int,
-    nets: dict[str, nn.Module],
-    data: Dataset,
-    candidates: dict[str, Permutations],
-) -> list[Row]:
+def rows(pair: Pair, candidates: Mapping[str, Permutations]) -> list[Row]:
     """R and its two factors on the training images under each of ``candidates`` (kind), the order
     before matching, a random one, and the best of local searches from all of these but the first;
     "<quantity>_share" is relative to before matching, "loss_half_way" the training loss of (A +
@@ -49,13 +45,12 @@ def rows(
 
     Source: this book; the objective is that of A.3.
     """
-    a, b = (nets[who].to(pairs.DTYPE[profile]) for who in "AB")
-    images = data.loader("train", pairs.plan_of(name, profile).batch, pairs.DTYPE[profile])
+    a, b = pair.in_dtype("A", "B")
+    images = pair.loader("train")
     residual = Residual(a, b, images)
-    starts = {"random order": residual.sym.random(name, pair), **candidates}
+    starts = {"random order": residual.sym.random(pair.setting.name, pair.index), **candidates}
     searches = {
-        kind: local_search(residual, start, f"{name}/{pair}/{kind}")
-        for kind, start in starts.items()
+        kind: local_search(residual, start, f"{pair.name}/{kind}") for kind, start in starts.items()
     }
     best = min(searches.values(), key=lambda found: found.value)
     found = [
@@ -92,26 +87,29 @@ def rows(
     return found
 
 
-def rows_with_tiny(
-    profile: str,
-    name: str,
-    pair: int,
-    nets: dict[str, nn.Module],
-    data: Dataset,
-    candidates: dict[str, Permutations],
-    sizes: Sequence[tuple[int, ...]] = TINY,
-) -> list[Row]:
-    """:func:`rows`, and on MNIST those of :func:`tiny` networks of these ``sizes``, untrained and
-    trained: all that is on record of a pair.
+def orders_of_every_method(setting: Setting) -> dict[str, str]:
+    """Settings of the same networks, by the method that brings them together."""
+    return {r.matching: name for name, r in RECIPES.items() if r.base == setting.base}
 
-    Source: this book; the objective is that of A.3.
+
+def _work(setting: Setting, data: Dataset) -> float:
+    # passes for its moments, and products for some 500 visits of a layer
+    return 4.0 * len(data.y_train) + 500 * dict(setting.model_args)["hidden"] * 5
+
+
+@register("joint", of_every_method=True, work=_work)
+def rows_with_tiny(pair: Pair, sizes: Sequence[tuple[int, ...]] = TINY) -> list[Row]:
+    """:func:`rows`, and as many draws as are planned of :func:`tiny` networks of these ``sizes``,
+    untrained and trained: all that is on record of a pair.
+
+    The orders of all methods are in ``pair.extra["orders"]``, by method; B is looked at before any.
+
+    Source: the objective is that of A.3.
     """
-    found, draws = (
-        rows(profile, name, pair, nets, data, candidates),
-        10 if profile == "smoke" else 100,
-    )
-    steps = (0, TINY_STEPS) if recipe(name, profile).base == "mlp_mnist_perm" else ()
-    return found + [row for k in steps for row in tiny(data, sizes, draws, k, pair)]
+    before = replace(pair, nets={**pair.nets, "B": pair.nets["unmatched"]})
+    found, draws = rows(before, pair.extra["orders"]), pair.setting.plan.tiny_draws
+    steps = (0, TINY_STEPS) if draws else ()
+    return found + [row for k in steps for row in tiny(pair.data, sizes, draws, k, pair.index)]
 
 
 def tiny(
