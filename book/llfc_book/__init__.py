@@ -1,1 +1,1 @@
-"""What makes the book: records, claims, figures and tables, from networks that `study` trains and measures."""
+"""What makes the book: records, claims, figures and tables of what `study` trains and measures."""

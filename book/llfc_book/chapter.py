@@ -1,7 +1,5 @@
 """What every chapter does: check its parameters, measure live, and hold the result against the
 committed record.
-
-Source: this book.
 """
 
 import hashlib
@@ -324,7 +322,7 @@ def _part(name: str, pair: Pair) -> list[Row]:
 
 
 def published(name: str) -> records.Record:
-    """The best committed record of an experiment, recipe by recipe where it has several networks."""
+    """The best committed record of an experiment, recipe by recipe where it has several."""
     return (
         records.best_of_each(name)
         if records.has_several_networks(experiment(name).recipes)
@@ -344,7 +342,7 @@ def origin(name: str) -> list[dict[str, Any]]:
             if p.get("profile", record.profile) == profile
         }
 
-        def every(key: str, of: Any = lambda p: p) -> list[str]:
+        def every(key: str, of: Any = lambda p: p, own: Any = own) -> list[str]:
             return sorted({str(of(p)[key]) for p in own.values()})
 
         digest = hashlib.sha256(records.path_of(name, profile).read_bytes()).hexdigest()[:16]
@@ -377,8 +375,6 @@ def drawn_by() -> str:
     """Digest of the modules that draw: nbval compares a figure's words and never its pixels, so
     that a chapter whose figures another state of these modules drew has to be told from one whose
     figures are up to date.
-
-    Source: this book.
     """
     folder = Path(__file__).parent
     drawing = sorted(
@@ -392,7 +388,7 @@ def drawn_by() -> str:
 
 
 def _below(difference: float) -> str:
-    """The next power of ten: the digits behind it are rounding, which differs between processors."""
+    """The next power of ten: what is behind it is rounding, which differs between processors."""
     return f"below 1e{math.floor(math.log10(max(difference, 1e-12))) + 1}"
 
 

@@ -3,8 +3,6 @@ experiment and profile.
 
 A file holds provenance by pair and one tidy row a line, sorted, so that publishing one pair changes
 only its lines.
-
-Source: this book.
 """
 
 import copy
@@ -96,7 +94,8 @@ def _told(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     if len(set(reductions.values())) > 1:  # several networks: say whose
         reductions = {
             name: (
-                f"{RECIPES[name].title.split(', ')[0]}{' by epoch of spawning' * (name in SPAWN_AT)}:"
+                f"{RECIPES[name].title.split(', ')[0]}"
+                f"{' by epoch of spawning' * (name in SPAWN_AT)}:"
                 f" {text}"
             )
             for name, text in reductions.items()
@@ -197,7 +196,7 @@ def _by_text(column: pd.Series) -> pd.Series:
 
 
 def _plain(value: Any) -> Any:
-    """JSON's types: floats at eight significant digits, whole numbers as such, missing values null."""
+    """JSON's types: floats at eight digits, whole numbers as such, missing values null."""
     if value is None or value != value:
         return None
     if isinstance(value, str):
@@ -275,8 +274,6 @@ def provenances(
 ) -> dict[str, dict[str, Any]]:
     """The provenance of every pair of a committed record, without reading its rows. RecordError if
     there is none.
-
-    Source: this book.
     """
     path = path_of(experiment, profile, folder)
     if not path.exists():

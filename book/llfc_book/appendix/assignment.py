@@ -33,10 +33,7 @@ ROUNDING = 1e-9  # values nearer than this, relative to the least, count as equa
 
 @cache
 def all_orders(n: int) -> Tensor:
-    """n! x n, as :func:`itertools.permutations` lists them. ValueError above eight.
-
-    Source: this book.
-    """
+    """n! x n, as :func:`itertools.permutations` lists them. ValueError above eight."""
     if n > MAX_UNITS:
         raise ValueError(f"{n} units have too many orders to enumerate; at most {MAX_UNITS}")
     return torch.tensor(list(permutations(range(n))))
@@ -108,8 +105,6 @@ def beside_minimum(objective: Tensor, chosen_by: Tensor) -> tuple[float, float]:
     """Where the permutation that minimises ``chosen_by`` ends: ``objective`` over its minimum, and
     the share of permutations that are better. Of several equally good by ``chosen_by`` the best is
     taken, so that no rounding decides.
-
-    Source: this book.
     """
     low, high = chosen_by.min(), chosen_by.max()
     value = objective[chosen_by <= low + ROUNDING * (high - low)].min()
@@ -130,8 +125,6 @@ MINIMISED = (
 def consequences(draws: Sequence[Sequence[Layer]], *stream: object) -> pd.DataFrame:
     """What comes of minimising something else than the objective: ``over`` its minimum and ``rank``
     (:func:`beside_minimum`) of each of MINIMISED, the last being the null, for every draw.
-
-    Source: this book, on the last line of A.3's first block.
     """
     found = []
     for k, layers in enumerate(draws):
@@ -150,8 +143,6 @@ def interaction_share(values: Tensor) -> float:
     one axis each explains.
 
     ValueError if the values do not vary.
-
-    Source: this book.
     """
     mean, total = values.mean(), values.var(correction=0)
     if total <= (ROUNDING * values.abs().max()) ** 2:
@@ -166,10 +157,7 @@ def interaction_share(values: Tensor) -> float:
 
 
 def coupling(draws: Sequence[Sequence[Layer]]) -> pd.DataFrame:
-    """:func:`interaction_share` of the three terms and of the objective, for every draw.
-
-    Source: this book, on the last term of A.3.
-    """
+    """:func:`interaction_share` of the three terms and of the objective, for every draw."""
     found = []
     for k, layers in enumerate(draws):
         terms = enumerate_terms(layers)
@@ -246,8 +234,6 @@ def qap_values(w: Tensor, h_a: Tensor, h_b: Tensor, orders: Tensor) -> Tensor:
 def embedded(w: Tensor, h_a: Tensor, h_b: Tensor) -> tuple[Tensor, Tensor]:
     """M' and N' (2n x 2n) of a purely quadratic problem with the same values if the first n indices
     stay where they are.
-
-    Source: this book.
     """
     m, z = w.T @ w, torch.cat([h_a, h_b])
     return torch.cat([torch.cat([m, -m], 1), torch.cat([-m, m], 1)]), z @ z.T
@@ -295,8 +281,6 @@ def solve_second(layer: Layer, method: str = "enumeration", seed: object = 0) ->
 def planted_layers(n: int, images: int, draws: int, noise: float = 1.0) -> list[Layer]:
     """One layer of random matrices per draw; B is A in a random order, with Gaussian noise of
     relative size ``noise``.
-
-    Source: this book.
     """
     found = []
     for k in range(draws):
@@ -316,8 +300,6 @@ def planted_layers(n: int, images: int, draws: int, noise: float = 1.0) -> list[
 def few_units(layers: Sequence[Layer], n: int, draws: int) -> list[Layer]:
     """``draws`` times n living units of a hidden layer, drawn at random, by turns from the layers
     given.
-
-    Source: this book.
     """
     found = []
     for k in range(draws):
@@ -330,8 +312,6 @@ def few_units(layers: Sequence[Layer], n: int, draws: int) -> list[Layer]:
 def solved(draws: Sequence[Layer]) -> pd.DataFrame:
     """Every method and a random order on the assignment problem of the first and of the second
     term: ``excess`` is 0 at the optimum and 1 at the mean of all orders, so constants do not count.
-
-    Source: this book, on the first and second term of A.3.
     """
     found = []
     for k, layer in enumerate(draws):

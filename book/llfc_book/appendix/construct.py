@@ -17,10 +17,7 @@ RANK = 1e-10  # singular values below this share of the largest count as 0
 
 
 class Residual(nn.Module):
-    """conv -> ReLU -> conv, plus what entered the second, -> ReLU, mean over pixels, linear.
-
-    Source: this book.
-    """
+    """conv -> ReLU -> conv, plus what entered the second, -> ReLU, mean over pixels, linear."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,10 +34,7 @@ class Residual(nn.Module):
 
 
 def small_networks() -> dict[str, nn.Module]:
-    """One of each kind that Theorem 1 is checked on, for images 1 x 6 x 6, at random; float64.
-
-    Source: this book.
-    """
+    """One of each kind that Theorem 1 is checked on, for images 1 x 6 x 6, at random; float64."""
 
     def convolutional(*between: nn.Module) -> nn.Module:
         return nn.Sequential(
@@ -69,8 +63,6 @@ def small_networks() -> dict[str, nn.Module]:
 def small_images(number: int = 3) -> Tensor:
     """Images for :func:`small_networks` (number x 1 x 6 x 6, float64), independent and normally
     distributed.
-
-    Source: this book.
     """
     return torch.randn(number, 1, 6, 6, generator=generator("small images"), dtype=torch.float64)
 

@@ -29,30 +29,22 @@ from llfc_lib.streams import generator
 
 
 def relu_term(flipped: float, passed: float, alpha: float) -> float:
-    """What a ReLU adds to r: (alpha (1 - alpha))^2 / 3 flipped / passed.
-
-    Source: this book.
-    """
+    """What a ReLU adds to r: (alpha (1 - alpha))^2 / 3 flipped / passed."""
     return (alpha * (1 - alpha)) ** 2 / 3 * flipped / passed if passed else 0.0
 
 
 def layer_term(below: float, moved: float, fresh: float, alpha: float) -> float:
-    """r after a linear map: what is carried and what the map adds.
-
-    Source: this book.
-    """
+    """r after a linear map: what is carried and what the map adds."""
     return (1 - fresh) * below + fresh * (alpha * (1 - alpha)) ** 2 * moved
 
 
 def expected(rows: Sequence[Row], alpha: float = 0.5) -> dict[str, float]:
     """r at every site of a chain of maps and ReLUs, from the rows "moved", "fresh", "flipped" and
     "passed" that
-    :class:`~llfc_lib.metrics.decomposition.Decomposition` measured on a pair: what they would give a
-    pair without structure.
+    :class:`~llfc_lib.metrics.decomposition.Decomposition` measured on a pair: what they would give
+    a pair without structure.
 
     ValueError if a row is missing: not such a chain.
-
-    Source: this book.
     """
     own = [row for row in rows if row.role == "value"]
     values = {(row.quantity, row.site): row.mean for row in own if row.alpha is None}
@@ -76,8 +68,6 @@ def chain(
 ) -> dict[str, float]:
     """The recursion of :func:`expected` over ``sites`` and the ``maps`` below them (the first,
     None, adds nothing).
-
-    Source: this book.
     """
     r, found = 0.0, {}
     for site, m in zip(sites, maps, strict=True):
@@ -96,8 +86,6 @@ def gaussian_ratio(t: float, depth: int, alpha: float = 0.5) -> list[float]:
     After l layers |dZ|^2 / |Z|^2 = l t^2, half of which comes back through every ReLU, and a share
     arctan(t sqrt(l)) / pi of units flips: r_l = (alpha (1 - alpha))^2 [(l - 1) t^2 / 2 + (4 / 3 l)
     sum_{k <= l} k arctan(t sqrt(k)) / pi]. Width does not enter.
-
-    Source: this book.
     """
     weight = (alpha * (1 - alpha)) ** 2
     flips = [k * math.atan(t * math.sqrt(k)) / math.pi for k in range(1, depth + 1)]
@@ -109,8 +97,6 @@ def gaussian_pair(
 ) -> tuple[MLP, MLP]:
     """An MLP with independent N(0, 2/n) weights and no biases, and one displaced by ``t`` times an
     independent draw of the same; float64.
-
-    Source: this book.
     """
     draw = generator("gaussian pair", width, seed)
     nets = [MLP(inputs, width, classes).double().eval() for _ in range(2)]
@@ -128,10 +114,7 @@ def gaussian_pair(
 
 
 def gaussian_images(number: int = 200, inputs: int = 64) -> list[tuple[Tensor, Tensor]]:
-    """A loader of one batch of independent N(0, 1) images, with labels of no meaning.
-
-    Source: this book.
-    """
+    """A loader of one batch of independent N(0, 1) images, with labels of no meaning."""
     draw = generator("gaussian images", number)
     return [
         (

@@ -28,8 +28,6 @@ from llfc_lib.streams import numpy_generator
 class Reduction:
     """Two ReLU networks with 0/1 weights and n images. The least residual equals ``threshold``
     exactly if the graph has a Hamiltonian cycle, and exceeds it by at least 2 otherwise.
-
-    Source: this book.
     """
 
     a: nn.Sequential
@@ -54,18 +52,13 @@ def _check_graph(adjacency: Tensor) -> int:
 
 
 def cycle_incidence(n: int) -> Tensor:
-    """n x n: column k has ones at the two ends, k and k + 1, of edge k of the n-cycle.
-
-    Source: this book.
-    """
+    """n x n: column k has ones at the two ends, k and k + 1, of edge k of the n-cycle."""
     return torch.eye(n, dtype=DOUBLE) + torch.eye(n, dtype=DOUBLE).roll(1, 0)
 
 
 def root_of_complement(adjacency: Tensor) -> tuple[Tensor, int]:
     """W (m x n, entries 0 or 1) and c with W^T W = M + c 1, M being the adjacency matrix of the
     complement of the graph.
-
-    Source: this book.
     """
     n, one = _check_graph(adjacency), torch.eye(len(adjacency), dtype=DOUBLE)
     missing = [(i, j) for i, j in combinations(range(n), 2) if not adjacency[i, j]]
@@ -106,8 +99,6 @@ def hamiltonian_networks(adjacency: Tensor, same_weights: bool = False) -> Reduc
 def missing_edges(adjacency: Tensor) -> int:
     """The fewest edges that the graph lacks on any cycle through all its vertices, by looking at
     all such cycles; 0: it has a Hamiltonian cycle.
-
-    Source: this book.
     """
     n = _check_graph(adjacency)
     cycles = torch.cat([torch.full((math.factorial(n - 1), 1), n - 1), all_orders(n - 1)], 1)
@@ -116,10 +107,7 @@ def missing_edges(adjacency: Tensor) -> int:
 
 @cache
 def graphs(n: int) -> list[Tensor]:
-    """All graphs on n vertices, one of each isomorphism class. ValueError unless n is 3, 4 or 5.
-
-    Source: this book.
-    """
+    """All graphs on n vertices, one of each isomorphism class. ValueError unless n is 3, 4 or 5."""
     if n not in (3, 4, 5):
         raise ValueError(f"graphs on 3, 4 or 5 vertices are listed, not on {n}")
     edges = list(combinations(range(n), 2))
@@ -139,10 +127,7 @@ def graphs(n: int) -> list[Tensor]:
 
 
 def graph_of(n: int, edges: Sequence[tuple[int, int]]) -> Tensor:
-    """The adjacency matrix (n x n) of a list of edges.
-
-    Source: this book.
-    """
+    """The adjacency matrix (n x n) of a list of edges."""
     found = torch.zeros(n, n, dtype=torch.long)
     for i, j in edges:
         found[i, j] = found[j, i] = 1
@@ -150,10 +135,7 @@ def graph_of(n: int, edges: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def random_graph(n: int, *stream: object) -> Tensor:
-    """Every edge with probability one half.
-
-    Source: this book.
-    """
+    """Every edge with probability one half."""
     draw = numpy_generator("A.3 graph", n, *stream).random((n, n)) < 0.5
     return graph_of(n, [(i, j) for i, j in combinations(range(n), 2) if draw[i, j]])
 
@@ -162,8 +144,6 @@ def verified(adjacency: Tensor) -> dict[str, float]:
     """The reduction against brute force on one graph: ``excess`` of the least residual over the
     threshold, twice the ``missing`` edges if the theorem is right; ``spread`` of what activation
     and weight matching minimise, over all permutations.
-
-    Source: this book, for the last sentence of A.3.
     """
     made = hamiltonian_networks(adjacency)
     view = View(made.a)  # traced once for both: they are of one architecture

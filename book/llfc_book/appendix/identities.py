@@ -74,8 +74,6 @@ Orders = Sequence[
 def layers_of(a: nn.Module, b: nn.Module, loader: Loader) -> list[Layer]:
     """All layers of two chains of linear layers on the images of ``loader``, in float64. ValueError
     for other networks.
-
-    Source: this book.
     """
     linear, entered = [], []
     for network in (copy_of(net).double().eval() for net in (a, b)):
@@ -104,8 +102,6 @@ def layers_of(a: nn.Module, b: nn.Module, loader: Loader) -> list[Layer]:
 def random_layers(sizes: Sequence[int], images: int, *stream: object) -> list[Layer]:
     """Gaussian weights between layers of ``sizes`` units (first the inputs, last the logits), and
     unrelated non-negative features.
-
-    Source: this book.
     """
     rng, found = numpy_generator("A.3 layers", *stream), []
     for n, m in zip(sizes, sizes[1:]):
@@ -118,10 +114,7 @@ def random_layers(sizes: Sequence[int], images: int, *stream: object) -> list[La
 
 
 def random_orders(layers: Sequence[Layer], *stream: object) -> list[Tensor]:
-    """A random order of every hidden layer.
-
-    Source: this book.
-    """
+    """A random order of every hidden layer."""
     rng, sizes = numpy_generator("A.3 orders", *stream), [len(t.h_a) for t in layers]
     hidden = [torch.from_numpy(rng.permutation(n)) for n in sizes[1:]]
     return [torch.arange(sizes[0]), *hidden, torch.arange(len(layers[-1].w_a))]
@@ -400,8 +393,6 @@ def deviation(
 
     ValueError for fewer than two orders where a constant is allowed: any two numbers differ by a
     constant.
-
-    Source: this book.
     """
     if identity.up_to_constant and len(orders) < 2:
         raise ValueError(
@@ -420,8 +411,6 @@ def deviation(
 def deviations(cases: Mapping[str, tuple[Sequence[Layer], Sequence[Orders]]]) -> pd.DataFrame:
     """:func:`deviation` of every identity on every case (layers, orders): one row as printed, one
     ``corrected`` where it fails.
-
-    Source: this book.
     """
     return pd.DataFrame(
         [

@@ -112,7 +112,7 @@ class Residual:
         ]
 
     def _moved(self, layer: _Layer, p: Permutations) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """In the order of ``p``: P W_B P^T (out x in), H_A H_B^T, H_B H_B^T and dH dH^T (in x in)."""
+        """In the order of ``p``: P W_B P^T (out x in); H_A H_B^T, H_B H_B^T, dH dH^T (in x in)."""
         units, w = p.get(layer.inner, torch.arange(layer.b.shape[1])), layer.b
         w = w[p[layer.outer]][:, units] if layer.outer in p else w[:, units]
         ab, bb = layer.ab[:, units], layer.bb[units][:, units]
@@ -177,7 +177,7 @@ def _bias(weight: str) -> str:
 
 
 def _between(sym: Symmetry, before: str, after: str) -> str | None:
-    """The permutation of just the outputs of one weight, all of them, and the inputs of the next."""
+    """The permutation of just all outputs of one weight and the inputs of the next."""
 
     def places(p: Permutation) -> set[tuple[str, int, bool]]:
         return {
@@ -202,8 +202,6 @@ def _apart(x: Tensor) -> Tensor:
 class Search:
     """``tried`` counts exchanges whose effect was computed, ``accepted`` those made; ``converged``:
     no exchange of two units of one layer lowers R any more.
-
-    Source: this book.
     """
 
     permutations: dict[str, Tensor]
@@ -267,8 +265,6 @@ def _visit(residual: Residual, found: Search, name: str) -> bool:
 class Enumeration:
     """The least of ``values`` (n_1! x n_2! x ..., orders as :func:`itertools.permutations` lists
     them) and where it is.
-
-    Source: this book.
     """
 
     permutations: dict[str, Tensor]

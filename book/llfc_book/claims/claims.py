@@ -1,7 +1,5 @@
 """What the appendix claims, as data: one entry a claim, in our own words, with the numbers it
 prints.
-
-Source: this book.
 """
 
 from dataclasses import dataclass

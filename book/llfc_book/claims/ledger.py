@@ -1,7 +1,5 @@
 """The ledger of claims: every verdict, counted and listed by section, its badges and the rules
 behind them explained.
-
-Source: this book.
 """
 
 import re

@@ -5,8 +5,6 @@ Two separate questions. *Agreement*: is our number or pattern the paper's? *Evid
 exceed every null, that is, does it say anything about trained networks that no structure at all, a
 displacement at random, or an unconnected pair would not show as well? A claim can agree and carry
 no evidence.
-
-Source: this book.
 """
 
 import math
@@ -303,7 +301,7 @@ def coefficient(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
 
 
 def commutativity(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
-    """Dist_com is at most a tenth of the smaller of Dist_W and Dist_H, at every map of every pair."""
+    """Dist_com is at most a tenth of the smaller of Dist_W and Dist_H, at every map."""
     com, w, h = (measured(own, q) for q in ("dist_com", "dist_W", "dist_H"))
     worst = com / pd.concat([w, h], axis=1).min(axis=1)
 
@@ -405,8 +403,8 @@ def profile(claim: Claim, own: pd.DataFrame, _: pd.DataFrame) -> Finding:
     )
     off = (
         1 - found[""]
-        # as elsewhere: less than half as far from the printed profile as any null, and nearer than the
-        # control
+        # as elsewhere: less than half as far from the printed profile as any null, and nearer than
+        # the control
     )
     nulls = {
         kind: 1 - null for kind in MATCHED if len(null := alike(own, printed, "", "null", kind))

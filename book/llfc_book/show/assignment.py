@@ -1,8 +1,4 @@
-"""Tables and figures of chapter A.3 from :mod:`llfc_book.appendix`'s identities, assignment problems
-and reduction.
-
-Source: this book.
-"""
+"""Tables and figures of chapter A.3 from :mod:`llfc_book.appendix`."""
 
 from collections.abc import Mapping
 

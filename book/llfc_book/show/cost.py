@@ -3,8 +3,6 @@ on one GPU.
 
 Times are of one thread of the processors that the records name. Nothing here was measured on a GPU:
 its times are expectations from two constants, which the page states.
-
-Source: this book.
 """
 
 import json

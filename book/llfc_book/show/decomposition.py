@@ -1,7 +1,5 @@
 """Figures and tables of chapter A.2 on trained networks: which part of LLFC's residual dominates,
 and what is expected by chance.
-
-Source: this book.
 """
 
 from collections.abc import Mapping, Sequence
@@ -169,6 +167,10 @@ def _sizes(
     plots._site_axis(axis, sites)
 
 
+def _profiles(rows: pd.DataFrame) -> str:
+    return ", ".join(sorted(set(rows["profile"]))) if "profile" in rows else rows.attrs["profile"]
+
+
 def origins(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
     """Where the residual at the logits and at the last hidden site first arose: shares of |e|^2 by
     kind of node, all pairs.
@@ -189,11 +191,7 @@ def origins(frame: pd.DataFrame, alpha: float = 0.5) -> MyST:
                 " / ".join(_share(at(values, site=site)) for site in (hidden, "logits"))
                 for values in found
             ]
-            first = (
-                f"{title(name)}"
-                f" ({', '.join(sorted(set(rows['profile']))) if 'profile' in rows else rows.attrs['profile']},"
-                f" {rows['pair'].nunique()})"
-            )
+            first = f"{title(name)} ({_profiles(rows)}, {rows['pair'].nunique()})"
             lines.append(
                 (
                     first if role == "value" else "",

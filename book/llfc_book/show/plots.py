@@ -1,7 +1,5 @@
 """Figures drawn from the rows of a record or of a live measurement; each names its profile and
 describes itself.
-
-Source: this book.
 """
 
 import textwrap
@@ -711,12 +709,11 @@ def spawn_epoch(frame: pd.DataFrame) -> Shown:
         (axes[1], "loss", 1, "nats", 0.1),
     ):
 
-        def barriers(*which: str, **statistics: str) -> list[np.ndarray]:
+        def barriers(
+            *which: str, name: str = f"{quantity}_barrier_chord", scale: int = factor, **how: str
+        ) -> list[np.ndarray]:
             return [
-                factor
-                * numbers(
-                    frame[spawned == epoch], f"{quantity}_barrier_chord", *which, **statistics
-                ).to_numpy()
+                scale * numbers(frame[spawned == epoch], name, *which, **how).to_numpy()
                 for epoch in epochs
             ]
 
@@ -760,8 +757,6 @@ def spawn_epoch(frame: pd.DataFrame) -> Shown:
 def cooccur(frame: pd.DataFrame) -> Shown:
     """LLFC against the barrier, every pair and control of the book a point; then LLFC relative to
     its nulls.
-
-    Source: this book, for the first claim of B.2.
     """
     figure, axes, made_by = _figure(frame, 2, 4.3)
     table = verdicts.cooccurrence(frame)
@@ -1217,7 +1212,8 @@ def joint(frame: pd.DataFrame) -> Shown:
     told = []
     for name, marker in zip(recipes, "os"):
         rows = frame[recipe_of(frame) == name]
-        where = f"{'MNIST' if 'mnist' in name else 'CIFAR-10'}{' (digits)' * (rows['data'].iloc[0] == 'digits')}"
+        where = "MNIST" if "mnist" in name else "CIFAR-10"
+        where += " (digits)" * (rows["data"].iloc[0] == "digits")
         for quantity, colour, label in (
             ("residual_share", BLUE, "residual"),
             ("factor_weights_share", ORANGE, "|dW|² alone"),
@@ -1318,7 +1314,7 @@ def widths(frame: pd.DataFrame) -> Shown:
     axes[0].set_ylabel("training loss barrier (nats)")
     axes[0].set_title("after 1 to 15 epochs, right to left", loc="left", fontsize=8)
     last = trained[trained["epoch"] == trained["epoch"].max()]
-    for kind, marker, label, chosen in (
+    for _, marker, label, chosen in (
         ("", "o", "trained", last),
         ("", "s", "untrained", table[(table["kind"] == "") & (table["epoch"] == 0)]),
         (

@@ -1,7 +1,5 @@
 """Tables of chapters A.1 and A.2: constructed examples, computed when the page is, and trained
 pairs, from records.
-
-Source: this book.
 """
 
 from collections.abc import Mapping

@@ -3,8 +3,6 @@ holds a typed number.
 
 A cell ends with ``prose.tell(barrier=prose.between(100 * values, " points"))``; the text then says
 ``{glue:text}`barrier```. nbval compares what was told like any other output.
-
-Source: this book.
 """
 
 import re

@@ -1,7 +1,4 @@
-"""Picking rows out of a record, and the order of its layers.
-
-Source: this book.
-"""
+"""Picking rows out of a record, and the order of its layers."""
 
 import re
 from collections.abc import Sequence

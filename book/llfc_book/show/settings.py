@@ -1,7 +1,4 @@
-"""The settings of B.1 as tables, generated from the recipes.
-
-Source: this book.
-"""
+"""The settings of B.1 as tables, generated from the recipes."""
 
 from collections.abc import Iterable
 
@@ -152,7 +149,7 @@ def _grouped(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 def planned(profile: str) -> dict[str, int]:
-    """Pairs of every recipe that the pages show; those of the second edition come with its pages."""
+    """Pairs of every recipe that the pages show; the second edition shows its own."""
     shown = {name for e in EXPERIMENTS.values() if e.edition == 1 for name in e.recipes}
     return {name: count for name, count in PAIRS[profile].items() if name in shown}
 

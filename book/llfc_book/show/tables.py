@@ -1,7 +1,4 @@
-"""Tables for the book as MyST text, computed from records; nothing in them is typed by hand.
-
-Source: this book.
-"""
+"""Tables for the book as MyST text, computed from records; nothing in them is typed by hand."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -272,8 +269,6 @@ def joint(frame: pd.DataFrame) -> MyST:
 def living(weights: pd.DataFrame, features: pd.DataFrame) -> MyST:
     """How many units respond to any test image, and the stable rank over n with all units and with
     those that do.
-
-    Source: this book, on B.5.
     """
     weights, features = own(weights), own(features)
     columns = {
@@ -582,8 +577,6 @@ def stitching(frame: pd.DataFrame) -> MyST:
 def stitched_readings(frame: pd.DataFrame) -> MyST:
     """Which place of stitching gives the printed numbers? Both, by distance and by rank
     correlation.
-
-    Source: this book, on Tables 1 to 3 (B.4).
     """
     chosen, rows = own(frame), []
     found = {suffix: verdicts.excess(chosen, suffix) for suffix in ("", "(raw)")}
@@ -738,7 +731,7 @@ def provenance() -> MyST:
 
 
 def comparison(chosen: pd.DataFrame, caption: str, name: str) -> MyST:
-    """Lines of ``Comparison.table()`` as a numbered table; columns without any number are left out."""
+    """Lines of ``Comparison.table()`` as a numbered table, without columns that have no number."""
     filled = chosen.dropna(axis=1, how="all")
     cells = filled.map(lambda value: NOTHING if pd.isna(value) else f"{value:.3g}")
     return table(cells.reset_index(), caption, name)

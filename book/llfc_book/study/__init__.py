@@ -1,1 +1,1 @@
-"""What is measured for the book, as resumable units: the paper's figures and tables by their names."""
+"""What is trained and measured for the book, as resumable units, and how it is published."""

@@ -3,8 +3,6 @@
 
 :func:`trained_layers` takes them from a matched pair that is shipped with the project,
 :func:`tiny_draws` from many pairs of tiny networks whose permutations can all be looked at.
-
-Source: this book.
 """
 
 from collections.abc import Sequence

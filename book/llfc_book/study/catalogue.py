@@ -1,7 +1,5 @@
 """The experiments, named as in the paper, each a selection of the rows that one pass over a pair
 measures.
-
-Source: this book.
 """
 
 from collections.abc import Iterable

@@ -32,7 +32,7 @@ class Family:
 class Spawned(Family):
     """Pair k is children A and B of seed k. Its control is A of seed k beside A of seed k + 1: two
     independently initialised networks, so n pairs need 2n + 1 networks. Neighbouring controls share
-    a network. A plan without a control has none: spawned at epoch 0, a pair is not connected itself.
+    a network. A plan without a control has none: spawned at epoch 0, a pair is not connected.
     """
 
     name = "spawned"
@@ -47,8 +47,8 @@ class Spawned(Family):
 
 
 class Matched(Family):
-    """Pair k is the networks of seeds 2k and 2k + 1, B with its units in the order that the matching
-    found. Its controls are the same two before matching, and A beside the next pair's A, the last
+    """Pair k is the networks of seeds 2k and 2k + 1, B with its units in the order that the
+    matching found. Its controls are the same two before matching, and A beside the next pair's A, the last
     beside the first.
     """
 

@@ -1,7 +1,4 @@
-"""Networks brought together by a permutation of B's units: found once a pair, kept, shipped.
-
-Source: this book.
-"""
+"""Networks brought together by a permutation of B's units: found once a pair, kept, shipped."""
 
 import json
 import math

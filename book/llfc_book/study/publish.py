@@ -3,8 +3,6 @@
 Networks that are not shipped are trained again where they are needed, and on another processor come
 out with other bits. A pair's numbers therefore all quote the same networks, by the digest of their
 weights: in every record or in none.
-
-Source: this book.
 """
 
 import json
@@ -56,8 +54,6 @@ def is_finished(unit: Unit) -> bool:
 
     One that does not say which (from before they did) counts unless the records quote other
     networks.
-
-    Source: this book.
     """
     path = unit.finished_path()
     if unit.trains or path is None:
@@ -75,8 +71,6 @@ def is_finished(unit: Unit) -> bool:
 def has_order(unit: Unit) -> bool:
     """Whether the unit is a matching whose order is shipped with the project, of the very networks
     at hand.
-
-    Source: this book.
     """
     path = matched.shipped_permutation(unit.profile, unit.name, unit.index)
     if unit.part != "match" or not path.exists():
@@ -90,8 +84,6 @@ def is_outdated(profile: str, name: str, index: int) -> bool:
     measured anew.
 
     A shipped one that differs is let be until there is something to add to the pair.
-
-    Source: this book.
     """
     found = list(_quoting(profile, name, index).values())
     here = {
@@ -115,8 +107,6 @@ def is_outdated(profile: str, name: str, index: int) -> bool:
 def digests_at_hand(profile: str, name: str, index: int, data: str) -> dict[str, str]:
     """Digests of those of the pair's networks that are shipped or cached, trained on data of digest
     ``data``.
-
-    Source: this book.
     """
     r = recipe(recipe(name, profile).trained_as, profile)
     found = {}

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -51,8 +51,6 @@ def chosen(profile: str | None, recipes: Collection[str] | None = None) -> list[
     by itself.
 
     ValueError for a recipe that there is not, or that has no pairs in the profile.
-
-    Source: this book.
     """
     if not recipes:
         return plan(profile)
@@ -71,8 +69,6 @@ def chosen(profile: str | None, recipes: Collection[str] | None = None) -> list[
 def missing(units: Sequence[Unit]) -> list[Unit]:
     """Units neither finished here nor in a committed record; a network only where something still
     needs it.
-
-    Source: this book.
     """
     return _with_needs(units, [u for u in _unmeasured(units) if not u.lacks_epochs()])
 
@@ -96,10 +92,7 @@ def _with_needs(units: Sequence[Unit], open_measures: Collection[Unit]) -> list[
 
 @dataclass
 class Running:
-    """A unit at work: its process, since when, and what it last said.
-
-    Source: this book.
-    """
+    """A unit at work: its process, since when, and what it last said."""
 
     process: subprocess.Popen
     lines: Path
@@ -118,76 +111,89 @@ class Running:
         return line
 
 
+@dataclass
+class Shift:
+    """The units of one call of :func:`run`: still ``todo``, ``running``, ``failed`` (with what
+    needs them), and ``left`` to another queue.
+    """
+
+    todo: list[Unit]
+    jobs: int
+    device: str
+    failed: list[Unit] = field(default_factory=list)
+    left: list[Unit] = field(default_factory=list)
+    running: dict[Unit, Running] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.total = len(self.todo)
+
+    def begin(self, folder: Path) -> None:
+        """Start what can be started; what they say goes into ``folder``."""
+        ready = [u for u in self.todo if not any(self._is_ahead(n) for n in u.needs())]
+        for unit in ready:
+            if len(self.running) >= self.jobs:
+                break
+            if any(u in self.running for u in unit.in_its_pass()):
+                continue
+            self.todo.remove(unit)
+            if any(n in self.failed for n in unit.needs()):
+                self.failed.append(unit)
+                say(f"left out: {unit} (a network that it needs failed)")
+            elif any(n in self.left for n in unit.needs()):
+                self.left.append(unit)
+                say(f"left to another queue: {unit} (it trains a network that this one needs)")
+            else:
+                lines, now = folder / str(len(self.todo)), time.monotonic()
+                self.running[unit] = Running(_start(unit, self.device, lines), lines, now, now)
+                log(f"started: {unit}")
+
+    def _is_ahead(self, unit: Unit) -> bool:
+        return unit in self.todo or unit in self.running
+
+    def tell_and_end(self) -> None:
+        """Say what is new of those that run, and how others ended."""
+        for unit, work in list(self.running.items()):
+            now, code = time.monotonic(), work.process.poll()
+            if code is None:
+                if news := work.news(now):
+                    say(f"  {news}")
+                continue
+            del self.running[unit]
+            word = {0: "done", BUSY: "left to another queue"}.get(code, "FAILED")
+            if word != "done":
+                (self.failed if word == "FAILED" else self.left).append(unit)
+            place = self.total - len(self.todo) - len(self.running)
+            say(f"[{place}/{self.total}] {word}: {unit} ({now - work.began:.0f} s)")
+
+
 def run(profile: str | None, jobs: int, device: str, recipes: Collection[str] | None = None) -> int:
     """Work through the queue, or those of its units that are of the ``recipes`` named; returns the
     number that failed.
-
-    Source: this book.
     """
     units = chosen(profile, recipes)
-    todo, failed = missing(units), []
-    left: list[Unit] = []  # to another queue, with what needs them
-    running: dict[Unit, Running] = {}
-    total, start = len(todo), time.monotonic()
+    shift, start = Shift(missing(units), jobs, device), time.monotonic()
+    total = shift.total
     say(f"{total} units to do, {jobs} at once, one thread each")
     for unit in (u for u in _unmeasured(units) if u.lacks_epochs()):
         say(f"left out: {unit} ({LACKS_EPOCHS})")
     with tempfile.TemporaryDirectory() as folder, _asked_to_stop() as asked:
         try:
-            while todo or running:
-                for unit in [
-                    u for u in todo if not any(n in todo or n in running for n in u.needs())
-                ]:
-                    if len(running) >= jobs:
-                        break
-                    if any(u in running for u in unit.in_its_pass()):
-                        continue
-                    todo.remove(unit)
-                    if any(n in failed for n in unit.needs()):
-                        failed.append(unit)
-                        say(f"left out: {unit} (a network that it needs failed)")
-                        continue
-                    if any(n in left for n in unit.needs()):
-                        left.append(unit)
-                        say(
-                            f"left to another queue: {unit} (it trains a network that this one"
-                            " needs)"
-                        )
-                        continue
-                    lines, now = Path(folder) / str(len(todo)), time.monotonic()
-                    running[unit] = Running(_start(unit, device, lines), lines, now, now)
-                    log(f"started: {unit}")
+            while shift.todo or shift.running:
+                shift.begin(Path(folder))
                 time.sleep(0.3)
                 if asked:
                     sys.exit(128 + asked[0])
-                for unit, work in list(running.items()):
-                    now = time.monotonic()
-                    if work.process.poll() is None:
-                        if news := work.news(now):
-                            say(f"  {news}")
-                        continue
-                    del running[unit]
-                    word = {0: "done", BUSY: "left to another queue"}.get(
-                        work.process.returncode, "FAILED"
-                    )
-                    if word == "FAILED":
-                        failed.append(unit)
-                    elif word != "done":
-                        left.append(unit)
-                    say(
-                        f"[{total - len(todo) - len(running)}/{total}] {word}: {unit}"
-                        f" ({now - work.began:.0f} s)"
-                    )
+                shift.tell_and_end()
         finally:
-            if running:
-                _stop([work.process for work in running.values()])
-                log(f"stopped, {len(running)} at work: {', '.join(map(str, running))}")
-    done = total - len(failed) - len(left)
+            if shift.running:
+                _stop([work.process for work in shift.running.values()])
+                log(f"stopped, {len(shift.running)} at work: {', '.join(map(str, shift.running))}")
+    done = total - len(shift.failed) - len(shift.left)
     say(
-        f"{done} of {total} done, {len(failed)} failed, {len(left)} left to another queue "
-        f"({time.monotonic() - start:.0f} s)"
+        f"{done} of {total} done, {len(shift.failed)} failed, {len(shift.left)} left to another "
+        f"queue ({time.monotonic() - start:.0f} s)"
     )
-    return len(failed)
+    return len(shift.failed)
 
 
 @contextmanager
@@ -228,10 +234,7 @@ def _stop(processes: Sequence[subprocess.Popen]) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line at once, also where output goes to a file, and log it.
-
-    Source: this book.
-    """
+    """Print a line at once, also where output goes to a file, and log it."""
     log(text)
     print(text, flush=True)
 
@@ -239,8 +242,6 @@ def say(text: str) -> None:
 def log(text: str) -> None:
     """Add a line to ``<cache>/queue.log``, with the time. Whatever keeps it from being written
     stops no work.
-
-    Source: this book.
     """
     with suppress(OSError):
         cache_dir().mkdir(parents=True, exist_ok=True)
@@ -279,8 +280,6 @@ def run_unit(text: str, device: str) -> int:
     another process is at it.
 
     Started by hand, it says and logs how far it is; in a queue, that does.
-
-    Source: this book.
     """
     torch.set_num_threads(1)
     _end_with_queue()
@@ -366,8 +365,6 @@ def _end_with_queue() -> None:
 def status(profile: str | None, recipes: Collection[str] | None = None) -> str:
     """A line a recipe and part, and the expected time of what is missing, from units finished on
     this machine.
-
-    Source: this book.
     """
     units = chosen(profile, recipes)
     lines, left, lacking, unmeasured = [], 0.0, set(), []
@@ -441,10 +438,7 @@ def _rates(units: Sequence[Unit]) -> dict[tuple[str, str], float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status.
-
-    Source: this book.
-    """
+    """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -26,8 +26,6 @@ from llfc_lib.training.recipe import Recipe
 def run_key(recipe: Recipe, seed: int, branch: str, data: Dataset) -> str:
     """Sixteen hexadecimal digits that name the run: recipe, seed, branch and the digest of the
     data.
-
-    Source: this book.
     """
     text = json.dumps([recipe.hash, seed, branch, data.sha256])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -36,27 +34,19 @@ def run_key(recipe: Recipe, seed: int, branch: str, data: Dataset) -> str:
 def run_path(
     recipe: Recipe, seed: int, branch: str, data: Dataset, cache: Path | None = None
 ) -> Path:
-    """Where the finished run is kept: in the folder ``cache``, else in the book's own.
-
-    Source: this book.
-    """
+    """Where the finished run is kept: in the folder ``cache``, else in the book's own."""
     name = f"{recipe.name}-{seed}{branch}-{run_key(recipe, seed, branch, data)}"
     return (cache or cache_dir()) / "runs" / f"{name}.safetensors"
 
 
 def latest_path(path: Path) -> Path:
-    """Where the run that ends at ``path`` keeps its last finished epoch.
-
-    Source: this book.
-    """
+    """Where the run that ends at ``path`` keeps its last finished epoch."""
     return path.with_suffix(".latest.safetensors")
 
 
 def kept_path(path: Path, epoch: int) -> Path:
     """Where the run that ends at ``path`` keeps its weights after ``epoch``, one of its recipe's
     ``kept``.
-
-    Source: this book.
     """
     return path.with_suffix(f".epoch{epoch}.safetensors")
 
@@ -64,8 +54,6 @@ def kept_path(path: Path, epoch: int) -> Path:
 def unfinished_path(path: Path) -> Path:
     """Where a run too long to be left to a cache keeps its last finished epoch: in the tracked
     tree.
-
-    Source: this book.
     """
     return places.UNFINISHED / latest_path(path).name
 
@@ -73,8 +61,6 @@ def unfinished_path(path: Path) -> Path:
 def unfinished_kept_path(path: Path, epoch: int) -> Path:
     """Where such a run keeps its weights after ``epoch``, one of its recipe's ``kept``, in the
     tracked tree.
-
-    Source: this book.
     """
     return places.UNFINISHED / kept_path(path, epoch).name
 

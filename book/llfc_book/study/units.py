@@ -2,8 +2,6 @@
 
 A unit trains one network or measures one part of one pair. Finished measurements lie in
 ``<cache>/units``.
-
-Source: this book.
 """
 
 import fcntl
@@ -83,7 +81,7 @@ class Unit:
         return part(self.part)
 
     def needs(self) -> list["Unit"]:
-        """What must be finished first: a child's trunk, a measurement's networks and their order."""
+        """What must be finished first: a child's trunk, a measurement's networks and order."""
         setting = self.recipe()
         if self.trains:
             forks = self.branch != "trunk" and bool(setting.spawn_epoch)

@@ -1,7 +1,5 @@
 """What the checks compute with: draws, small networks that satisfy both conditions exactly,
 captions, records.
-
-Source: this book.
 """
 
 import itertools

@@ -5,8 +5,6 @@ when the page is made.
 out the other way raises
 :class:`Mistaken`, so neither list can claim what the numbers do not show. Citations are repository,
 commit, file and line.
-
-Source: this book.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Theorem 1 and Lemma 1 on a pair of the book: where its residual comes from, and how much of it
 classification survives.
-
-Source: this book.
 """
 
 from llfc_book.appendix.lemma import Margins
@@ -24,10 +22,7 @@ HALF_WAY = (0.5,)
 
 
 def metrics(alphas: tuple[float, ...] = HALF_WAY) -> list[Metric]:
-    """What is measured on each pair: the split of its residual, and the margins of Lemma 1.
-
-    Source: this book, on Theorem 1 and Lemma 1.
-    """
+    """What is measured on each pair: the split of its residual, and the margins of Lemma 1."""
     return [Decomposition(alphas), Margins(alphas)]
 
 

@@ -1,7 +1,5 @@
 """How near do activation and weight matching come to the joint minimum of the commutativity
 residual (A.3)?
-
-Source: this book.
 """
 
 import warnings
