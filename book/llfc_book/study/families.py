@@ -48,8 +48,8 @@ class Spawned(Family):
 
 class Matched(Family):
     """Pair k is the networks of seeds 2k and 2k + 1, B with its units in the order that the
-    matching found. Its controls are the same two before matching, and A beside the next pair's A, the last
-    beside the first.
+    matching found. Its controls are the same two before matching, and A beside the next pair's A,
+    the last beside the first.
     """
 
     name = "matched"
