@@ -1,0 +1,139 @@
+"""Families, parts and plans: who answers for what, and that nothing is measured twice."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+
+import pytest
+from llfc_book.study import parts, publish, units
+from llfc_book.study.catalogue import EXPERIMENTS, experiment
+from llfc_book.study.families import FAMILIES
+from llfc_book.study.parts import PARTS, Part, add, part, register
+from llfc_book.study.settings import PAIRS, PROFILE, RECIPES, SCALE, Plan, Setting, recipe
+from llfc_book.study.units import Unit
+
+from llfc_lib.data import load
+from llfc_lib.metrics import Row
+
+NAME = "mlp_mnist_spawn"
+WHOLE = Unit("smoke", NAME, 0, "pair")
+FINER = replace(WHOLE, part="cosines")
+ROWS = [Row("cos_ratio", 0.25, site="FC 1"), Row("dist_com", 0.5, site="FC 2")]
+
+
+@pytest.fixture
+def finer(monkeypatch) -> Iterator[Part]:
+    """A part that holds what "pair" of the present version holds of the cosines; plans have it."""
+    for module in (publish, units):
+        monkeypatch.setattr(module, "recipe", with_finer)
+    yield add(
+        Part(
+            "cosines",
+            lambda pair: [],
+            covers=("pair", part("pair").version),
+            quantities=frozenset({"cos_ratio"}),
+        )
+    )
+    PARTS.pop("cosines")
+
+
+def with_finer(name: str, profile: str = "paper") -> Setting:
+    setting = recipe(name, profile)
+    return replace(setting, plan=replace(setting.plan, parts=(*setting.plan.parts, "cosines")))
+
+
+def test_every_recipe_has_a_family_and_its_pairs_have_distinct_networks():
+    assert {setting.family for setting in RECIPES.values()} == set(FAMILIES)
+    for profile, counts in PAIRS.items():
+        for name, count in counts.items():
+            setting = recipe(name, profile)
+            assert setting.profile == profile and setting.scale is PROFILE[profile]
+            assert setting.family in ("spawned", "matched", "swept") and setting.plan.parts
+            for pair in range(count):
+                members = setting.members(pair)
+                assert len(set(members.values())) == len(members)
+                assert ("independent" in members) == (setting.plan.control and bool(members))
+    two = recipe(NAME, "smoke").members(1)
+    assert two == {"A": (1, "A"), "B": (1, "B"), "independent": (2, "A")}
+    matched = recipe("mlp_mnist_perm_weight", "paper").members(2)
+    assert matched == {"A": (4, "A"), "B": (5, "A"), "independent": (0, "A")}
+
+
+def test_matched_settings_are_scaled_as_their_networks_are_trained():
+    for scale in SCALE.values():
+        for name in (name for name in scale if RECIPES[name].base):
+            ours, theirs = (
+                {k: v for k, v in scale[n].items() if k != "matching_args"}
+                for n in (name, RECIPES[name].base)
+            )
+            assert ours == theirs
+
+
+def test_every_planned_part_is_registered_and_says_what_it_costs():
+    data = load("digits")
+    for profile, counts in PAIRS.items():
+        for name in counts:
+            setting = recipe(name, profile)
+            for of in setting.plan.parts:
+                assert part(of).work(setting, data) > 0
+                assert not set(part(of).members) - {"A", "B", "independent"}
+                assert "match" not in setting.plan.parts or setting.kin.orders
+
+
+def test_an_unknown_part_is_refused_and_no_name_is_taken_twice():
+    with pytest.raises(ValueError, match="unknown part 'pairs'; choose one of .*'pair'"):
+        part("pairs")
+    with pytest.raises(ValueError, match="there is a part 'pair' already"):
+        register("pair")(lambda pair: [])
+
+
+def test_a_finer_part_is_done_where_the_whole_is_in_the_cache(finer, monkeypatch):
+    assert not FINER.available() and FINER.path() != WHOLE.path()
+    WHOLE.path().parent.mkdir(parents=True)
+    result = {"rows": [asdict(row) for row in ROWS], "networks": {}, "seconds": 1.0}
+    WHOLE.path().write_text(json.dumps(result))
+    assert FINER.available() and publish.is_finished(FINER)
+    assert FINER.result()["rows"] == ROWS[:1]
+    FINER.run()  # is done already
+    assert not FINER.path().exists()
+    monkeypatch.setitem(PARTS, "cosines", replace(finer, covers=("pair", finer.covers[1] - 1)))
+    assert not FINER.available()  # it stood in for an older version
+
+
+def test_a_finer_part_is_done_where_the_whole_is_published(finer, monkeypatch):
+    publish._provenances.cache_clear()
+    shown = replace(experiment("fig08"), parts=("pair", "cosines"))
+    monkeypatch.setattr(publish, "EXPERIMENTS", {"fig08": shown})
+    assert "pair" in EXPERIMENTS["fig08"].reads(recipe(NAME, "smoke").plan.parts)
+    assert publish.is_published(FINER) and publish.is_published(WHOLE)
+    monkeypatch.setitem(PARTS, "cosines", replace(finer, covers=None))
+    assert not publish.is_published(FINER)
+    monkeypatch.setitem(PARTS, "pair", replace(part("pair"), version=99))
+    assert not publish.is_published(WHOLE)
+
+
+def test_parts_that_are_due_together_share_one_pass(monkeypatch):
+    passes: list[list[str]] = []
+
+    def measured(pair: object, names: list[str]) -> dict[str, list[Row]]:
+        passes.append(names)
+        return {name: [Row(sorted(part(name).quantities)[0], 0.0)] for name in names}
+
+    monkeypatch.setattr(units, "measure_in_one_pass", measured)
+    connected, coherence = (replace(WHOLE, part=name) for name in ("connected", "coherence"))
+    assert connected.in_its_pass() == [coherence] and WHOLE.in_its_pass() == []
+    connected.run()
+    assert passes == [["connected", "coherence"]] and coherence.available()
+    coherence.run()
+    assert len(passes) == 1
+    assert coherence.result()["rows"][0].quantity in part("coherence").quantities
+
+
+def test_a_plan_tells_what_numbers_depend_on():
+    plan = Plan()
+    assert plan.told() == dict(plan.TOLD)
+    for change in ({"draws": 3}, {"train_first": 10}, {"control": False}, {"first": 5}):
+        assert replace(plan, **change).told() == {**plan.TOLD, **change}
+    for change in ({"batch": 7}, {"metrics": "large"}, {"thorough": False}):
+        assert replace(plan, **change).told() == plan.told()
+    assert parts.versions(["pair", "rotation t=1", "entries t=1"]) == {"pair": 2, "t=1": 1}
