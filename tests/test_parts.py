@@ -1,14 +1,13 @@
 """Families, parts and plans: who answers for what, and that nothing is measured twice."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import pytest
 from llfc_book.study import parts, publish, units
 from llfc_book.study.catalogue import EXPERIMENTS, experiment
 from llfc_book.study.families import FAMILIES
-from llfc_book.study.parts import PARTS, Part, add, part, register
+from llfc_book.study.parts import PARTS, Part, part, register
 from llfc_book.study.settings import PAIRS, PROFILE, RECIPES, SCALE, Plan, Setting, recipe
 from llfc_book.study.units import Unit
 
@@ -22,19 +21,18 @@ ROWS = [Row("cos_ratio", 0.25, site="FC 1"), Row("dist_com", 0.5, site="FC 2")]
 
 
 @pytest.fixture
-def finer(monkeypatch) -> Iterator[Part]:
+def finer(monkeypatch) -> Part:
     """A part that holds what "pair" of the present version holds of the cosines; plans have it."""
     for module in (publish, units):
         monkeypatch.setattr(module, "recipe", with_finer)
-    yield add(
-        Part(
-            "cosines",
-            lambda pair: [],
-            covers=("pair", part("pair").version),
-            quantities=frozenset({"cos_ratio"}),
-        )
+    new = Part(
+        "cosines",
+        lambda pair: [],
+        covers=("pair", part("pair").version),
+        quantities=frozenset({"cos_ratio"}),
     )
-    PARTS.pop("cosines")
+    monkeypatch.setitem(PARTS, "cosines", new)
+    return new
 
 
 def with_finer(name: str, profile: str = "paper") -> Setting:
