@@ -5,14 +5,14 @@ Features are computed in the networks' precision, sums and dot products in float
 batches.
 """
 
-from llfc_lib.metrics.additivity import WeakAdditivity, weak_additivity
-from llfc_lib.metrics.barrier import Barrier, barrier
+from llfc_lib.metrics.additivity import WeakAdditivity
+from llfc_lib.metrics.barrier import Barrier
 from llfc_lib.metrics.closeness import Linearity, closeness, linearity
 from llfc_lib.metrics.coherence import Coherence
-from llfc_lib.metrics.commutativity import Commutativity, commutativity
+from llfc_lib.metrics.commutativity import Commutativity
 from llfc_lib.metrics.connected import Connected, StitchedExcess
 from llfc_lib.metrics.displacement import displace, displacement_null, matched_scale
-from llfc_lib.metrics.llfc import LLFC, llfc
+from llfc_lib.metrics.llfc import LLFC
 from llfc_lib.metrics.measure import measure
 from llfc_lib.metrics.rows import Row
 from llfc_lib.metrics.spectra import (
@@ -22,8 +22,8 @@ from llfc_lib.metrics.spectra import (
     stable_rank,
     weight_spectra,
 )
-from llfc_lib.metrics.stitching import Stitching, Transfer, stitching
-from llfc_lib.metrics.strong import SameWeights, same_weights
+from llfc_lib.metrics.stitching import Stitching, Transfer
+from llfc_lib.metrics.strong import SameWeights
 
 __all__ = [
     "LLFC",
@@ -38,21 +38,15 @@ __all__ = [
     "Stitching",
     "Transfer",
     "WeakAdditivity",
-    "barrier",
     "closeness",
-    "commutativity",
     "displace",
     "displacement_null",
     "feature_spectra",
     "linearity",
     "living_units",
-    "llfc",
     "matched_scale",
     "measure",
-    "same_weights",
     "singular_values",
     "stable_rank",
-    "stitching",
-    "weak_additivity",
     "weight_spectra",
 ]

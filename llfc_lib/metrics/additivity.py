@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, dot, measure, ratio
+from llfc_lib.metrics.measure import Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.streams import numpy_generator
 
@@ -73,13 +73,3 @@ class WeakAdditivity:
         shift = torch.from_numpy(drawn).to(y.device)
         index = (torch.arange(n, device=y.device)[:, None] + shift) % n
         return y.gather(0, index.view(n, units, *[1] * (y.ndim - 2)).expand_as(y))
-
-
-def weak_additivity(
-    a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None
-) -> list[Row]:
-    """:class:`WeakAdditivity` of two networks over a loader.
-
-    Source: Definition 3 (A.2).
-    """
-    return measure(a, b, loader, [WeakAdditivity(seed)], dtype)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, dot, measure, ratio
+from llfc_lib.metrics.measure import Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import LinearMap
 from llfc_lib.streams import numpy_generator
@@ -97,13 +97,3 @@ def _two_sides(pp: float, qq: float, pq: float) -> float:
     rounding must not make it negative.
     """
     return ratio(qq, 0.25 * (max(pp + 2 * pq + qq, 0.0) * max(pp - 2 * pq + qq, 0.0)) ** 0.5)
-
-
-def commutativity(
-    a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None
-) -> list[Row]:
-    """:class:`Commutativity` of two networks over a loader.
-
-    Source: Definition 4 (A.2); B.3.
-    """
-    return measure(a, b, loader, [Commutativity(seed)], dtype)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llfc_lib.metrics.measure import Batch, Loader, Moments, Network, Pair, Sums, measure, ratio
+from llfc_lib.metrics.measure import Batch, Moments, Pair, Sums, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.weights import check_alpha
 
@@ -209,19 +209,3 @@ def _set_one_minus_cos(s: Sums) -> float:
     if not f or not m:
         return float(f != m)
     return ratio(s["dd"] - (f - m) ** 2, 2 * f * m)
-
-
-def llfc(
-    a: Network,
-    b: Network,
-    loader: Loader,
-    alphas: Sequence[float] = (0.25, 0.5, 0.75),
-    sites: Sequence[str] | None = None,
-    pre: bool = False,
-    dtype: torch.dtype | None = None,
-) -> list[Row]:
-    """:class:`LLFC` of two networks over a loader.
-
-    Source: Definition 2 (A.1); B.2.
-    """
-    return measure(a, b, loader, [LLFC(alphas, sites, pre)], dtype)

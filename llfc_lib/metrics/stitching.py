@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from llfc_lib.metrics.commutativity import unit_order
-from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, dot, measure, ratio
+from llfc_lib.metrics.measure import Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import View
 
@@ -150,17 +149,3 @@ class Transfer:
                     )
                 )
         return rows
-
-
-def stitching(
-    a: Network,
-    b: Network,
-    loader: Loader,
-    sites: Sequence[str] | None = None,
-    dtype: torch.dtype | None = None,
-) -> list[Row]:
-    """:class:`Stitching` of two networks over a loader.
-
-    Source: B.4, Tables 1 to 3.
-    """
-    return measure(a, b, loader, [Stitching(sites)], dtype)

@@ -5,10 +5,8 @@ The first form, W_B H_A = W_B H_B, is :class:`llfc_lib.metrics.stitching.Transfe
 Definition 4, neither is implied by it.
 """
 
-import torch
-
 from llfc_lib.metrics.commutativity import unit_order
-from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, dot, measure, ratio
+from llfc_lib.metrics.measure import Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 
 
@@ -69,13 +67,3 @@ class SameWeights:
                     )
                 )
         return rows
-
-
-def same_weights(
-    a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None
-) -> list[Row]:
-    """:class:`SameWeights` of two networks over a loader.
-
-    Source: the second stronger form of B.5.
-    """
-    return measure(a, b, loader, [SameWeights(seed)], dtype)
