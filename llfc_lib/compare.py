@@ -79,8 +79,6 @@ ENDS = {1.0: "A", 0.5: "half-way", 0.0: "B"}
 class Attempt:
     """One matching: ``objective`` is what it maximised, ``loss`` the training loss half-way (nats),
     where it was asked.
-
-    Source: this book.
     """
 
     permutations: dict[str, Tensor]
@@ -98,8 +96,6 @@ class Comparison:
     measured with: B with its units in the order of ``permutations``, B itself without a matching.
     ``attempts`` has every matching, of which number ``chosen`` was taken. ``draws`` displaced
     partners were asked for; those that could not be put as far from A as B are left out.
-
-    Source: this book.
     """
 
     rows: list[Row]
@@ -237,7 +233,7 @@ def compare(
     that respond to no image are counted in a warning.
 
     Source: Definitions 1, 2 and 4, measured as in B.2 to B.4; matchings of Ainsworth et al. (2023);
-    nulls and controls of this book.
+    nulls and controls are ours.
     """
     if matching not in MATCHINGS:
         raise ValueError(f"unknown matching {matching!r}; choose one of {MATCHINGS}")
@@ -425,8 +421,6 @@ def _tied(network: nn.Module) -> set[frozenset[str]]:
 class DeadUnits:
     """ "dead_units_A" and "dead_units_B": how many units of a site respond to none of the images,
     where there are any.
-
-    Source: this book.
     """
 
     def start(self, pair: Pair) -> None:
@@ -455,8 +449,6 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     "model_state_dict", its names may begin with "module." (DataParallel) or "_orig_mod."
     (compiled). FileNotFoundError; ValueError for a damaged file, one that needs code to be read, or
     weights of another network, which is then left as it was.
-
-    Source: this book.
     """
     state = _read(Path(path))
     for key in ("state_dict", "model_state_dict", "model"):

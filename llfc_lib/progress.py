@@ -1,7 +1,5 @@
 """Long work says where it is: a bar on a terminal, lines in the file that ``$LLFC_PROGRESS`` names,
 and to whoever listens in the process.
-
-Source: this book.
 """
 
 import os

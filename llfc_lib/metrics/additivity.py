@@ -16,7 +16,7 @@ class WeakAdditivity:
     image i + s of B, with a shift s of its own, around the batch: each unit keeps its values, their
     correspondence is lost.
 
-    Source: Definition 3 (A.2); its null is this book's.
+    Source: Definition 3 (A.2); its null is ours.
     """
 
     def __init__(self, seed: int = 0, nulls: bool = True) -> None:

@@ -21,7 +21,7 @@ class Commutativity:
     differences (d) as generic towards each other as sums (s); "shuffled units" puts the units of dH
     in another order against dW, which keeps both spectra and loses their alignment.
 
-    Source: Definition 4 (A.2); B.3, Figures 16 to 19; the nulls are this book's.
+    Source: Definition 4 (A.2); B.3, Figures 16 to 19; the nulls are ours.
     """
 
     def __init__(self, seed: int = 0, nulls: bool = True) -> None:
@@ -85,8 +85,6 @@ class Commutativity:
 def unit_order(m: LinearMap, h: Tensor, seed: int) -> Tensor:
     """One permutation of the n units that enter the map (n integers), the same for every batch.
     ``h``: their features.
-
-    Source: this book.
     """
     drawn = numpy_generator("shuffled units", m.name, seed).permutation(h.shape[m.unit_axis])
     return torch.from_numpy(drawn).to(h.device)

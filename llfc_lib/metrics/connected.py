@@ -35,7 +35,7 @@ class Connected:
 
     ValueError for ``resamples`` below 1, and for a ``grid`` that :class:`Barrier` refuses.
 
-    Source: Frankle et al. (2020) for the barrier; the intervals are this book's.
+    Source: Frankle et al. (2020) for the barrier; the intervals are ours.
     """
 
     def __init__(self, grid: Sequence[float] = GRID, resamples: int = 2000, seed: int = 0) -> None:
@@ -83,7 +83,7 @@ class StitchedExcess:
 
     ValueError for ``resamples`` below 1, and for a site that information passes beside.
 
-    Source: B.4; the intervals are this book's.
+    Source: B.4; the intervals are ours.
     """
 
     def __init__(
@@ -128,10 +128,7 @@ class StitchedExcess:
 
 
 def check_resamples(resamples: int) -> int:
-    """``resamples`` as it is. ValueError below 1.
-
-    Source: this book.
-    """
+    """``resamples`` as it is. ValueError below 1."""
     if resamples < 1:
         raise ValueError(
             f"resamples = {resamples}; the bootstrap needs at least 1 (2000 for steady percentiles)"

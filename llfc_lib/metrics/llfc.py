@@ -30,7 +30,7 @@ class LLFC:
     Per site "1-cos_AB". ``sites`` None takes all; ``pre`` adds the pre-activations as "<site>
     (pre)", ``raw`` the outputs of maps before normalisation as "<map> (raw)".
 
-    Source: Definition 2 (A.1); cosine and coef of B.2, Figures 8 to 15; the null is this book's.
+    Source: Definition 2 (A.1); cosine and coef of B.2, Figures 8 to 15; the null is ours.
     """
 
     def __init__(

@@ -25,8 +25,6 @@ NO_IMAGES = "the loader gave no images; is the data set empty, or an iterator al
 class Metric(Protocol):
     """What :func:`measure` asks of a metric. ``update`` must not wait for the device (no
     ``.item()``).
-
-    Source: this book.
     """
 
     def start(self, pair: "Pair") -> None:
@@ -49,7 +47,7 @@ class Pair:
     recomputed on it; without it, those between are interpolated like the weights. ValueError for
     networks of different architecture.
 
-    Source: this book; the networks between are those of Definition 1.
+    Source: Definition 1, for the networks between.
     """
 
     def __init__(
@@ -130,8 +128,6 @@ class Pair:
 class Batch:
     """What one batch offers to every metric; nothing is computed twice, and nothing that nobody
     asks for.
-
-    Source: this book.
     """
 
     def __init__(self, pair: Pair, x: Tensor, y: Tensor) -> None:
@@ -162,8 +158,6 @@ class Batch:
 def exact_float32() -> Iterator[None]:
     """Without TF32, whose ten bits of mantissa a GPU else takes for convolutions: 1 - cos would
     drown in rounding.
-
-    Source: this book.
     """
     products = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -196,8 +190,6 @@ def measure(
 
     ValueError for networks of different architecture, NaN or infinite weights, an empty loader,
     labels out of range; UntraceableError from torch.fx.
-
-    Source: this book.
     """
     if calibration is not None and dtype is not None:
         calibration = [x.to(dtype) for x in calibration]
@@ -259,10 +251,7 @@ class Moments:
 
 
 class Sums:
-    """Named float64 sums on the device.
-
-    Source: this book.
-    """
+    """Named float64 sums on the device."""
 
     def __init__(self) -> None:
         self.total: dict[str, Tensor] = {}
@@ -277,10 +266,7 @@ class Sums:
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
-    """<x, y> over all entries, in float64; on a processor in pieces that stay in its cache.
-
-    Source: this book.
-    """
+    """<x, y> over all entries, in float64; on a processor in pieces that stay in its cache."""
     if x.device.type != "cpu":
         return (x.double() * y.double()).sum()
     pieces = zip(x.reshape(-1).split(PIECE), y.reshape(-1).split(PIECE), strict=True)
@@ -288,8 +274,5 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """numerator / denominator, 0 / 0 = 0: two equal zero tensors are at distance 0.
-
-    Source: this book.
-    """
+    """numerator / denominator, 0 / 0 = 0: two equal zero tensors are at distance 0."""
     return numerator / denominator if denominator else (0.0 if numerator == 0 else float("inf"))

@@ -100,7 +100,7 @@ class Transfer:
     The quantity "dist_transfer", over the whole set, biases left out. Null "shuffled units": the
     units of H_A - H_B in another order before the weights see them.
 
-    Source: the last formula of B.4, and the first stronger form of B.5; the null is this book's.
+    Source: the last formula of B.4, and the first stronger form of B.5; the null is ours.
     """
 
     def __init__(self, seed: int = 0, nulls: bool = True) -> None:

@@ -18,7 +18,7 @@ class SameWeights:
     |y|). Null "shuffled units": the features' units in another order before the difference of the
     weights sees them, which keeps the size of both.
 
-    Source: the second stronger form of B.5; the null is this book's.
+    Source: the second stronger form of B.5; the null is ours.
     """
 
     def __init__(self, seed: int = 0, nulls: bool = True) -> None:
