@@ -1,6 +1,8 @@
 """What can be chosen by name: architectures, metrics, matching methods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -34,3 +36,9 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """All names, sorted."""
         return sorted(self._entries)
+
+
+def import_all(package: str, folders: Iterable[str]) -> None:
+    """Import every module of ``package``, so that what is in them registers itself."""
+    for module in iter_modules(folders):
+        import_module(f"{package}.{module.name}")

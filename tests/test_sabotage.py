@@ -98,6 +98,7 @@ SABOTAGES = [
 #: What no chapter measures when it is executed, and why. Whatever comes to be noticed leaves this
 #: list.
 OPEN = {
+    "METRICS": "names metrics, measures none",
     "Row": "holds a number, measures none",
     **dict.fromkeys(
         ("Coherence", "Connected", "Linearity", "StitchedExcess", "closeness", "linearity"),

@@ -203,10 +203,10 @@ def _read_archive(path: Path) -> tuple[Arrays, str]:
 
 def _download(name: str, archive: Path) -> tuple[Arrays, str]:
     try:
-        return SETS[name].fetch(archive.parent)
-    except (
-        Exception
-    ) as error:  # torchvision raises what the network gave it: URLError, RuntimeError, OSError ...
+        arrays, source = SETS[name].fetch(archive.parent)
+        return {key: arrays[key] for key in KEYS}, source
+    # torchvision raises what the network gave it: URLError, RuntimeError, OSError ...
+    except Exception as error:
         raise FileNotFoundError(
             f"{name} is not at {archive} and could not be downloaded ({error}). Either connect to"
             f" the network, or put an archive there with the arrays {', '.join(KEYS)} (uint8) and a"

@@ -266,7 +266,8 @@ class Symmetry:
             if use.positions.numel() < length
             else ""
         )
-        return f"({use.parameter},\N{NO-BREAK SPACE}{use.axis}{f' of rows {use.rows[0]}-{use.rows[1] - 1}' if use.rows else ''}){part}"
+        rows = f" of rows {use.rows[0]}-{use.rows[1] - 1}" if use.rows else ""
+        return f"({use.parameter},\N{NO-BREAK SPACE}{use.axis}{rows}){part}"
 
     def identity(self) -> dict[str, Tensor]:
         """The permutations that leave every unit where it is, by name."""
@@ -1037,7 +1038,7 @@ def _value(view: View, node: fx.Node, values: Mapping[str, Any]) -> Any:
 
 
 def _squashed(*arrays: np.ndarray) -> list[np.ndarray]:
-    """Arrays of one shape, cut to a single entry along every axis that all of them merely repeat."""
+    """Arrays of one shape, cut to a single entry along every axis that all of them repeat."""
     repeated = [all(a.strides[axis] == 0 for a in arrays) for axis in range(arrays[0].ndim)]
     return [a[tuple(slice(0, 1) if r else slice(None) for r in repeated)] for a in arrays]
 

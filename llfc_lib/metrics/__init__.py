@@ -1,8 +1,7 @@
-"""What is measured on a pair of networks: plain functions of two networks and a loader, or all in
-one pass.
+"""What is measured on a pair of networks: :func:`measure` takes any number of metrics in one pass.
 
-Features are computed in the networks' precision, sums and dot products in float64, streamed over
-batches.
+To add a metric is one file in this folder, which registers it. Features are computed in the
+networks' precision, sums and dot products in float64, streamed over batches.
 """
 
 from llfc_lib.metrics.additivity import WeakAdditivity
@@ -13,7 +12,7 @@ from llfc_lib.metrics.commutativity import Commutativity
 from llfc_lib.metrics.connected import Connected, StitchedExcess
 from llfc_lib.metrics.displacement import displace, displacement_null, matched_scale
 from llfc_lib.metrics.llfc import LLFC
-from llfc_lib.metrics.measure import measure
+from llfc_lib.metrics.measure import METRICS, measure
 from llfc_lib.metrics.rows import Row
 from llfc_lib.metrics.spectra import (
     feature_spectra,
@@ -24,9 +23,13 @@ from llfc_lib.metrics.spectra import (
 )
 from llfc_lib.metrics.stitching import Stitching, Transfer
 from llfc_lib.metrics.strong import SameWeights
+from llfc_lib.registry import import_all
+
+import_all(__name__, __path__)
 
 __all__ = [
     "LLFC",
+    "METRICS",
     "Barrier",
     "Coherence",
     "Commutativity",

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from llfc_lib.metrics.measure import Batch, Pair, Sums, dot, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.streams import numpy_generator
 
 
+@METRICS.register("weak_additivity")
 class WeakAdditivity:
     """dist(relu(x + y), relu(x) + relu(y)) over the whole set at every ReLU, x and y the
     pre-activations of A and B.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch.nn import functional as F
 
-from llfc_lib.metrics.measure import Batch, Pair, Sums
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.weights import check_alpha, weight_distance
 
@@ -12,6 +12,7 @@ NEEDED = (0.0, 0.25, 0.5, 0.75, 1.0)
 GRID = tuple(round(k / 20, 2) for k in range(21))
 
 
+@METRICS.register("barrier")
 class Barrier:
     """ "error" and "loss" (mean cross-entropy, nats) at every alpha of an odd ``grid`` that holds
     0, .25, .5, .75, 1.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from llfc_lib.metrics.measure import Batch, Pair, Sums, dot, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import LinearMap
 
@@ -16,6 +16,7 @@ PATCHES = (
 )  # numbers in the patches held at once: 8 MB in float64, of which products need several copies
 
 
+@METRICS.register("coherence")
 class Coherence:
     """V = |dW dH|^2 over the whole set beside what it would be by chance, for every map but the
     first; biases left out.

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-from llfc_lib.metrics.measure import Batch, Pair, Sums, dot, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import LinearMap
 from llfc_lib.streams import numpy_generator
 
 
+@METRICS.register("commutativity")
 class Commutativity:
     """dist(W_A H_A + W_B H_B, W_A H_B + W_B H_A) over the whole set, for every map but the first;
     biases left out.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llfc_lib.metrics.barrier import GRID, Barrier
-from llfc_lib.metrics.measure import Batch, Pair
+from llfc_lib.metrics.measure import METRICS, Batch, Pair
 from llfc_lib.metrics.rows import Row
 from llfc_lib.metrics.stitching import DIRECTIONS, cut_nodes, stitched_wrong
 from llfc_lib.streams import numpy_generator
@@ -19,6 +19,7 @@ PERCENTILES = (2.5, 97.5)
 CHUNK = 2**19  # images times resamples held at once: 4 MB in float64, a few of which exist
 
 
+@METRICS.register("connected")
 class Connected:
     """ "error_barrier", "loss_barrier" and both "*_barrier_chord", as :class:`Barrier` has them,
     with their uncertainty; and "error_ends", "loss_ends", the mean of both ends.
@@ -72,6 +73,7 @@ class Connected:
         return rows
 
 
+@METRICS.register("stitched_excess")
 class StitchedExcess:
     """ "stitched_excess": error of the stitched network minus (Err_A + Err_B) / 2, as a fraction.
 

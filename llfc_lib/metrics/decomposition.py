@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.func import jvp
 from torch.nn import functional as F
 
-from llfc_lib.metrics.measure import Batch, Network, Pair, Sums, dot, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Network, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import RELU_FUNCTIONS, LinearMap, View
 from llfc_lib.models.weights import check_alpha
@@ -344,6 +344,7 @@ def _carry_through_pooling(
     }
 
 
+@METRICS.register("decomposition")
 class Decomposition:
     """:func:`decompose` over a whole set, for :func:`llfc_lib.metrics.measure`.
 
@@ -379,7 +380,7 @@ class Decomposition:
     def update(self, batch: Batch) -> None:
         for alpha in self.alphas:
             between = self.pair.between(alpha)
-            for k, step in enumerate(walk(self.pair.a, self.pair.b, between, batch.x, alpha)):
+            for step in walk(self.pair.a, self.pair.b, between, batch.x, alpha):
                 if step.node in self.names:
                     self._site(step, alpha)
                 if alpha == self.alphas[0] and step.node in self.relus:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llfc_lib.metrics.measure import Batch, Moments, Pair, Sums, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Moments, Pair, Sums, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.weights import check_alpha
 
@@ -18,6 +18,7 @@ CACHED = 2**16  # numbers of one network's features that are compared at a time
 NEAREST = {"role": "null", "kind": "nearest endpoint"}
 
 
+@METRICS.register("llfc")
 class LLFC:
     """Compares f_alpha = f^(l)(alpha A + (1 - alpha) B) with m = alpha f_A + (1 - alpha) f_B, image
     by image.

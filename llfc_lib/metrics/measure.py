@@ -1,6 +1,6 @@
 """One pass over the data for any number of metrics of a pair of networks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -13,6 +13,7 @@ from llfc_lib.metrics.rows import Row
 from llfc_lib.models.statistics import recompute, recomputed
 from llfc_lib.models.view import UntraceableError, View, copy_of
 from llfc_lib.models.weights import check_finite, check_same_shapes, interpolate
+from llfc_lib.registry import Registry
 
 Network = nn.Module | View  # any module that torch.fx can trace, or one that has been
 Loader = Iterable[
@@ -37,6 +38,10 @@ class Metric(Protocol):
 
     def rows(self) -> list[Row]:
         """The result, once all batches have been seen."""
+
+
+#: Metrics by name; each registers itself, and without arguments measures what its defaults say.
+METRICS: Registry[Callable[[], Metric]] = Registry("metric")
 
 
 class Pair:
@@ -178,30 +183,31 @@ def measure(
     a: Network,
     b: Network,
     loader: Loader,
-    metrics: Sequence[Metric],
+    metrics: Sequence[Metric | str],
     dtype: torch.dtype | None = None,
     calibration: Sequence[Tensor] | None = None,
 ) -> list[Row]:
     """Rows of all ``metrics`` for networks A and B, in one pass over ``loader``'s (images, labels).
 
-    ``dtype`` converts networks and images first (None: as they are). ``calibration``, batches of
-    training images, recomputes the running statistics of A, B and every network between on them;
-    rows then say "recomputed".
+    A metric may be given by its name in :data:`METRICS`. ``dtype`` converts networks and images
+    first (None: as they are). ``calibration``, batches of training images, recomputes the running
+    statistics of A, B and every network between on them; rows then say "recomputed".
 
-    ValueError for networks of different architecture, NaN or infinite weights, an empty loader,
-    labels out of range; UntraceableError from torch.fx.
+    ValueError for an unknown metric, networks of different architecture, NaN or infinite weights,
+    an empty loader, labels out of range; UntraceableError from torch.fx.
     """
     if calibration is not None and dtype is not None:
         calibration = [x.to(dtype) for x in calibration]
+    chosen = [METRICS.get(metric)() if isinstance(metric, str) else metric for metric in metrics]
     pair = Pair(a, b, dtype, calibration)
-    for metric in metrics:
+    for metric in chosen:
         metric.start(pair)
     n, lowest, highest, classes = 0, [], [], 0
     for x, y in loader:
         if n == 0 and x.device.type != "meta":
             pair.check_traced(x)
         batch = Batch(pair, x if dtype is None else x.to(dtype), y)
-        for metric in metrics:
+        for metric in chosen:
             metric.update(batch)
         n += len(y)
         lowest.append(y.amin())
@@ -216,7 +222,7 @@ def measure(
             raise ValueError(
                 f"labels run from {low} to {high}, outside 0..{classes - 1}, the networks' classes"
             )
-    rows = [row for metric in metrics for row in metric.rows()]
+    rows = [row for metric in chosen for row in metric.rows()]
     return rows if calibration is None else [replace(row, statistics="recomputed") for row in rows]
 
 

@@ -1,11 +1,11 @@
-"""Stitching without a stitching layer (B.4): the top of one network on the features of the other."""
+"""Stitching without a stitching layer (B.4): the top of one network on the other's features."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
 from llfc_lib.metrics.commutativity import unit_order
-from llfc_lib.metrics.measure import Batch, Pair, Sums, dot, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import View
 
@@ -49,6 +49,7 @@ def stitched_wrong(batch: Batch, nodes: Mapping[str, str]) -> Iterator[tuple[str
             yield direction, name, top.run_from(node, bottom[node]).argmax(1) != batch.y
 
 
+@METRICS.register("stitching")
 class Stitching:
     """Error of B_{>l} o A_{<=l} ("A to B") and of A_{>l} o B_{<=l} ("B to A"), as fractions.
 
@@ -93,6 +94,7 @@ class Stitching:
         ]
 
 
+@METRICS.register("transfer")
 class Transfer:
     """dist(W_B H_A, W_B H_B) ("A to B") and dist(W_A H_B, W_A H_A) ("B to A") at every map but the
     first (B.4).

@@ -6,10 +6,11 @@ Definition 4, neither is implied by it.
 """
 
 from llfc_lib.metrics.commutativity import unit_order
-from llfc_lib.metrics.measure import Batch, Pair, Sums, dot, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 
 
+@METRICS.register("same_weights")
 class SameWeights:
     """dist(W_A H_A, W_B H_A) ("on A") and dist(W_B H_B, W_A H_B) ("on B") at every map but the
     first (B.5).
