@@ -1,3 +1,3 @@
-"""Layerwise Linear Feature Connectivity: models, training, matching, and metrics of pairs of networks."""
+"""Layerwise Linear Feature Connectivity: models, training, matching, metrics of pairs."""
 
 __version__ = "0.1.0"

@@ -6,24 +6,20 @@ architecture and images, and nothing else of this project. :func:`load_weights` 
 a file first.
 """
 
-import pickle
-import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llfc_lib.matching.activation import activation_matching
-from llfc_lib.matching.symmetry import Symmetry, check_symmetry, permuted, symmetry
-from llfc_lib.matching.weight import weight_matching
+from llfc_lib.matching import METHODS
+from llfc_lib.matching.methods import Found
+from llfc_lib.matching.symmetry import Permutations, Symmetry, check_symmetry, permuted, symmetry
 from llfc_lib.metrics import (
     LLFC,
     Barrier,
@@ -35,15 +31,17 @@ from llfc_lib.metrics import (
 )
 from llfc_lib.metrics.barrier import GRID, NEEDED
 from llfc_lib.metrics.measure import NO_IMAGES, Batch, Loader, Metric, Pair, exact_float32
+from llfc_lib.models.files import load_weights
 from llfc_lib.models.statistics import has_statistics, recomputed
 from llfc_lib.models.view import ACTIVATIONS, MAP_MODULES, View
 from llfc_lib.models.weights import interpolate
 from llfc_lib.progress import Progress
 
+__all__ = ["Attempt", "Comparison", "DeadUnits", "compare", "load_weights"]
+
 if TYPE_CHECKING:
     from llfc_lib.figures import Shown
 
-MATCHINGS = ("weight", "activation", None)
 CONTROL = "before matching"
 CALIBRATED = 2000  # training images that running statistics are recomputed on
 CHECKED = 4  # images on which f(pi(B)) = f(B) is checked, in float64
@@ -67,11 +65,8 @@ TOLD = (
     "dead_units_B",
     "zero_features",
 )
-FROM_ZERO = (
-    "cos_ratio",
-    "1-cos_alpha",
-    "dist_com",
-)  # 0 is perfect structure, so that a share of the null says something
+#: 0 is perfect structure, so that a share of the null says something.
+FROM_ZERO = ("cos_ratio", "1-cos_alpha", "dist_com")
 ENDS = {1.0: "A", 0.5: "half-way", 0.0: "B"}
 
 
@@ -79,8 +74,6 @@ ENDS = {1.0: "A", 0.5: "half-way", 0.0: "B"}
 class Attempt:
     """One matching: ``objective`` is what it maximised, ``loss`` the training loss half-way (nats),
     where it was asked.
-
-    Source: this book.
     """
 
     permutations: dict[str, Tensor]
@@ -98,8 +91,6 @@ class Comparison:
     measured with: B with its units in the order of ``permutations``, B itself without a matching.
     ``attempts`` has every matching, of which number ``chosen`` was taken. ``draws`` displaced
     partners were asked for; those that could not be put as far from A as B are left out.
-
-    Source: this book.
     """
 
     rows: list[Row]
@@ -131,9 +122,8 @@ class Comparison:
         nats; both are always given at A, half-way and at B.
         """
         lines: dict[tuple[str, str], dict[str, float]] = {}
-        for row in sorted(
-            (r for r in self.rows if r.quantity in TOLD), key=lambda r: TOLD.index(r.quantity)
-        ):
+        told = [row for row in self.rows if row.quantity in TOLD]
+        for row in sorted(told, key=lambda row: TOLD.index(row.quantity)):
             is_curve = row.quantity in ("error", "loss")
             if row.alpha in (ENDS if is_curve else (None, alpha)):
                 place = ENDS[row.alpha] if is_curve else f"{row.site} {row.direction}".strip()
@@ -221,11 +211,12 @@ def compare(
     stitching (B.4).
 
     ``loader`` and ``train_loader`` give (images, labels) on the networks' device, anew each time
-    they are gone through. ``matching``: "weight", "activation", or None for two networks of one
-    checkpoint, whose units correspond already. Weight matching visits permutations in ``seeds``
-    orders; of the results, the lowest training loss half-way is chosen (statistics recomputed,
-    where there are any), without a ``train_loader`` the highest objective. Activations are those on
-    ``train_loader``, else on ``loader``. With a ``train_loader``, what lies between is measured a
+    they are gone through. ``matching``: one of :data:`llfc_lib.matching.METHODS` ("weight",
+    "activation", ...), or None for two networks of one checkpoint, whose units correspond already.
+    It is run with ``seeds`` seeds, the orders in which weight matching visits permutations; of the
+    results, the lowest training loss half-way is chosen (statistics recomputed, where there are
+    any), without a ``train_loader`` the highest objective. Methods see the images of
+    ``train_loader``, else of ``loader``. With a ``train_loader``, what lies between is measured a
     second time, running statistics recomputed on up to 2,000 of its images. Nulls are those of the
     metrics, and ``draws`` partners displaced at random, as far as B at the last hidden site (0:
     none). The control of a matched pair is the pair before matching. ``dtype`` measures in another
@@ -237,10 +228,9 @@ def compare(
     that respond to no image are counted in a warning.
 
     Source: Definitions 1, 2 and 4, measured as in B.2 to B.4; matchings of Ainsworth et al. (2023);
-    nulls and controls of this book.
+    nulls and controls are ours.
     """
-    if matching not in MATCHINGS:
-        raise ValueError(f"unknown matching {matching!r}; choose one of {MATCHINGS}")
+    method = None if matching is None else METHODS.get(matching)
     if seeds < 1:
         raise ValueError(f"seeds = {seeds}: there must be at least one")
     if draws < 0:
@@ -248,30 +238,26 @@ def compare(
     Barrier(grid)  # a wrong grid is refused now, not after long work
     pair, x, calibration = Pair(a, b), _first_images(loader, "loader"), None
     _check_same_layers(pair)
-    if (one := _tied(a)) != (other := _tied(b)):
-        names = sorted(min(one ^ other, key=sorted))
-        raise ValueError(
-            f"the networks differ: {' and '.join(map(repr, names))} are one parameter in only one"
-            " of them; they must be of one architecture"
-        )
+    _check_same_ties(a, b)
     pair.check_traced(x)
     if train_loader is not None:
         _first_images(train_loader, "train_loader")
         calibration = _calibration(train_loader) if has_statistics(pair.a) else None
 
     found, partner = Comparison([], 0, matching, b, draws), pair.b
-    if matching is not None:
+    if method is not None:
         found.symmetry = sym = symmetry(pair.a, x)
-        check_symmetry(
-            b, sym, x[:CHECKED], randomise=True, seed=seed
-        )  # statistics of 0 and 1 would hide a mistake
-        if matching == "weight":
-            found.attempts = _weight_matchings(sym, pair, seeds, seed, train_loader, calibration)
-        else:
-            result = activation_matching(
-                sym, pair.a, pair.b, loader if train_loader is None else train_loader
+        # statistics of 0 and 1 would hide a mistake
+        check_symmetry(b, sym, x[:CHECKED], randomise=True, seed=seed)
+        images, loss = loader, None
+        if train_loader is not None:
+            images, loss = (
+                train_loader,
+                partial(_loss_half_way, pair, sym, train_loader, calibration),
             )
-            found.attempts = [Attempt(result.permutations, result.objective)]
+        found.attempts = _attempts(
+            partial(method, sym, a, b, images), seeds, seed, loss, f"{matching} matching"
+        )
         found.chosen = min(range(len(found.attempts)), key=lambda k: found.attempts[k].rank())
         check_symmetry(b, sym, x[:CHECKED], found.permutations)
         found.partner = permuted(b, sym, found.permutations)
@@ -285,13 +271,8 @@ def compare(
 
     found.rows = measured(partner, DeadUnits())
     found.images = next(row.n for row in found.rows if row.quantity == "disagreement")
-    dead = [
-        f"{row.mean} of {row.quantity[-1]} at {row.site!r}"
-        for row in found.rows
-        if row.quantity.startswith("dead_units")
-    ]
-    if dead and matching != "activation":  # which has said so already
-        warnings.warn(f"units that respond to no image: {', '.join(dead)}", stacklevel=3)
+    if matching != "activation":  # which has said so already
+        _warn_of_dead_units(found.rows)
     if matching is not None:
         found.rows += [
             replace(row, role="control", kind=f"{CONTROL}: {row.kind}" if row.kind else CONTROL)
@@ -317,35 +298,52 @@ def _metrics(grid: Sequence[float], nulls: bool = True) -> list[Metric]:
     return [LLFC(), Commutativity(nulls=nulls), Stitching(), Barrier(grid)]
 
 
-def _weight_matchings(
-    sym: Symmetry,
-    pair: Pair,
+def _attempts(
+    method: Callable[[object], Found],
     seeds: int,
     seed: object,
-    train_loader: Loader | None,
-    calibration: Sequence[Tensor] | None,
+    loss: Callable[[Permutations], float] | None,
+    title: str,
 ) -> list[Attempt]:
     attempts = []
-    with Progress("weight matching", seeds) as bar:
+    with Progress(title, seeds) as bar:
         for k in range(seeds):
-            result = weight_matching(sym, pair.state_a, pair.state_b, (seed, k))
+            result = method((seed, k))
             attempts.append(Attempt(result.permutations, result.objective))
-            if train_loader is not None:
-                half = pair.a.with_state(
-                    interpolate(pair.state_a, sym.apply(pair.state_b, result.permutations), 0.5)
-                )
-                attempts[-1].loss = _loss(
-                    half if calibration is None else recomputed(half, calibration), train_loader
-                )
+            if result.optimal:
+                break
+            if loss is not None:
+                attempts[k].loss = loss(result.permutations)
             bar.advance(f"objective {result.objective:.6g}")
     return attempts
 
 
-def _loss(view: View, loader: Loader) -> float:
+def _loss_half_way(
+    pair: Pair,
+    sym: Symmetry,
+    loader: Loader,
+    calibration: Sequence[Tensor] | None,
+    permutations: Permutations,
+) -> float:
+    """Mean cross-entropy (nats) of (A + pi(B)) / 2."""
+    moved = sym.apply(pair.state_b, permutations)
+    half = pair.a.with_state(interpolate(pair.state_a, moved, 0.5))
+    half = half if calibration is None else recomputed(half, calibration)
     total, n = 0.0, 0
     for x, y in loader:
-        total, n = total + float(F.cross_entropy(view(x), y, reduction="sum")), n + len(y)
+        total, n = total + float(F.cross_entropy(half(x), y, reduction="sum")), n + len(y)
     return total / n
+
+
+def _warn_of_dead_units(rows: Sequence[Row]) -> None:
+    dead = [
+        f"{row.mean} of {row.quantity[-1]} at {row.site!r}"
+        for row in rows
+        if row.quantity.startswith("dead_units")
+    ]
+    if dead:
+        told = f"units that respond to no image: {', '.join(dead)}"
+        warnings.warn(told, stacklevel=4)  # the line that called compare, behind its decorator
 
 
 def _first_images(loader: Loader, name: str) -> Tensor:
@@ -398,12 +396,7 @@ def _check_same_layers(pair: Pair) -> None:
     """
     in_a, in_b = (
         {n.name: n.format_node() for n in view.nodes}
-        | {
-            name: (
-                f"{type(layer).__name__}({layer.extra_repr() if isinstance(layer, (*MAP_MODULES, *ACTIVATIONS)) else ''})"
-            )
-            for name, layer in view.module.named_modules()
-        }
+        | {name: _described(layer) for name, layer in view.module.named_modules()}
         for view in (pair.a, pair.b)
     )
     for name, what in in_a.items():
@@ -412,6 +405,20 @@ def _check_same_layers(pair: Pair) -> None:
                 f"the networks differ: {name!r} is {what} in A and {in_b.get(name)} in B; they must"
                 " be of one architecture"
             )
+
+
+def _described(layer: nn.Module) -> str:
+    settings = layer.extra_repr() if isinstance(layer, (*MAP_MODULES, *ACTIVATIONS)) else ""
+    return f"{type(layer).__name__}({settings})"
+
+
+def _check_same_ties(a: nn.Module, b: nn.Module) -> None:
+    if (one := _tied(a)) != (other := _tied(b)):
+        names = sorted(min(one ^ other, key=sorted))
+        raise ValueError(
+            f"the networks differ: {' and '.join(map(repr, names))} are one parameter in only one"
+            " of them; they must be of one architecture"
+        )
 
 
 def _tied(network: nn.Module) -> set[frozenset[str]]:
@@ -425,8 +432,6 @@ def _tied(network: nn.Module) -> set[frozenset[str]]:
 class DeadUnits:
     """ "dead_units_A" and "dead_units_B": how many units of a site respond to none of the images,
     where there are any.
-
-    Source: this book.
     """
 
     def start(self, pair: Pair) -> None:
@@ -445,80 +450,6 @@ class DeadUnits:
     def rows(self) -> list[Row]:
         count = {key: int((~alive).sum()) for key, alive in self.alive.items()}
         return [Row(f"dead_units_{who}", n, site=name) for (name, who), n in count.items() if n]
-
-
-def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
-    """Fill ``network`` from a .safetensors file, or from one that ``torch.save`` made of a state
-    dict; returns it.
-
-    No code of the file is executed. A state dict may lie under "state_dict", "model" or
-    "model_state_dict", its names may begin with "module." (DataParallel) or "_orig_mod."
-    (compiled). FileNotFoundError; ValueError for a damaged file, one that needs code to be read, or
-    weights of another network, which is then left as it was.
-
-    Source: this book.
-    """
-    state = _read(Path(path))
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state.get(key), Mapping):
-            state = state[key]
-            break
-    own = network.state_dict(keep_vars=True)
-    for prefix in ("module.", "_orig_mod."):
-        if (
-            state
-            and all(name.startswith(prefix) for name in state)
-            and not all(name.startswith(prefix) for name in own)
-        ):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    # a tied parameter may be stored once, and old files do not count batches
-    first = {id(own[name]): value for name, value in state.items() if name in own}
-    state = {name: first[id(value)] for name, value in own.items() if id(value) in first} | dict(
-        state
-    )
-    missing = [
-        name for name in own if name not in state and not name.endswith("num_batches_tracked")
-    ]
-    unexpected = [name for name in state if name not in own]
-    other = [
-        f"{name} is {_told(value)} in the file and {_told(own[name])} in the network"
-        for name, value in state.items()
-        if name in own and _told(value) != _told(own[name])
-    ]
-    if missing or unexpected or other:
-        parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", other))
-        raise ValueError(
-            f"{path} does not fit {type(network).__name__}: "
-            + "; ".join(
-                f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' * (len(names) > 3)}"
-                for what, names in parts
-                if names
-            )
-        )
-    network.load_state_dict(state, strict=False)
-    return network
-
-
-def _read(path: Path) -> Mapping[str, object]:
-    path.stat()  # FileNotFoundError; any other OSError below comes from what is in the file
-    try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        raise ValueError(
-            f"{path} {f'asks for {wanted[1]}' if wanted else 'is no file of weights'}; only tensors"
-            " are read, no code is executed. If you trust it, load it yourself and save its"
-            " state_dict()"
-        ) from None  # torch: "set it to False"
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged, or no file of weights ({error})") from error
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
-    return state
 
 
 def _told(value: object) -> str:

@@ -1,7 +1,5 @@
 """Long work says where it is: a bar on a terminal, lines in the file that ``$LLFC_PROGRESS`` names,
 and to whoever listens in the process.
-
-Source: this book.
 """
 
 import os
@@ -16,7 +14,7 @@ listeners: list[Callable[[str], None]] = []
 
 
 class Progress:
-    """``with Progress("mlp 0A", total=30) as p: p.advance("loss 0.1")``. Silent where nobody looks."""
+    """``with Progress("mlp 0A", 30) as p: p.advance("loss 0.1")``. Silent where nobody looks."""
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title, self.total, self.done, self.first = title, total, done, done

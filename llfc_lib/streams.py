@@ -4,8 +4,6 @@ No generator is carried from epoch to epoch: the draws of an epoch follow from (
 purpose) alone. So a checkpoint needs to hold no generator state, a resumed run draws what an
 undisturbed one would, and two children never see each other's order shifted by one, as they do
 where seeds are added up.
-
-Source: this book.
 """
 
 import hashlib

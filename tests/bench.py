@@ -34,7 +34,7 @@ from llfc_lib.data import Dataset, load
 from llfc_lib.data.torchvision import torchvision
 from llfc_lib.matching import Symmetry, objective, symmetry, weight_matching
 from llfc_lib.metrics import measure
-from llfc_lib.models.resnet20 import ResNet20
+from llfc_lib.models.resnet import ResNet20
 from llfc_lib.streams import numpy_generator
 from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.recipe import Recipe

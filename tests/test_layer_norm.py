@@ -18,7 +18,7 @@ from llfc_lib.data.augment import Resampler, augmenter_for
 from llfc_lib.matching import check_symmetry, symmetry, weight_matching
 from llfc_lib.matching.symmetry import randomise_norms
 from llfc_lib.models import build
-from llfc_lib.models.resnet20_ln import ChannelNorm
+from llfc_lib.models.resnet import ChannelNorm
 from llfc_lib.models.view import View
 from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.checkpoints import CheckpointError

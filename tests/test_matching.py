@@ -26,7 +26,7 @@ from llfc_lib.matching import (
 )
 from llfc_lib.matching.symmetry import randomise_norms
 from llfc_lib.models import MLP
-from llfc_lib.models.resnet20 import ResNet20
+from llfc_lib.models.resnet import ResNet20
 from llfc_lib.models.view import View
 from llfc_lib.streams import numpy_generator
 

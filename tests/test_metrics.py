@@ -1,7 +1,6 @@
 """Metrics against direct formulas on whole matrices, and the properties that they must have."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -18,13 +17,8 @@ from llfc_lib.metrics import (
     Commutativity,
     Stitching,
     WeakAdditivity,
-    barrier,
-    commutativity,
     displacement_null,
-    llfc,
     measure,
-    stitching,
-    weak_additivity,
 )
 from llfc_lib.models.view import UntraceableError, View
 from llfc_lib.models.weights import interpolate, weight_distance
@@ -73,7 +67,7 @@ def between(a, b, alpha):
 @pytest.mark.parametrize("site", ["FC 1", "FC 2", "FC 3", "logits", "FC 2 (pre)"])
 def test_llfc_by_hand(pair, whole, alpha, site):
     a, b = pair
-    rows = llfc(a, b, loader(), ALPHAS, pre=True)
+    rows = measure(a, b, loader(), [LLFC(ALPHAS, pre=True)])
     f_a, f_b, f = (hidden(n, whole[0])[site] for n in (a, b, between(a, b, alpha)))
     m = alpha * f_a + (1 - alpha) * f_b
 
@@ -104,7 +98,10 @@ def test_llfc_by_hand(pair, whole, alpha, site):
 
 
 def test_alpha_is_the_share_of_a(pair):
-    rows, swapped = llfc(*pair, loader(), (0.25, 0.75)), llfc(*pair[::-1], loader(), (0.25, 0.75))
+    rows, swapped = (
+        measure(*pair, loader(), [LLFC((0.25, 0.75))]),
+        measure(*pair[::-1], loader(), [LLFC((0.25, 0.75))]),
+    )
     one, other = (
         find(rows, "1-cos_alpha", site="FC 2", alpha=0.25).mean,
         find(swapped, "1-cos_alpha", site="FC 2", alpha=0.75).mean,
@@ -120,7 +117,7 @@ def dist(x, y):
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_commutativity_by_hand(pair, whole, k):
     a, b = pair
-    rows = commutativity(a, b, loader())
+    rows = measure(a, b, loader(), [Commutativity()])
     (w_a, w_b), (h_a, h_b) = (
         (getattr(n, f"fc{k}").weight.detach() for n in pair),
         (hidden(n, whole[0])[f"in {k}"] for n in pair),
@@ -139,7 +136,7 @@ def test_commutativity_of_convolutions_by_hand():
     a, b = conv(0), conv(1)
     batches = loader(shape=(2, 5, 5))
     x = torch.cat([x for x, _ in batches])
-    rows = commutativity(a, b, batches)
+    rows = measure(a, b, batches, [Commutativity()])
     assert {r.site for r in rows} == {"conv2", "fc"}
     h_a, h_b = (n.relu1(n.conv1(x)).detach() for n in (a, b))
 
@@ -152,24 +149,27 @@ def test_commutativity_of_convolutions_by_hand():
 
 def test_bias_is_left_out_of_commutativity(pair):
     a, b = pair
-    before = find(commutativity(a, b, loader()), "dist_com", site="FC 4").mean
+    before = find(measure(a, b, loader(), [Commutativity()]), "dist_com", site="FC 4").mean
     changed = near(b, 0, 0)
     changed.fc4.bias.data += 100
-    assert find(commutativity(a, changed, loader()), "dist_com", site="FC 4").mean == before
+    assert (
+        find(measure(a, changed, loader(), [Commutativity()]), "dist_com", site="FC 4").mean
+        == before
+    )
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_weak_additivity_by_hand(pair, whole, k):
     x, y = (hidden(n, whole[0])[f"FC {k} (pre)"] for n in pair)
-    assert find(weak_additivity(*pair, loader()), "dist_add", site=f"FC {k}").mean == pytest.approx(
-        dist((x + y).relu(), x.relu() + y.relu()), rel=1e-9
-    )
+    assert find(
+        measure(*pair, loader(), [WeakAdditivity()]), "dist_add", site=f"FC {k}"
+    ).mean == pytest.approx(dist((x + y).relu(), x.relu() + y.relu()), rel=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_stitching_by_hand(whole, k):
     a, b = mlp(0), mlp(7)
-    rows, (x, y) = stitching(a, b, loader()), whole
+    rows, (x, y) = measure(a, b, loader(), [Stitching()]), whole
 
     def through(bottom, top):
         h = hidden(bottom, x)[f"FC {k}"]
@@ -188,7 +188,10 @@ def test_stitching_by_hand(whole, k):
 
 def test_stitched_at_input_and_logits_it_is_one_of_the_two(whole):
     a, b = mlp(0), mlp(3)
-    rows, ends = stitching(a, b, loader(), ["input", "logits"]), barrier(a, b, loader())
+    rows, ends = (
+        measure(a, b, loader(), [Stitching(["input", "logits"])]),
+        measure(a, b, loader(), [Barrier()]),
+    )
     error_a, error_b = find(ends, "error", alpha=1.0).mean, find(ends, "error", alpha=0.0).mean
     assert error_a != error_b
     assert find(rows, "stitched_error", site="input", direction="A to B").mean == error_b
@@ -198,7 +201,7 @@ def test_stitched_at_input_and_logits_it_is_one_of_the_two(whole):
 
 def test_barrier_by_hand(pair, whole):
     a, b = pair
-    rows, (x, y) = barrier(a, b, loader()), whole
+    rows, (x, y) = measure(a, b, loader(), [Barrier()]), whole
     curve, losses = {}, {}
     for alpha in [k / 20 for k in range(21)]:
         logits = between(a, b, alpha)(x).detach()
@@ -224,7 +227,7 @@ def test_barrier_by_hand(pair, whole):
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_null_of_the_nearest_endpoint_by_hand(pair, whole, alpha):
     """Image by image, over both endpoints: the smaller 1-cos, and the coefficient nearer to 1."""
-    rows = llfc(*pair, loader(), ALPHAS)
+    rows = measure(*pair, loader(), [LLFC(ALPHAS)])
     f_a, f_b = (hidden(n, whole[0])["FC 2"] for n in pair)
     m = alpha * f_a + (1 - alpha) * f_b
     where = {"site": "FC 2", "alpha": alpha, "role": "null", "kind": "nearest endpoint"}
@@ -248,7 +251,7 @@ def test_a_straight_line_has_no_chord_barrier():
     a = mlp(0)
     b = near(a, 0, 0)
     b.fc4.bias.data[0] += 50  # always class 0
-    rows = barrier(a, b, loader())
+    rows = measure(a, b, loader(), [Barrier()])
     ends = [find(rows, "error", alpha=alpha).mean for alpha in (0.0, 1.0)]
     assert find(rows, "error_barrier").mean >= abs(ends[0] - ends[1]) / 2
     assert (
@@ -292,14 +295,14 @@ def test_a_network_with_itself_is_exactly_linear(seed):
 def test_cosine_does_not_see_the_scale_of_the_features(seed, scale):
     a = mlp(seed)
     b = near(a, seed + 1)
-    rows = llfc(a, b, loader())
+    rows = measure(a, b, loader(), [LLFC()])
     for network in (
         a,
         b,
     ):  # the last layer is linear in its weights: features of theta_alpha scale too
         network.fc4.weight.data *= scale
         network.fc4.bias.data *= scale
-    for row in llfc(a, b, loader()):
+    for row in measure(a, b, loader(), [LLFC()]):
         if row.quantity in ("1-cos_alpha", "1-cos_AB", "1-coef_alpha", "set_c"):
             old = find(
                 rows, row.quantity, site=row.site, alpha=row.alpha, role=row.role, kind=row.kind
@@ -329,11 +332,7 @@ def test_together_or_alone_the_metrics_agree(seed):
     a = mlp(seed)
     b = near(a, seed + 1)
     together = measure(a, b, loader(), everything(pre=False))
-    alone = [
-        row
-        for f in (partial(llfc, alphas=ALPHAS), commutativity, weak_additivity, stitching, barrier)
-        for row in f(a, b, loader())
-    ]
+    alone = [row for metric in everything(pre=False) for row in measure(a, b, loader(), [metric])]
     assert together == alone
 
 
@@ -387,12 +386,12 @@ def test_zero_features_are_counted_and_do_not_poison_the_mean():
     a, b = mlp(0), near(mlp(0), 1)
     for network in (a, b):
         network.fc2.bias.data -= 1000  # FC 2 is dead for every image
-    rows = llfc(a, b, loader())
+    rows = measure(a, b, loader(), [LLFC()])
     assert find(rows, "zero_features", site="FC 2").mean == 60
     for quantity in ("1-cos_alpha", "1-coef_alpha"):
         assert find(rows, quantity, site="FC 2", alpha=0.5).mean == 0
     b.fc2.bias.data += 1000
-    assert find(llfc(a, b, loader()), "1-cos_AB", site="FC 2").mean == 1
+    assert find(measure(a, b, loader(), [LLFC()]), "1-cos_AB", site="FC 2").mean == 1
     assert all(math.isfinite(r.mean) for r in rows)
     dead = measure(a, a, loader(), everything())
     assert all(math.isfinite(r.mean) for r in dead)
@@ -489,49 +488,53 @@ def infinite_network():
     "call, error, message",
     [
         (
-            lambda: llfc(mlp(0), mlp(0, hidden=17), loader()),
+            lambda: measure(mlp(0), mlp(0, hidden=17), loader(), [LLFC()]),
             ValueError,
             r"'fc1.weight' is \(16, 12\) in A and \(17, 12\) in B",
         ),
         (
-            lambda: llfc(mlp(0), conv(0), loader()),
+            lambda: measure(mlp(0), conv(0), loader(), [LLFC()]),
             ValueError,
             "the networks differ: 'fc1.weight' is in only one",
         ),
         (
-            lambda: llfc(nan_network(), mlp(0), loader()),
+            lambda: measure(nan_network(), mlp(0), loader(), [LLFC()]),
             ValueError,
             "network A: 'fc2.weight' holds NaN or infinite",
         ),
         (
-            lambda: llfc(mlp(0), infinite_network(), loader()),
+            lambda: measure(mlp(0), infinite_network(), loader(), [LLFC()]),
             ValueError,
             "network B: 'fc3.bias' holds NaN or infinite",
         ),
-        (lambda: llfc(mlp(0), mlp(1), []), ValueError, "the loader gave no images"),
+        (lambda: measure(mlp(0), mlp(1), [], [LLFC()]), ValueError, "the loader gave no images"),
         (
-            lambda: llfc(mlp(0), mlp(1), [(x, y + 3) for x, y in loader()]),
+            lambda: measure(mlp(0), mlp(1), [(x, y + 3) for x, y in loader()], [LLFC()]),
             ValueError,
             "labels run from 3 to 7, outside 0..4",
         ),
         (
-            lambda: llfc(mlp(0), mlp(1), loader(), (0.5, 1.2)),
+            lambda: measure(mlp(0), mlp(1), loader(), [LLFC((0.5, 1.2))]),
             ValueError,
             r"alpha = 1.2 lies outside \[0, 1\]",
         ),
-        (lambda: llfc(mlp(0), mlp(1), loader(), sites=["FC 9"]), ValueError, "unknown site 'FC 9'"),
         (
-            lambda: barrier(mlp(0), mlp(1), loader(), (0, 0.5, 1)),
+            lambda: measure(mlp(0), mlp(1), loader(), [LLFC(sites=["FC 9"])]),
+            ValueError,
+            "unknown site 'FC 9'",
+        ),
+        (
+            lambda: measure(mlp(0), mlp(1), loader(), [Barrier((0, 0.5, 1))]),
             ValueError,
             "it must be odd and hold",
         ),
         (
-            lambda: barrier(mlp(0), mlp(1), loader(), (0, 0.25, 0.5, 0.6, 0.75, 1)),
+            lambda: measure(mlp(0), mlp(1), loader(), [Barrier((0, 0.25, 0.5, 0.6, 0.75, 1))]),
             ValueError,
             "has 6 points",
         ),
         (
-            lambda: stitching(conv(0), conv(1), loader(shape=(2, 5, 5)), ["FC 1"]),
+            lambda: measure(conv(0), conv(1), loader(shape=(2, 5, 5)), [Stitching(["FC 1"])]),
             ValueError,
             "unknown site 'FC 1'",
         ),
@@ -551,7 +554,7 @@ def infinite_network():
             "the loader gave no images",
         ),
         (
-            lambda: llfc(PlusEquals(), PlusEquals(), loader(dtype=torch.float32)),
+            lambda: measure(PlusEquals(), PlusEquals(), loader(dtype=torch.float32), [LLFC()]),
             UntraceableError,
             "PlusEquals gives other outputs",
         ),
@@ -564,11 +567,11 @@ def test_bad_input_is_named(call, error, message):
 
 def test_labels_out_of_range_do_not_crash_the_loss():
     with pytest.raises(ValueError, match="labels run from 3 to 7, outside 0..4"):
-        barrier(mlp(0), mlp(1), [(x, y + 3) for x, y in loader()])
+        measure(mlp(0), mlp(1), [(x, y + 3) for x, y in loader()], [Barrier()])
 
 
 def test_nan_images_are_not_taken_for_an_untraceable_network(pair):
-    rows = llfc(*pair, [(x * math.nan, y) for x, y in loader()])
+    rows = measure(*pair, [(x * math.nan, y) for x, y in loader()], [LLFC()])
     assert math.isnan(find(rows, "1-cos_AB", site="FC 1").mean)
 
 
@@ -580,7 +583,7 @@ def test_the_users_modules_keep_their_modes():
     )
     network[2].eval()  # frozen, as in fine-tuning
     modes = [m.training for m in network.modules()]
-    llfc(network, network, loader())
+    measure(network, network, loader(), [LLFC()])
     assert [m.training for m in network.modules()] == modes
 
 
@@ -599,7 +602,9 @@ def test_opposite_maps_give_a_real_distance(c):
             c * a[0].weight.data,
             -(c if seed % 2 else 1 / c) * a[1].weight.data,
         )
-        assert all(isinstance(r.mean, float) for r in commutativity(a, b, loader(shape=(6,))))
+        assert all(
+            isinstance(r.mean, float) for r in measure(a, b, loader(shape=(6,)), [Commutativity()])
+        )
 
 
 def test_stitching_beside_a_shortcut_is_refused():
@@ -612,7 +617,9 @@ def test_stitching_beside_a_shortcut_is_refused():
     with pytest.raises(
         ValueError, match="cannot be stitched at 'relu2': information passes beside it"
     ):
-        stitching(Beside().double(), Beside().double(), loader(shape=(2, 5, 5)), ["relu2"])
+        measure(
+            Beside().double(), Beside().double(), loader(shape=(2, 5, 5)), [Stitching(["relu2"])]
+        )
 
 
 def test_weight_distance_of_equal_and_opposite_networks():

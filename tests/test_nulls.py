@@ -13,14 +13,12 @@ from torch import nn
 from llfc_lib.metrics import (
     LLFC,
     Barrier,
-    commutativity,
+    Commutativity,
+    WeakAdditivity,
     displacement_null,
-    llfc,
     matched_scale,
     measure,
-    weak_additivity,
 )
-from llfc_lib.metrics.additivity import WeakAdditivity
 from llfc_lib.metrics.displacement import displace, last_hidden, random_difference
 from llfc_lib.metrics.llfc import one_minus_cos
 from llfc_lib.metrics.measure import ratio
@@ -60,7 +58,7 @@ def generic(seed: int, correlation: float, n: int = 120):
 def test_without_structure_dist_com_is_what_both_nulls_say(correlation):
     found = []
     for seed in range(5):
-        rows = commutativity(*generic(seed, correlation))
+        rows = measure(*generic(seed, correlation), [Commutativity()])
         null = {"site": "second", "role": "null"}
         found.append(
             [
@@ -75,7 +73,7 @@ def test_without_structure_dist_com_is_what_both_nulls_say(correlation):
 
 def test_the_formula_in_terms_of_the_two_similarities():
     """For equal norms r = (1 - rhoW)(1 - rhoH) / ((1 + rhoW)(1 + rhoH)); Dist = 2 (1 - rho)."""
-    rows = commutativity(*generic(0, 0.8))
+    rows = measure(*generic(0, 0.8), [Commutativity()])
     rho_w, rho_h = (1 - find(rows, f"dist_{q}", site="second").mean / 2 for q in "WH")
     r = (1 - rho_w) * (1 - rho_h) / ((1 + rho_w) * (1 + rho_h))
     formula = find(rows, "dist_com", site="second", role="null", kind="formula").mean
@@ -91,7 +89,7 @@ def test_shuffling_loses_the_alignment_that_the_formula_does_not_see():
     d_w, lift = 0.1 * u @ v.T, 0.1 * v @ torch.randn(1, n, generator=g, dtype=torch.float64)
     first = torch.randn(n, n, generator=g, dtype=torch.float64) / n**0.5
     a, b = TwoMaps(first, w), TwoMaps(first + lift, w + d_w)
-    rows = commutativity(
+    rows = measure(
         a,
         b,
         [
@@ -100,6 +98,7 @@ def test_shuffling_loses_the_alignment_that_the_formula_does_not_see():
                 torch.zeros(300, dtype=torch.long),
             )
         ],
+        [Commutativity()],
     )
     value = find(rows, "dist_com", site="second").mean
     assert (
@@ -113,7 +112,7 @@ def test_nearest_endpoint_is_a_quarter_of_the_baseline_half_way():
     quarter in 1 - cos.
     """
     a = mlp(0, hidden=64)
-    rows = llfc(a, near(a, 1, 0.05), loader())
+    rows = measure(a, near(a, 1, 0.05), loader(), [LLFC()])
     for site in ("FC 1", "FC 2", "FC 3"):
         assert find(rows, "cos_ratio", site=site, alpha=0.5, role="null").mean == pytest.approx(
             0.25, abs=0.01
@@ -138,7 +137,7 @@ def test_shuffled_images_give_the_value_of_unrelated_gaussians(shape):
             return self.relu(x * self.scale).flatten(1)
 
     y = torch.zeros(4000, dtype=torch.long)
-    rows = weak_additivity(Rectify(), Rectify(), [(x, y)])
+    rows = measure(Rectify(), Rectify(), [(x, y)], [WeakAdditivity()])
     assert find(rows, "dist_add").mean == 0
     shuffled = find(rows, "dist_add", role="null", kind="shuffled images").mean
     i, j = (torch.randn(10**6, generator=g, dtype=torch.float64) for _ in range(2))
@@ -289,7 +288,7 @@ def test_displacement_null_is_the_mean_over_its_draws():
 def test_a_matched_displacement_null_has_the_pairs_distance():
     a = mlp(0)
     b = near(a, 1)
-    pair = find(llfc(a, b, loader()), "1-cos_AB", site="FC 3").mean
+    pair = find(measure(a, b, loader(), [LLFC()]), "1-cos_AB", site="FC 3").mean
     for kind in KINDS:
         rows = displacement_null(a, b, loader(), lambda: [LLFC()], kind, matched=True, draws=2)
         assert find(rows, "1-cos_AB", site="FC 3", role="null").mean == pytest.approx(

@@ -7,17 +7,16 @@ from nets import conv, find, loader, mlp, near
 from torch import nn
 
 from llfc_lib.metrics import (
-    commutativity,
+    Commutativity,
+    SameWeights,
     feature_spectra,
     living_units,
     measure,
-    same_weights,
     singular_values,
     stable_rank,
     weight_spectra,
 )
 from llfc_lib.metrics.spectra import SHARES
-from llfc_lib.metrics.strong import SameWeights
 from llfc_lib.models.view import View
 
 
@@ -124,7 +123,7 @@ def test_an_empty_loader_is_refused():
 
 def test_same_weights_is_what_its_definition_says():
     a, b = mlp(0), near(mlp(0), 1, 0.4)
-    rows = same_weights(a, b, loader())
+    rows = measure(a, b, loader(), [SameWeights()])
     views = [View(n) for n in (a, b)]
     h = [torch.cat([v.run(x, {"relu1"})["relu1"] for x, _ in loader()]).T for v in views]
     w = [n.fc2.weight.detach() for n in (a, b)]
@@ -139,7 +138,7 @@ def test_same_weights_is_what_its_definition_says():
         dist(w[1] @ h[1], w[0] @ h[1])
     )
     assert not [r for r in rows if r.site == "FC 1"]  # there the features are the input
-    assert all(r.mean == 0 for r in same_weights(a, a, loader()))
+    assert all(r.mean == 0 for r in measure(a, a, loader(), [SameWeights()]))
 
 
 def test_same_weights_implies_commutativity():
@@ -150,11 +149,13 @@ def test_same_weights_implies_commutativity():
     with torch.no_grad():
         for fc in ("fc2", "fc3", "fc4"):
             b.get_submodule(fc).weight.copy_(a.get_submodule(fc).weight)
-    assert max(r.mean for r in same_weights(a, b, loader()) if r.role == "value") < 1e-25
+    assert (
+        max(r.mean for r in measure(a, b, loader(), [SameWeights()]) if r.role == "value") < 1e-25
+    )
     assert (
         max(
             r.mean
-            for r in commutativity(a, b, loader())
+            for r in measure(a, b, loader(), [Commutativity()])
             if r.quantity == "dist_com" and r.role == "value"
         )
         < 1e-25

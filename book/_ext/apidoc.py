@@ -7,10 +7,10 @@ docstrings say.
     ```
 
 The modules are read and not imported, so a build needs no torch and waits for none. A name that a
-package lists in ``__all__`` is shown as readers import it, from there. A docstring ends with a line
-``Source: ...``: the definition, section, figure or paper that the code is from; one in the
+package lists in ``__all__`` is shown as readers import it, from there. A docstring may end with a
+line ``Source: ...``: the definition, section, figure or paper that the code is from; one in the
 docstring of a module holds for those of its functions that name none. A public function or class
-without a docstring or without a source is a warning, and so is a role that leads nowhere.
+without a docstring is a warning, and so is a role that leads nowhere.
 """
 
 import ast
@@ -436,9 +436,6 @@ def findings(entry: Entry) -> list[str]:
     found = []
     if entry.kind in ("function", "class", "exception"):
         found += [f"{entry.name} has no docstring"] * (not entry.text)
-        found += [
-            f"{entry.name} names no source: its docstring must end with a line 'Source: ...'"
-        ] * (not entry.source)
     found += [
         f"{member.name} has no docstring"
         for member in entry.members

@@ -34,7 +34,7 @@ class Dataset:
     ``source`` is a sentence to print wherever the set is named; ``sha256`` is the digest of the
     four arrays as stored; ``mean`` and ``std`` (per channel, of pixels scaled to [0, 1]) normalise.
 
-    Source: the sets of B.1; this book.
+    Source: the sets of B.1.
     """
 
     name: str
@@ -101,10 +101,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Loader:
-    """Re-iterable over (x, y) batches of a data set, normalised as they are drawn.
-
-    Source: this book.
-    """
+    """Re-iterable over (x, y) batches of a data set, normalised as they are drawn."""
 
     data: Dataset
     split: str
@@ -206,10 +203,10 @@ def _read_archive(path: Path) -> tuple[Arrays, str]:
 
 def _download(name: str, archive: Path) -> tuple[Arrays, str]:
     try:
-        return SETS[name].fetch(archive.parent)
-    except (
-        Exception
-    ) as error:  # torchvision raises what the network gave it: URLError, RuntimeError, OSError ...
+        arrays, source = SETS[name].fetch(archive.parent)
+        return {key: arrays[key] for key in KEYS}, source
+    # torchvision raises what the network gave it: URLError, RuntimeError, OSError ...
+    except Exception as error:
         raise FileNotFoundError(
             f"{name} is not at {archive} and could not be downloaded ({error}). Either connect to"
             f" the network, or put an archive there with the arrays {', '.join(KEYS)} (uint8) and a"
@@ -246,8 +243,6 @@ class Entry:
     x C) and a sentence on their source; it may raise anything where there is no network.
     ``embedded``: an installed package has the set, so that neither an archive nor a network is
     asked. The other fields are those of :class:`Dataset`.
-
-    Source: this book.
     """
 
     classes: int

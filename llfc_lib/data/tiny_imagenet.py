@@ -46,7 +46,7 @@ def read_tiny_imagenet(archive: Path, classes: int = CLASSES) -> dict[str, np.nd
     Grey JPEGs become three equal channels. ValueError where the zip lists fewer classes, KeyError
     where a file is missing.
 
-    Source: Tiny-ImageNet's own layout; the 50 classes are this book's choice.
+    Source: Tiny-ImageNet's own layout; the 50 classes are our choice.
     """
     with ZipFile(archive) as files:
         wnids = sorted(files.read(f"{ROOT}/wnids.txt").decode().split())[:classes]

@@ -16,10 +16,7 @@ SCHEMAS = {
 
 
 def torchvision() -> ModuleType:
-    """The package torchvision. ImportError if it is not installed.
-
-    Source: this book.
-    """
+    """The package torchvision. ImportError if it is not installed."""
     try:
         import torchvision as package
     except RuntimeError:

@@ -1,8 +1,9 @@
 """Permutations of hidden units: which there are, and how to choose them so that two networks lie
-close.
+close. To add a method is one file in this folder, which registers it.
 """
 
 from llfc_lib.matching.activation import ActivationMatching, activation_matching
+from llfc_lib.matching.methods import METHODS, Found
 from llfc_lib.matching.straight_through import StraightThrough, straight_through
 from llfc_lib.matching.symmetry import (
     Permutation,
@@ -15,9 +16,14 @@ from llfc_lib.matching.symmetry import (
     symmetry,
 )
 from llfc_lib.matching.weight import Matching, objective, weight_matching
+from llfc_lib.registry import import_all
+
+import_all(__name__, __path__)
 
 __all__ = [
+    "METHODS",
     "ActivationMatching",
+    "Found",
     "Matching",
     "Permutation",
     "Permutations",

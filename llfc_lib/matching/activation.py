@@ -4,12 +4,14 @@ most alike.
 
 import warnings
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 
+from llfc_lib.matching.methods import METHODS, Found
 from llfc_lib.matching.symmetry import Permutation, Permutations, Symmetry
 from llfc_lib.metrics.measure import NO_IMAGES, Loader, Network, exact_float32
 from llfc_lib.models.view import View
@@ -17,7 +19,7 @@ from llfc_lib.models.weights import check_finite, check_same_shapes
 
 
 @dataclass
-class ActivationMatching:
+class ActivationMatching(Found):
     """``objective`` is the sum over permutations of <H_A, P H_B>, or of correlations; ``images``
     how many it was taken over; ``dead`` names permutations with units that never respond, with
     their number in A and in B. ``similarity`` has its terms, A's units by B's.
@@ -25,8 +27,7 @@ class ActivationMatching:
     Source: Ainsworth et al. (2023), section 3.1; B.1.2.
     """
 
-    permutations: dict[str, Tensor]
-    objective: float
+    optimal: ClassVar[bool] = True
     images: int
     dead: dict[str, tuple[int, int]]
     similarity: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
@@ -146,3 +147,10 @@ def activation_matching(
             stacklevel=4,
         )  # two decorators stand between
     return ActivationMatching(found, total, images, dead, similarities)
+
+
+@METHODS.register("activation")
+def _match(
+    sym: Symmetry, a: nn.Module, b: nn.Module, loader: Loader, seed: object = 0, **args: Any
+) -> ActivationMatching:
+    return activation_matching(sym, a, b, loader, **args)

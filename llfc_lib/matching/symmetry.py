@@ -171,10 +171,7 @@ LAYERS_AS_FUNCTIONS = {
 
 
 class UnsupportedOperation(TypeError):
-    """An operation whose effect on hidden units is not known here.
-
-    Source: this book.
-    """
+    """An operation whose effect on hidden units is not known here."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +182,6 @@ class Use:
     ``rows``: only these entries of axis 0 (a grouped convolution's block), all where it is None.
     ``statistic``: a running mean or variance, moved with its unit but no part of a matching cost.
     ``alias``: a second name of a tied parameter, moved but not counted again.
-
-    Source: this book.
     """
 
     parameter: str
@@ -271,7 +266,8 @@ class Symmetry:
             if use.positions.numel() < length
             else ""
         )
-        return f"({use.parameter},\N{NO-BREAK SPACE}{use.axis}{f' of rows {use.rows[0]}-{use.rows[1] - 1}' if use.rows else ''}){part}"
+        rows = f" of rows {use.rows[0]}-{use.rows[1] - 1}" if use.rows else ""
+        return f"({use.parameter},\N{NO-BREAK SPACE}{use.axis}{rows}){part}"
 
     def identity(self) -> dict[str, Tensor]:
         """The permutations that leave every unit where it is, by name."""
@@ -389,8 +385,6 @@ def check_symmetry(
     ``randomise`` first draws statistics and affine parameters anew: fresh ones (0 and 1) hide what
     is not moved. RuntimeError above :data:`TOLERANCE`: then the derived symmetry is wrong, and no
     number may be made with it.
-
-    Source: this book.
     """
     network = copy_of(network).double().eval()
     if randomise:
@@ -413,8 +407,6 @@ def check_symmetry(
 def randomise_norms(network: nn.Module, seed: object = 0) -> None:
     """Draw running statistics, one-dimensional parameters, and whatever else is constant (scales
     that start at 1, weights at 0) anew, in place.
-
-    Source: this book.
     """
     g = generator("randomise", seed)
     for name, value in (*network.named_parameters(), *network.named_buffers()):
@@ -433,7 +425,7 @@ def symmetry(network: nn.Module | View, x: Tensor) -> Symmetry:
 
     UnsupportedOperation names what it cannot follow; UntraceableError comes from torch.fx.
 
-    Source: this book; Ainsworth et al. (2023) write down by hand what is derived here.
+    Source: Ainsworth et al. (2023) write down by hand what is derived here.
     """
     view = network if isinstance(network, View) else View(network)
     names = {} if isinstance(network, View) else _second_names(network, view)
@@ -1046,7 +1038,7 @@ def _value(view: View, node: fx.Node, values: Mapping[str, Any]) -> Any:
 
 
 def _squashed(*arrays: np.ndarray) -> list[np.ndarray]:
-    """Arrays of one shape, cut to a single entry along every axis that all of them merely repeat."""
+    """Arrays of one shape, cut to a single entry along every axis that all of them repeat."""
     repeated = [all(a.strides[axis] == 0 for a in arrays) for axis in range(arrays[0].ndim)]
     return [a[tuple(slice(0, 1) if r else slice(None) for r in repeated)] for a in arrays]
 

@@ -15,14 +15,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 
+from llfc_lib.matching.methods import METHODS, Found
 from llfc_lib.matching.symmetry import Permutation, Permutations, Symmetry, Use
-from llfc_lib.metrics.measure import PIECE, dot
+from llfc_lib.metrics.measure import PIECE, Loader, dot
 from llfc_lib.models.weights import State, check_finite, check_same_shapes
 from llfc_lib.streams import numpy_generator
 
@@ -32,7 +34,7 @@ PRICE_STEPS = 4
 
 
 @dataclass
-class Matching:
+class Matching(Found):
     """What a matching found. ``objective`` is <A, pi(B)> in float64, ``history`` its value after
     every accepted step (the first entry: before any). ``seconds`` is the time in "products",
     "gathers" and "assignment"; ``visits`` and ``assignments`` count permutations looked at and
@@ -41,8 +43,6 @@ class Matching:
     Source: Ainsworth et al. (2023), Algorithm 1; B.1.2.
     """
 
-    permutations: dict[str, Tensor]
-    objective: float
     history: list[float] = field(default_factory=list)
     sweeps: int = 0
     visits: int = 0
@@ -82,6 +82,13 @@ def weight_matching(
         return _Ascent(sym, a, b, start, tolerance, prices).run(
             numpy_generator("weight matching", seed), max_sweeps
         )
+
+
+@METHODS.register("weight")
+def _match(
+    sym: Symmetry, a: nn.Module, b: nn.Module, loader: Loader, seed: object = 0, **args: Any
+) -> Matching:
+    return weight_matching(sym, a.state_dict(), b.state_dict(), seed, **args)
 
 
 def objective(sym: Symmetry, a: State, b: State, permutations: Permutations) -> float:

@@ -1,19 +1,18 @@
-"""What is measured on a pair of networks: plain functions of two networks and a loader, or all in
-one pass.
+"""What is measured on a pair of networks: :func:`measure` takes any number of metrics in one pass.
 
-Features are computed in the networks' precision, sums and dot products in float64, streamed over
-batches.
+To add a metric is one file in this folder, which registers it. Features are computed in the
+networks' precision, sums and dot products in float64, streamed over batches.
 """
 
-from llfc_lib.metrics.additivity import WeakAdditivity, weak_additivity
-from llfc_lib.metrics.barrier import Barrier, barrier
+from llfc_lib.metrics.additivity import WeakAdditivity
+from llfc_lib.metrics.barrier import Barrier
 from llfc_lib.metrics.closeness import Linearity, closeness, linearity
 from llfc_lib.metrics.coherence import Coherence
-from llfc_lib.metrics.commutativity import Commutativity, commutativity
+from llfc_lib.metrics.commutativity import Commutativity
 from llfc_lib.metrics.connected import Connected, StitchedExcess
 from llfc_lib.metrics.displacement import displace, displacement_null, matched_scale
-from llfc_lib.metrics.llfc import LLFC, llfc
-from llfc_lib.metrics.measure import measure
+from llfc_lib.metrics.llfc import LLFC
+from llfc_lib.metrics.measure import METRICS, measure
 from llfc_lib.metrics.rows import Row
 from llfc_lib.metrics.spectra import (
     feature_spectra,
@@ -22,11 +21,15 @@ from llfc_lib.metrics.spectra import (
     stable_rank,
     weight_spectra,
 )
-from llfc_lib.metrics.stitching import Stitching, Transfer, stitching
-from llfc_lib.metrics.strong import SameWeights, same_weights
+from llfc_lib.metrics.stitching import Stitching, Transfer
+from llfc_lib.metrics.strong import SameWeights
+from llfc_lib.registry import import_all
+
+import_all(__name__, __path__)
 
 __all__ = [
     "LLFC",
+    "METRICS",
     "Barrier",
     "Coherence",
     "Commutativity",
@@ -38,21 +41,15 @@ __all__ = [
     "Stitching",
     "Transfer",
     "WeakAdditivity",
-    "barrier",
     "closeness",
-    "commutativity",
     "displace",
     "displacement_null",
     "feature_spectra",
     "linearity",
     "living_units",
-    "llfc",
     "matched_scale",
     "measure",
-    "same_weights",
     "singular_values",
     "stable_rank",
-    "stitching",
-    "weak_additivity",
     "weight_spectra",
 ]

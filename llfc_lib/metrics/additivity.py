@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, dot, measure, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.streams import numpy_generator
 
 
+@METRICS.register("weak_additivity")
 class WeakAdditivity:
     """dist(relu(x + y), relu(x) + relu(y)) over the whole set at every ReLU, x and y the
     pre-activations of A and B.
@@ -16,7 +17,7 @@ class WeakAdditivity:
     image i + s of B, with a shift s of its own, around the batch: each unit keeps its values, their
     correspondence is lost.
 
-    Source: Definition 3 (A.2); its null is this book's.
+    Source: Definition 3 (A.2); its null is ours.
     """
 
     def __init__(self, seed: int = 0, nulls: bool = True) -> None:
@@ -73,13 +74,3 @@ class WeakAdditivity:
         shift = torch.from_numpy(drawn).to(y.device)
         index = (torch.arange(n, device=y.device)[:, None] + shift) % n
         return y.gather(0, index.view(n, units, *[1] * (y.ndim - 2)).expand_as(y))
-
-
-def weak_additivity(
-    a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None
-) -> list[Row]:
-    """:class:`WeakAdditivity` of two networks over a loader.
-
-    Source: Definition 3 (A.2).
-    """
-    return measure(a, b, loader, [WeakAdditivity(seed)], dtype)

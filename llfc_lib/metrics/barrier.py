@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch.nn import functional as F
 
-from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, measure
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.weights import check_alpha, weight_distance
 
@@ -13,6 +12,7 @@ NEEDED = (0.0, 0.25, 0.5, 0.75, 1.0)
 GRID = tuple(round(k / 20, 2) for k in range(21))
 
 
+@METRICS.register("barrier")
 class Barrier:
     """ "error" and "loss" (mean cross-entropy, nats) at every alpha of an odd ``grid`` that holds
     0, .25, .5, .75, 1.
@@ -74,17 +74,3 @@ class Barrier:
             over = max(value - (b + alpha * (a - b)) for alpha, value in curve.items())
             rows.append(Row(f"{quantity}_barrier_chord", over, n=self.n))
         return rows
-
-
-def barrier(
-    a: Network,
-    b: Network,
-    loader: Loader,
-    grid: Sequence[float] = GRID,
-    dtype: torch.dtype | None = None,
-) -> list[Row]:
-    """:class:`Barrier` of two networks over a loader.
-
-    Source: Definition 1 (A.1).
-    """
-    return measure(a, b, loader, [Barrier(grid)], dtype)

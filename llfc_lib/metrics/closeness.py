@@ -46,7 +46,7 @@ class Linearity:
     left out of a site's means, and ``zero`` counts them. ``errors`` are those of the first network,
     the second and the one half-way (fractions), ``images`` their number.
 
-    Source: cosine of B.2, as a plain distance; this book.
+    Source: cosine of B.2, as a plain distance.
     """
 
     distance: dict[str, float]
@@ -74,7 +74,7 @@ def linearity(
     agree, or one is 0 on every image, rho is NaN. ``kept``: the first network's values of these
     nodes and its logits, a batch an entry, if they are known. ValueError for an empty loader.
 
-    Source: cosine of B.2; this book.
+    Source: cosine of B.2.
     """
     wanted, output = {*nodes.values(), first.output}, first.output
     seen: dict[str, list[Tensor]] = {site: [] for site in nodes}
@@ -170,7 +170,7 @@ def closeness(
     ValueError for fewer than one draw, an unknown site, networks of different architecture or an
     empty loader.
 
-    Source: this book, on Definition 2 and B.2.
+    Source: Definition 2 and B.2.
     """
     if draws < 1:
         raise ValueError(f"draws = {draws}; at least one partner of each kind is needed")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from llfc_lib.metrics.measure import Batch, Pair, Sums, dot, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import LinearMap
 
@@ -16,6 +16,7 @@ PATCHES = (
 )  # numbers in the patches held at once: 8 MB in float64, of which products need several copies
 
 
+@METRICS.register("coherence")
 class Coherence:
     """V = |dW dH|^2 over the whole set beside what it would be by chance, for every map but the
     first; biases left out.
@@ -35,7 +36,7 @@ class Coherence:
     ``n`` counts images. Energies are sums over images and outputs, in the squared units of the
     pre-activations. Coherence times alignment is V over the shuffle; 0 / 0 counts as 0.
 
-    Source: this book, on Definition 4.
+    Source: Definition 4.
     """
 
     def start(self, pair: Pair) -> None:
@@ -91,8 +92,6 @@ def expectations(d_w: Tensor, own: Tensor, whole: Tensor) -> tuple[float, float]
     With G_cd = W_c' W_d and K_cd alike of patches, |dW dH|^2 = sum over c, d of <G_cd, K_cd>. Signs
     leave c = d. In a random order each unit is as likely as any other to meet W_c, each ordered
     pair to meet (W_c, W_d): means of K.
-
-    Source: this book.
     """
     n, taps = own.shape[:2]
     w = d_w.double().reshape(n // d_w.shape[1], -1, d_w.shape[1], taps)  # group, output, input, tap

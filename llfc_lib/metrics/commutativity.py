@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, dot, measure, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import LinearMap
 from llfc_lib.streams import numpy_generator
 
 
+@METRICS.register("commutativity")
 class Commutativity:
     """dist(W_A H_A + W_B H_B, W_A H_B + W_B H_A) over the whole set, for every map but the first;
     biases left out.
@@ -21,7 +22,7 @@ class Commutativity:
     differences (d) as generic towards each other as sums (s); "shuffled units" puts the units of dH
     in another order against dW, which keeps both spectra and loses their alignment.
 
-    Source: Definition 4 (A.2); B.3, Figures 16 to 19; the nulls are this book's.
+    Source: Definition 4 (A.2); B.3, Figures 16 to 19; the nulls are ours.
     """
 
     def __init__(self, seed: int = 0, nulls: bool = True) -> None:
@@ -85,8 +86,6 @@ class Commutativity:
 def unit_order(m: LinearMap, h: Tensor, seed: int) -> Tensor:
     """One permutation of the n units that enter the map (n integers), the same for every batch.
     ``h``: their features.
-
-    Source: this book.
     """
     drawn = numpy_generator("shuffled units", m.name, seed).permutation(h.shape[m.unit_axis])
     return torch.from_numpy(drawn).to(h.device)
@@ -97,13 +96,3 @@ def _two_sides(pp: float, qq: float, pq: float) -> float:
     rounding must not make it negative.
     """
     return ratio(qq, 0.25 * (max(pp + 2 * pq + qq, 0.0) * max(pp - 2 * pq + qq, 0.0)) ** 0.5)
-
-
-def commutativity(
-    a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None
-) -> list[Row]:
-    """:class:`Commutativity` of two networks over a loader.
-
-    Source: Definition 4 (A.2); B.3.
-    """
-    return measure(a, b, loader, [Commutativity(seed)], dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llfc_lib.metrics.barrier import GRID, Barrier
-from llfc_lib.metrics.measure import Batch, Pair
+from llfc_lib.metrics.measure import METRICS, Batch, Pair
 from llfc_lib.metrics.rows import Row
 from llfc_lib.metrics.stitching import DIRECTIONS, cut_nodes, stitched_wrong
 from llfc_lib.streams import numpy_generator
@@ -19,6 +19,7 @@ PERCENTILES = (2.5, 97.5)
 CHUNK = 2**19  # images times resamples held at once: 4 MB in float64, a few of which exist
 
 
+@METRICS.register("connected")
 class Connected:
     """ "error_barrier", "loss_barrier" and both "*_barrier_chord", as :class:`Barrier` has them,
     with their uncertainty; and "error_ends", "loss_ends", the mean of both ends.
@@ -35,7 +36,7 @@ class Connected:
 
     ValueError for ``resamples`` below 1, and for a ``grid`` that :class:`Barrier` refuses.
 
-    Source: Frankle et al. (2020) for the barrier; the intervals are this book's.
+    Source: Frankle et al. (2020) for the barrier; the intervals are ours.
     """
 
     def __init__(self, grid: Sequence[float] = GRID, resamples: int = 2000, seed: int = 0) -> None:
@@ -72,6 +73,7 @@ class Connected:
         return rows
 
 
+@METRICS.register("stitched_excess")
 class StitchedExcess:
     """ "stitched_excess": error of the stitched network minus (Err_A + Err_B) / 2, as a fraction.
 
@@ -83,7 +85,7 @@ class StitchedExcess:
 
     ValueError for ``resamples`` below 1, and for a site that information passes beside.
 
-    Source: B.4; the intervals are this book's.
+    Source: B.4; the intervals are ours.
     """
 
     def __init__(
@@ -128,10 +130,7 @@ class StitchedExcess:
 
 
 def check_resamples(resamples: int) -> int:
-    """``resamples`` as it is. ValueError below 1.
-
-    Source: this book.
-    """
+    """``resamples`` as it is. ValueError below 1."""
     if resamples < 1:
         raise ValueError(
             f"resamples = {resamples}; the bootstrap needs at least 1 (2000 for steady percentiles)"

@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.func import jvp
 from torch.nn import functional as F
 
-from llfc_lib.metrics.measure import Batch, Network, Pair, Sums, dot, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Network, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import RELU_FUNCTIONS, LinearMap, View
 from llfc_lib.models.weights import check_alpha
@@ -67,8 +67,6 @@ class Split:
     """A node's residual e (as observed, N x ...), its parts (they add up to e), and the same e by
     the kind of node where each piece first arose (``origins``, also adding up to e). ``mean`` is
     alpha f_A + (1 - alpha) f_B, ``difference`` f_A - f_B.
-
-    Source: this book.
     """
 
     residual: Tensor
@@ -99,7 +97,7 @@ def decompose(
     ValueError for networks of different architecture, alpha outside [0, 1], or an operation that
     gives several tensors.
 
-    Source: this book; where Theorem 1 (A.2) holds it gives 0.
+    Source: 0 where Theorem 1 (A.2) holds.
     """
     pair = Pair(a, b, calibration=calibration)
     names = {site.node: site.name for site in pair.a.sites}
@@ -112,10 +110,7 @@ def decompose(
 
 @dataclass
 class Step:
-    """One node under A, B and the network between, with the parts of its residual.
-
-    Source: this book.
-    """
+    """One node under A, B and the network between, with the parts of its residual."""
 
     node: str
     a: Tensor
@@ -147,8 +142,6 @@ def walk(a: View, b: View, between: View, x: Tensor, alpha: float) -> Iterator[S
     its origins apart.
 
     ValueError for an operation that gives several tensors.
-
-    Source: this book.
     """
     nets, sites = (a, b, between), {site.node for site in a.sites}
     maps = {m.node: m for m in a.maps}
@@ -227,10 +220,7 @@ def walk(a: View, b: View, between: View, x: Tensor, alpha: float) -> Iterator[S
 
 
 def kind_of(view: View, node: fx.Node, maps: Mapping[str, LinearMap]) -> str:
-    """One of :data:`SOURCES`.
-
-    Source: this book.
-    """
+    """One of :data:`SOURCES`."""
     layer, function = view.layer(node), node.target if node.op == "call_function" else None
     if node.name in maps:
         return "commutativity"
@@ -304,8 +294,6 @@ def _carry(
 def relu_slope(z: Tensor, m: Tensor) -> Tensor:
     """The g in [0, 1] with relu(z) - relu(m) = g (z - m), entry by entry: 1 or 0 where both have
     one sign, else the share of the way from one to the other that lies above 0.
-
-    Source: this book.
     """
     top, bottom = torch.maximum(z, m), torch.minimum(z, m)
     across = (top > 0) & (bottom < 0)
@@ -317,7 +305,7 @@ def relu_gap(z_a: Tensor, z_b: Tensor, alpha: float) -> Tensor:
     signs agree, else
     -min(alpha |z_A|, (1 - alpha) |z_B|).
 
-    Source: this book; what Definition 3 makes 0.
+    Source: 0 where Definition 3 holds.
     """
     return torch.where(
         z_a * z_b < 0, -torch.minimum(alpha * z_a.abs(), (1 - alpha) * z_b.abs()), 0.0
@@ -356,6 +344,7 @@ def _carry_through_pooling(
     }
 
 
+@METRICS.register("decomposition")
 class Decomposition:
     """:func:`decompose` over a whole set, for :func:`llfc_lib.metrics.measure`.
 
@@ -373,7 +362,7 @@ class Decomposition:
     |W dH|^2, W the mean of W_A and W_B; "aligned" = |dW dH|^2 |H|^2 / (|dW H|^2 |dH|^2), which is 1
     for a dW in unrelated directions.
 
-    Source: this book; residual and factor are those of Definition 2.
+    Source: Definition 2, for residual and factor.
     """
 
     def __init__(self, alphas: tuple[float, ...] = (0.5,)) -> None:
@@ -391,7 +380,7 @@ class Decomposition:
     def update(self, batch: Batch) -> None:
         for alpha in self.alphas:
             between = self.pair.between(alpha)
-            for k, step in enumerate(walk(self.pair.a, self.pair.b, between, batch.x, alpha)):
+            for step in walk(self.pair.a, self.pair.b, between, batch.x, alpha):
                 if step.node in self.names:
                     self._site(step, alpha)
                 if alpha == self.alphas[0] and step.node in self.relus:

@@ -36,8 +36,6 @@ def random_difference(
     together, which keeps norms, singular values and row space; "entries": the entries of each
     tensor in another order; "gaussian": independent normal entries, scaled to the norm of each
     tensor. ValueError for another kind.
-
-    Source: this book.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown displacement {kind!r}; choose one of {KINDS}")
@@ -68,10 +66,7 @@ def _rotation(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def displace(a: State, moved: State, t: float) -> dict[str, Tensor]:
-    """A + t * moved, in A's precision; what ``moved`` lacks stays A's.
-
-    Source: this book.
-    """
+    """A + t * moved, in A's precision; what ``moved`` lacks stays A's."""
     return {
         name: (value.double() + t * moved[name]).to(value.dtype) if name in moved else value.clone()
         for name, value in a.items()
@@ -81,8 +76,6 @@ def displace(a: State, moved: State, t: float) -> dict[str, Tensor]:
 def partner_of(view: View, moved: State, t: float, calibration: Sequence[Tensor] | None) -> View:
     """A + t * moved as a network, its running statistics recomputed on ``calibration`` if there is
     one.
-
-    Source: this book.
     """
     partner = view.with_state(displace(view.state(), moved, t))
     return partner if calibration is None else recomputed(partner, calibration)
@@ -100,8 +93,6 @@ def matched_scale(
 
     Found by bisection on log t to a relative tolerance of 2 %; NaN if no t between 2^-12 and 2^12
     reaches it.
-
-    Source: this book.
     """
     node = last_hidden(view)
     own = view.run(images, {node})[node]
@@ -133,10 +124,7 @@ def matched_scale(
 
 
 def last_hidden(view: View) -> str:
-    """The node of the last site before the logits. ValueError for a network without one.
-
-    Source: this book.
-    """
+    """The node of the last site before the logits. ValueError for a network without one."""
     hidden = [site.node for site in view.sites if site.node != view.output]
     if not hidden:
         raise ValueError("the network has no hidden site to match distances at")
@@ -162,8 +150,6 @@ def displacement_null(
     and "error" at alpha 0 (from a Barrier among the metrics) is the partner's own. Draws whose
     distance cannot be matched are left out. On ``calibration``, batches of training images, each
     partner's running statistics are recomputed; else it has A's.
-
-    Source: this book.
     """
     if calibration is not None and dtype is not None:
         calibration = [x.to(dtype) for x in calibration]

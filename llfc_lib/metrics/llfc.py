@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llfc_lib.metrics.measure import Batch, Loader, Moments, Network, Pair, Sums, measure, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Moments, Pair, Sums, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.weights import check_alpha
 
@@ -18,6 +18,7 @@ CACHED = 2**16  # numbers of one network's features that are compared at a time
 NEAREST = {"role": "null", "kind": "nearest endpoint"}
 
 
+@METRICS.register("llfc")
 class LLFC:
     """Compares f_alpha = f^(l)(alpha A + (1 - alpha) B) with m = alpha f_A + (1 - alpha) f_B, image
     by image.
@@ -30,7 +31,7 @@ class LLFC:
     Per site "1-cos_AB". ``sites`` None takes all; ``pre`` adds the pre-activations as "<site>
     (pre)", ``raw`` the outputs of maps before normalisation as "<map> (raw)".
 
-    Source: Definition 2 (A.1); cosine and coef of B.2, Figures 8 to 15; the null is this book's.
+    Source: Definition 2 (A.1); cosine and coef of B.2, Figures 8 to 15; the null is ours.
     """
 
     def __init__(
@@ -209,19 +210,3 @@ def _set_one_minus_cos(s: Sums) -> float:
     if not f or not m:
         return float(f != m)
     return ratio(s["dd"] - (f - m) ** 2, 2 * f * m)
-
-
-def llfc(
-    a: Network,
-    b: Network,
-    loader: Loader,
-    alphas: Sequence[float] = (0.25, 0.5, 0.75),
-    sites: Sequence[str] | None = None,
-    pre: bool = False,
-    dtype: torch.dtype | None = None,
-) -> list[Row]:
-    """:class:`LLFC` of two networks over a loader.
-
-    Source: Definition 2 (A.1); B.2.
-    """
-    return measure(a, b, loader, [LLFC(alphas, sites, pre)], dtype)

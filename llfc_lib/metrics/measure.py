@@ -1,6 +1,6 @@
 """One pass over the data for any number of metrics of a pair of networks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -13,6 +13,7 @@ from llfc_lib.metrics.rows import Row
 from llfc_lib.models.statistics import recompute, recomputed
 from llfc_lib.models.view import UntraceableError, View, copy_of
 from llfc_lib.models.weights import check_finite, check_same_shapes, interpolate
+from llfc_lib.registry import Registry
 
 Network = nn.Module | View  # any module that torch.fx can trace, or one that has been
 Loader = Iterable[
@@ -25,8 +26,6 @@ NO_IMAGES = "the loader gave no images; is the data set empty, or an iterator al
 class Metric(Protocol):
     """What :func:`measure` asks of a metric. ``update`` must not wait for the device (no
     ``.item()``).
-
-    Source: this book.
     """
 
     def start(self, pair: "Pair") -> None:
@@ -41,6 +40,10 @@ class Metric(Protocol):
         """The result, once all batches have been seen."""
 
 
+#: Metrics by name; each registers itself, and without arguments measures what its defaults say.
+METRICS: Registry[Callable[[], Metric]] = Registry("metric")
+
+
 class Pair:
     """Two networks of one architecture, seen through the same graph, and every network between
     them.
@@ -49,7 +52,7 @@ class Pair:
     recomputed on it; without it, those between are interpolated like the weights. ValueError for
     networks of different architecture.
 
-    Source: this book; the networks between are those of Definition 1.
+    Source: Definition 1, for the networks between.
     """
 
     def __init__(
@@ -130,8 +133,6 @@ class Pair:
 class Batch:
     """What one batch offers to every metric; nothing is computed twice, and nothing that nobody
     asks for.
-
-    Source: this book.
     """
 
     def __init__(self, pair: Pair, x: Tensor, y: Tensor) -> None:
@@ -162,8 +163,6 @@ class Batch:
 def exact_float32() -> Iterator[None]:
     """Without TF32, whose ten bits of mantissa a GPU else takes for convolutions: 1 - cos would
     drown in rounding.
-
-    Source: this book.
     """
     products = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -184,32 +183,31 @@ def measure(
     a: Network,
     b: Network,
     loader: Loader,
-    metrics: Sequence[Metric],
+    metrics: Sequence[Metric | str],
     dtype: torch.dtype | None = None,
     calibration: Sequence[Tensor] | None = None,
 ) -> list[Row]:
     """Rows of all ``metrics`` for networks A and B, in one pass over ``loader``'s (images, labels).
 
-    ``dtype`` converts networks and images first (None: as they are). ``calibration``, batches of
-    training images, recomputes the running statistics of A, B and every network between on them;
-    rows then say "recomputed".
+    A metric may be given by its name in :data:`METRICS`. ``dtype`` converts networks and images
+    first (None: as they are). ``calibration``, batches of training images, recomputes the running
+    statistics of A, B and every network between on them; rows then say "recomputed".
 
-    ValueError for networks of different architecture, NaN or infinite weights, an empty loader,
-    labels out of range; UntraceableError from torch.fx.
-
-    Source: this book.
+    ValueError for an unknown metric, networks of different architecture, NaN or infinite weights,
+    an empty loader, labels out of range; UntraceableError from torch.fx.
     """
     if calibration is not None and dtype is not None:
         calibration = [x.to(dtype) for x in calibration]
+    chosen = [METRICS.get(metric)() if isinstance(metric, str) else metric for metric in metrics]
     pair = Pair(a, b, dtype, calibration)
-    for metric in metrics:
+    for metric in chosen:
         metric.start(pair)
     n, lowest, highest, classes = 0, [], [], 0
     for x, y in loader:
         if n == 0 and x.device.type != "meta":
             pair.check_traced(x)
         batch = Batch(pair, x if dtype is None else x.to(dtype), y)
-        for metric in metrics:
+        for metric in chosen:
             metric.update(batch)
         n += len(y)
         lowest.append(y.amin())
@@ -224,7 +222,7 @@ def measure(
             raise ValueError(
                 f"labels run from {low} to {high}, outside 0..{classes - 1}, the networks' classes"
             )
-    rows = [row for metric in metrics for row in metric.rows()]
+    rows = [row for metric in chosen for row in metric.rows()]
     return rows if calibration is None else [replace(row, statistics="recomputed") for row in rows]
 
 
@@ -259,10 +257,7 @@ class Moments:
 
 
 class Sums:
-    """Named float64 sums on the device.
-
-    Source: this book.
-    """
+    """Named float64 sums on the device."""
 
     def __init__(self) -> None:
         self.total: dict[str, Tensor] = {}
@@ -277,10 +272,7 @@ class Sums:
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
-    """<x, y> over all entries, in float64; on a processor in pieces that stay in its cache.
-
-    Source: this book.
-    """
+    """<x, y> over all entries, in float64; on a processor in pieces that stay in its cache."""
     if x.device.type != "cpu":
         return (x.double() * y.double()).sum()
     pieces = zip(x.reshape(-1).split(PIECE), y.reshape(-1).split(PIECE), strict=True)
@@ -288,8 +280,5 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """numerator / denominator, 0 / 0 = 0: two equal zero tensors are at distance 0.
-
-    Source: this book.
-    """
+    """numerator / denominator, 0 / 0 = 0: two equal zero tensors are at distance 0."""
     return numerator / denominator if denominator else (0.0 if numerator == 0 else float("inf"))

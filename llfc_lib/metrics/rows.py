@@ -11,8 +11,6 @@ class Row:
     ``alpha`` is the share of network A. ``direction`` "A to B" is the bottom of A under the top of
     B. ``statistics`` says whether running statistics were "interpolated" or "recomputed". ``role``
     is "value", "null" or "control" and ``kind`` which one. Errors are fractions, losses nats.
-
-    Source: this book.
     """
 
     quantity: str

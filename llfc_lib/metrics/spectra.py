@@ -70,8 +70,6 @@ def living_units(network: Network, loader: Loader) -> dict[str, Tensor]:
     image of ``loader``.
 
     ValueError for an empty loader.
-
-    Source: this book.
     """
     view = network if isinstance(network, View) else View(network)
     nodes, found = {s.node for s in view.sites if s.node != view.output}, {}
@@ -101,7 +99,7 @@ def weight_spectra(
     that live, nulls of that block too: weights of dead units count for nothing, and decay. Linear
     maps only, fed by a hidden site or by the images.
 
-    Source: B.5, Figures 20 and 22; the nulls are this book's.
+    Source: B.5, Figures 20 and 22; the nulls are ours.
     """
     view = network if isinstance(network, View) else View(network)
     own, before = view.state(), start.state_dict() if start is not None else {}
@@ -144,7 +142,7 @@ def feature_spectra(network: Network, loader: Loader, start: nn.Module | None = 
 
     ValueError for an empty loader.
 
-    Source: B.5, Figure 21; the nulls are this book's.
+    Source: B.5, Figure 21; the nulls are ours.
     """
     rows = []
     for view, role, kind in (

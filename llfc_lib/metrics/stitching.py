@@ -1,12 +1,11 @@
-"""Stitching without a stitching layer (B.4): the top of one network on the features of the other."""
+"""Stitching without a stitching layer (B.4): the top of one network on the other's features."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from llfc_lib.metrics.commutativity import unit_order
-from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, dot, measure, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import View
 
@@ -50,6 +49,7 @@ def stitched_wrong(batch: Batch, nodes: Mapping[str, str]) -> Iterator[tuple[str
             yield direction, name, top.run_from(node, bottom[node]).argmax(1) != batch.y
 
 
+@METRICS.register("stitching")
 class Stitching:
     """Error of B_{>l} o A_{<=l} ("A to B") and of A_{>l} o B_{<=l} ("B to A"), as fractions.
 
@@ -94,6 +94,7 @@ class Stitching:
         ]
 
 
+@METRICS.register("transfer")
 class Transfer:
     """dist(W_B H_A, W_B H_B) ("A to B") and dist(W_A H_B, W_A H_A) ("B to A") at every map but the
     first (B.4).
@@ -101,7 +102,7 @@ class Transfer:
     The quantity "dist_transfer", over the whole set, biases left out. Null "shuffled units": the
     units of H_A - H_B in another order before the weights see them.
 
-    Source: the last formula of B.4, and the first stronger form of B.5; the null is this book's.
+    Source: the last formula of B.4, and the first stronger form of B.5; the null is ours.
     """
 
     def __init__(self, seed: int = 0, nulls: bool = True) -> None:
@@ -150,17 +151,3 @@ class Transfer:
                     )
                 )
         return rows
-
-
-def stitching(
-    a: Network,
-    b: Network,
-    loader: Loader,
-    sites: Sequence[str] | None = None,
-    dtype: torch.dtype | None = None,
-) -> list[Row]:
-    """:class:`Stitching` of two networks over a loader.
-
-    Source: B.4, Tables 1 to 3.
-    """
-    return measure(a, b, loader, [Stitching(sites)], dtype)

@@ -5,13 +5,12 @@ The first form, W_B H_A = W_B H_B, is :class:`llfc_lib.metrics.stitching.Transfe
 Definition 4, neither is implied by it.
 """
 
-import torch
-
 from llfc_lib.metrics.commutativity import unit_order
-from llfc_lib.metrics.measure import Batch, Loader, Network, Pair, Sums, dot, measure, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 
 
+@METRICS.register("same_weights")
 class SameWeights:
     """dist(W_A H_A, W_B H_A) ("on A") and dist(W_B H_B, W_A H_B) ("on B") at every map but the
     first (B.5).
@@ -20,7 +19,7 @@ class SameWeights:
     |y|). Null "shuffled units": the features' units in another order before the difference of the
     weights sees them, which keeps the size of both.
 
-    Source: the second stronger form of B.5; the null is this book's.
+    Source: the second stronger form of B.5; the null is ours.
     """
 
     def __init__(self, seed: int = 0, nulls: bool = True) -> None:
@@ -69,13 +68,3 @@ class SameWeights:
                     )
                 )
         return rows
-
-
-def same_weights(
-    a: Network, b: Network, loader: Loader, seed: int = 0, dtype: torch.dtype | None = None
-) -> list[Row]:
-    """:class:`SameWeights` of two networks over a loader.
-
-    Source: the second stronger form of B.5.
-    """
-    return measure(a, b, loader, [SameWeights(seed)], dtype)

@@ -1,6 +1,11 @@
 """The multi-layer perceptron of B.1: three hidden layers of 512 ReLU units."""
 
+import math
+from typing import Any
+
 from torch import Tensor, nn
+
+from llfc_lib.models.registry import MODELS, Shape
 
 
 class MLP(nn.Module):
@@ -30,3 +35,8 @@ class MLP(nn.Module):
         h = self.relu2(self.fc2(h))
         h = self.relu3(self.fc3(h))
         return self.fc4(h)
+
+
+@MODELS.register("mlp")
+def _mlp(shape: Shape, classes: int, **args: Any) -> nn.Module:
+    return MLP(math.prod(shape), classes=classes, **args)

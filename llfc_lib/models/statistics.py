@@ -11,10 +11,7 @@ from llfc_lib.models.view import View
 
 
 def has_statistics(view: View) -> bool:
-    """Whether some batch normalisation of the network keeps running statistics.
-
-    Source: this book.
-    """
+    """Whether some batch normalisation of the network keeps running statistics."""
     return any(isinstance(m, _BatchNorm) and m.track_running_stats for m in view.module.modules())
 
 

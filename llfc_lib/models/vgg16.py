@@ -1,14 +1,13 @@
-"""VGG-16 with batch normalisation for 32 x 32 images (Simonyan & Zisserman, 2015, configuration D)."""
+"""VGG-16 with batch norm for 32 x 32 images (Simonyan and Zisserman, 2015, configuration D)."""
+
+from typing import Any
 
 from torch import Tensor, nn
 
-GROUPS = (
-    (1, 2),
-    (2, 2),
-    (4, 3),
-    (8, 3),
-    (8, 3),
-)  # channels in units of the width, and convolutions
+from llfc_lib.models.registry import MODELS, Shape
+
+# channels in units of the width, and convolutions
+GROUPS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 
 
 class VGG16(nn.Module):
@@ -70,3 +69,8 @@ class VGG16(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (N x C x H x W) to logits (N x classes)."""
         return self.classifier(self.flatten(self.features(x)))
+
+
+@MODELS.register("vgg16")
+def _vgg16(shape: Shape, classes: int, **args: Any) -> nn.Module:
+    return VGG16(shape[0], classes=classes, **args)

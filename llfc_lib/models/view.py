@@ -55,10 +55,7 @@ IN_PLACE = {
 
 
 class UntraceableError(TypeError):
-    """torch.fx could not follow the network's forward pass.
-
-    Source: this book.
-    """
+    """torch.fx could not follow the network's forward pass."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Site:
 
     ``cut``: all information passes through it, so that two networks can be stitched here.
 
-    Source: this book; f of layer l in Definition 2.
+    Source: f of layer l in Definition 2.
     """
 
     name: str
@@ -85,7 +82,7 @@ class LinearMap:
 
     ``first``: no other map comes before it, so that the same H enters it in every network.
 
-    Source: this book; W of layer l in Definition 4.
+    Source: W of layer l in Definition 4.
     """
 
     name: str
@@ -105,7 +102,7 @@ class View:
     UntraceableError where torch.fx cannot follow the forward pass, with the operation and what to
     do.
 
-    Source: this book; stitching as in B.4.
+    Source: stitching as in B.4.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -403,8 +400,6 @@ PLAIN = set(
 def copy_of(module: nn.Module) -> nn.Module:
     """A deep copy. Empty dictionaries of hooks are made anew: ``deepcopy`` takes longer over them
     than a small network runs.
-
-    Source: this book.
     """
     empty = (
         value

@@ -19,10 +19,7 @@ def check_alpha(alpha: float) -> float:
 
 
 def check_same_shapes(a: State, b: State) -> None:
-    """ValueError unless both have the same names and shapes; names the first that differs.
-
-    Source: this book.
-    """
+    """ValueError unless both have the same names and shapes; names the first that differs."""
     for name in [*a, *b]:
         if name not in a or name not in b:
             raise ValueError(
@@ -39,8 +36,6 @@ def check_same_shapes(a: State, b: State) -> None:
 def check_finite(state: State, who: str) -> None:
     """ValueError that names the first tensor with a NaN or an infinity (not looked at on device
     meta).
-
-    Source: this book.
     """
     for name, value in state.items():
         if (
@@ -74,8 +69,6 @@ def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
 def weight_distance(a: State, b: State) -> float:
     """|A - B| relative to the mean of |A| and |B|, over the floating-point tensors given, in
     float64.
-
-    Source: this book.
     """
 
     def norm(tensors) -> float:

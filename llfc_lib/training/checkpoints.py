@@ -16,10 +16,7 @@ from torch import Tensor
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be trusted; the message names the file and the way out.
-
-    Source: this book.
-    """
+    """A checkpoint that cannot be trusted; the message names the file and the way out."""
 
 
 @dataclass
@@ -29,8 +26,6 @@ class Checkpoint:
     ``optimiser`` maps "<parameter index>/<name>" to a tensor, as
     :meth:`torch.optim.Optimizer.state_dict` numbers them. ``history`` has one entry an epoch:
     losses (nats), errors (fractions), seconds.
-
-    Source: this book.
     """
 
     model: dict[str, Tensor]
@@ -54,10 +49,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 def write(path: Path, checkpoint: Checkpoint, key: str) -> None:
-    """Write atomically. ``key`` names the run (see :func:`llfc_book.study.runs.run_key`).
-
-    Source: this book.
-    """
+    """Write atomically. ``key`` names the run; :func:`read` asks for it."""
     tensors = {
         f"model/{name}": t.detach().cpu().contiguous() for name, t in checkpoint.model.items()
     }
@@ -76,14 +68,11 @@ def write(path: Path, checkpoint: Checkpoint, key: str) -> None:
 
 
 def read(path: Path, key: str) -> Checkpoint:
-    """The checkpoint at ``path``. CheckpointError if it is not whole or not of the run ``key``.
-
-    Source: this book.
-    """
+    """The checkpoint at ``path``. CheckpointError if it is not whole or not of the run ``key``."""
     try:
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file, no dict)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is damaged or truncated ({error}); remove it and run again"

@@ -105,8 +105,6 @@ def speedups(recipe: Recipe, device: torch.device | str) -> tuple[str, ...]:
 
     "channels last" memory; "bf16 autocast" of the forward pass, in training only, where the
     processor has bf16; "compiled" by torch.compile where there is a C++ compiler.
-
-    Source: this book.
     """
     if torch.device(device).type == "cpu":
         bf16 = torch.cpu.get_capabilities().get(
@@ -194,8 +192,6 @@ def prepare(
 ) -> tuple[nn.Module, Augmenter | Resampler | None]:
     """What :func:`train_epoch` trains in place of ``model`` (the same weights), and the
     augmentation, if there is one.
-
-    Source: this book.
     """
     if "channels last" in fast:
         model.to(memory_format=torch.channels_last)
@@ -220,8 +216,6 @@ def fit(
     ``start`` is not changed. Continuing a checkpoint on the stream it was trained on gives the bits
     of a run that was never interrupted. Every epoch's entry in the history names the speed-ups it
     was computed with. FloatingPointError where the loss is no longer a number.
-
-    Source: this book.
     """
     data, fast = data.to(device), speedups(recipe, device)
     model = new_network(recipe, data).to(device)

@@ -16,6 +16,7 @@ from llfc_book.study.pairs import Pair
 from llfc_book.study.settings import recipe
 from llfc_lib.data import Dataset
 from llfc_lib.matching import (
+    METHODS,
     Permutations,
     Symmetry,
     activation_matching,
@@ -113,7 +114,7 @@ def find(pair: Pair, known: Permutations | None = None) -> tuple[dict[str, Tenso
                 Row("half_way_loss", loss, kind=f"seed {k}"),
             ]
         chosen = tried[losses.index(min(losses))].permutations
-    else:
+    elif r.matching == "ste":
         order = torch.randperm(len(data.y_train), generator=generator("held out", name))
         held, rest = order[: settings["held_out"]], order[settings["held_out"] :]
         batches = TrainingImages(data, rest, settings["batch"], f"ste/{pair.name}", dtype, [0])
@@ -138,6 +139,9 @@ def find(pair: Pair, known: Permutations | None = None) -> tuple[dict[str, Tenso
             for quantity in ("matchings", "sweeps", "assignments", "changed")
         ]
         rows.append(Row("half_way_loss", loss_of(found.last), kind="last iterate"))
+    else:
+        method = METHODS.get(r.matching)
+        chosen = method(sym, a, b, loader, f"{name}/{pair}", **settings).permutations
     other = [where for where, order in (known or {}).items() if not order.equal(chosen[where])]
     assert not other, f"{name}, pair {pair.index}: another order than the one known of {other}"
     rows += [
