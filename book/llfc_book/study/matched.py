@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,107 @@ class TrainingImages:
             )
 
 
+@dataclass
+class Search:
+    """What a method looks for an order with, and the ``rows`` on how it found it. ``known`` is an
+    order found before.
+    """
+
+    pair: Pair
+    sym: Symmetry
+    a: nn.Module
+    b: nn.Module
+    known: Permutations | None
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The method's own."""
+        return dict(self.pair.setting.matching_args)
+
+    @property
+    def loader(self) -> Loader:
+        """Training images."""
+        return self.pair.loader("train", self.pair.setting.plan.train_first)
+
+    def loss_of(self, permutations: Permutations) -> float:
+        """The training loss half-way under an order."""
+        images, state = self.pair.calibration, self.b.state_dict()
+        images = None if images is None else [x.to(self.pair.dtype) for x in images]
+        return half_way_loss(self.a, self.sym, state, permutations, self.loader, images)
+
+
+def _activation(search: Search) -> dict[str, Tensor]:
+    found = activation_matching(search.sym, search.a, search.b, search.loader)
+    search.rows += [
+        Row("dead_units", float(count), n=search.sym[where].size, site=where, kind=who)
+        for where, counts in found.dead.items()
+        for who, count in zip("AB", counts)
+    ]
+    known = (
+        search.known
+    )  # units that respond to no image may stand anywhere: rounding decides where
+    if known is not None and math.isclose(found.objective_of(known), found.objective, rel_tol=1e-9):
+        return dict(known)
+    return found.permutations
+
+
+def _weight(search: Search) -> dict[str, Tensor]:
+    state_a, state_b = search.a.state_dict(), search.b.state_dict()
+    tried = [
+        weight_matching(search.sym, state_a, state_b, seed=f"{search.pair.name}/{k}")
+        for k in range(search.settings["seeds"])
+    ]
+    losses = [search.loss_of(m.permutations) for m in tried]
+    for k, (m, loss) in enumerate(zip(tried, losses)):
+        search.rows += [
+            Row("objective", m.objective, kind=f"seed {k}"),
+            Row("sweeps", float(m.sweeps), kind=f"seed {k}"),
+            Row("half_way_loss", loss, kind=f"seed {k}"),
+        ]
+    return tried[losses.index(min(losses))].permutations
+
+
+def _ste(search: Search) -> dict[str, Tensor]:
+    pair, settings, data = search.pair, search.settings, search.pair.data
+    order = torch.randperm(len(data.y_train), generator=generator("held out", pair.setting.name))
+    held, rest = order[: settings["held_out"]], order[settings["held_out"] :]
+    stream = f"ste/{pair.name}"
+    found = straight_through(
+        search.sym,
+        search.a,
+        search.b,
+        TrainingImages(data, rest, settings["batch"], stream, pair.dtype, [0]),
+        list(TrainingImages(data, held, 1000, "held out", pair.dtype, [0])),
+        settings["epochs"],
+        settings["lr"],
+        settings["momentum"],
+        seed=pair.name,
+        title=f"{pair.setting.title}, pair {pair.index}",
+    )
+    search.rows += [
+        Row("held_out_loss", loss, epoch=epoch) for epoch, loss in enumerate(found.history)
+    ]
+    search.rows += [
+        Row(quantity, float(getattr(found, quantity)))
+        for quantity in ("matchings", "sweeps", "assignments", "changed")
+    ]
+    search.rows.append(Row("half_way_loss", search.loss_of(found.last), kind="last iterate"))
+    return found.best
+
+
+def _plainly(search: Search) -> dict[str, Tensor]:
+    """Any other method that is registered: once, with nothing to tell but its order."""
+    method = METHODS.get(search.pair.setting.matching)
+    return method(search.sym, search.a, search.b, search.loader, search.pair.name).permutations
+
+
+#: Methods of which the book tells more than the order.
+TOLD = {"activation": _activation, "weight": _weight, "ste": _ste}
+
+
 def find(pair: Pair, known: Permutations | None = None) -> tuple[dict[str, Tensor], list[Row]]:
-    """The permutations that the recipe's method finds for the pair, and rows on how it found them.
+    """The permutations that the setting's method finds for the pair, and rows on how it found them.
 
     "objective" is <A, pi(B)> ("seed k" where there are several), beside those of the order before
     and of a random one; "half_way_loss" the training loss of (A + pi(B)) / 2, with running
@@ -74,74 +173,18 @@ def find(pair: Pair, known: Permutations | None = None) -> tuple[dict[str, Tenso
 
     ``known`` is an order found before, which is then returned and described. AssertionError if the
     method finds another one now: for activation matching a better or worse one, as units that
-    respond to no image may stand anywhere, and rounding decides where.
+    respond to no image may stand anywhere, and rounding decides where. ValueError for an unknown
+    method.
     """
-    r, dtype, data, name = pair.setting, pair.dtype, pair.data, pair.setting.name
+    name, data = pair.setting.name, pair.data
     a, b = pair.in_dtype("A", "B")
-    x, _ = next(iter(data.loader("test", CHECKED_ON, dtype)))
+    x, _ = next(iter(data.loader("test", CHECKED_ON, pair.dtype)))
     sym = symmetry(a, x)
     check_symmetry(b, sym, x)
-    settings, loader = dict(r.matching_args), pair.loader("train", r.plan.train_first)
     state_a, state_b = a.state_dict(), b.state_dict()
-    images = None if pair.calibration is None else [x.to(dtype) for x in pair.calibration]
-    rows: list[Row] = []
-
-    def loss_of(permutations: Permutations) -> float:
-        return half_way_loss(a, sym, state_b, permutations, loader, images)
-
-    if r.matching == "activation":
-        found = activation_matching(sym, a, b, loader)
-        chosen = found.permutations
-        if known is not None and math.isclose(
-            found.objective_of(known), found.objective, rel_tol=1e-9
-        ):
-            chosen = dict(known)
-        rows += [
-            Row("dead_units", float(count), n=sym[where].size, site=where, kind=who)
-            for where, counts in found.dead.items()
-            for who, count in zip("AB", counts)
-        ]
-    elif r.matching == "weight":
-        tried = [
-            weight_matching(sym, state_a, state_b, seed=f"{pair.name}/{k}")
-            for k in range(settings["seeds"])
-        ]
-        losses = [loss_of(m.permutations) for m in tried]
-        for k, (m, loss) in enumerate(zip(tried, losses)):
-            rows += [
-                Row("objective", m.objective, kind=f"seed {k}"),
-                Row("sweeps", float(m.sweeps), kind=f"seed {k}"),
-                Row("half_way_loss", loss, kind=f"seed {k}"),
-            ]
-        chosen = tried[losses.index(min(losses))].permutations
-    elif r.matching == "ste":
-        order = torch.randperm(len(data.y_train), generator=generator("held out", name))
-        held, rest = order[: settings["held_out"]], order[settings["held_out"] :]
-        batches = TrainingImages(data, rest, settings["batch"], f"ste/{pair.name}", dtype, [0])
-        found = straight_through(
-            sym,
-            a,
-            b,
-            batches,
-            list(TrainingImages(data, held, 1000, "held out", dtype, [0])),
-            settings["epochs"],
-            settings["lr"],
-            settings["momentum"],
-            seed=pair.name,
-            title=f"{r.title}, pair {pair.index}",
-        )
-        chosen = found.best
-        rows += [
-            Row("held_out_loss", loss, epoch=epoch) for epoch, loss in enumerate(found.history)
-        ]
-        rows += [
-            Row(quantity, float(getattr(found, quantity)))
-            for quantity in ("matchings", "sweeps", "assignments", "changed")
-        ]
-        rows.append(Row("half_way_loss", loss_of(found.last), kind="last iterate"))
-    else:
-        method = METHODS.get(r.matching)
-        chosen = method(sym, a, b, loader, f"{name}/{pair}", **settings).permutations
+    search = Search(pair, sym, a, b, known)
+    chosen = TOLD.get(pair.setting.matching, _plainly)(search)
+    rows, loss_of = search.rows, search.loss_of
     other = [where for where, order in (known or {}).items() if not order.equal(chosen[where])]
     assert not other, f"{name}, pair {pair.index}: another order than the one known of {other}"
     rows += [
