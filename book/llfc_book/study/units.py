@@ -370,7 +370,7 @@ def environment(device: str) -> dict[str, Any]:
         ).stdout.strip()
 
     commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    if git("status", "--porcelain", "--", "llfc_lib", "book/llfc_book"):
+    if git("status", "--porcelain", "--", "llfc_lib", "book/llfc_book", "book/data"):
         commit += "-dirty"
     return {
         "commit": commit,
