@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from llfc_book.places import ENDPOINTS
+from llfc_book.study.closeness import SCALES, TOLERANCE, closeness
+from llfc_book.study.connected import Connected, StitchedExcess
 from llfc_book.study.runs import kept_path, run_key, run_path, train
 from llfc_book.study.settings import (
     BY_PERMUTATION,
@@ -41,18 +43,14 @@ from llfc_lib.metrics import (
     Barrier,
     Coherence,
     Commutativity,
-    Connected,
     Row,
     SameWeights,
-    StitchedExcess,
     Stitching,
     Transfer,
     WeakAdditivity,
-    closeness,
     displacement_null,
     measure,
 )
-from llfc_lib.metrics.closeness import SCALES, TOLERANCE
 from llfc_lib.metrics.measure import Metric
 from llfc_lib.streams import generator
 from llfc_lib.training import checkpoints
@@ -597,7 +595,7 @@ def measure_closeness(
     profile: str, name: str, pair: int, nets: dict[str, nn.Module], data: Dataset
 ) -> list[Row]:
     """rho of the pair per site, beside partners at the same distance
-    (:func:`llfc_lib.metrics.closeness.closeness`).
+    (:func:`llfc_book.study.closeness.closeness`).
     """
     plan, dtype = plan_of(name, profile), DTYPE[profile]
     settings = settings_of("closeness", name, profile)
