@@ -1,9 +1,10 @@
-"""The standard figure of a comparison, and what every figure is drawn with: colours, style, series."""
+"""The standard figure of a comparison, and what every figure is drawn with: colours and style."""
 
 import base64
 import io
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -15,38 +16,38 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 WIDTH, DPI, SHOWN = 6.4, 200, 640  # inches, dots an inch, pixels on the page
 # Okabe and Ito's colours: told apart by the colour-blind, dark enough on white
-BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#007a5a",
-    "#9c4f80",
-    "#3a8fc0",
-    "#a1352f",
-    "#6b6b6b",
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#007a5a", "#9c4f80"
+SKY, RED, GREY, OCHRE = "#3a8fc0", "#a1352f", "#6b6b6b", "#b8860b"
+
+
+class Series(NamedTuple):
+    """One series of rows and how it is drawn, the same in every panel."""
+
+    role: str
+    kind: str
+    colour: str
+    marker: str
+    line: str  # between points
+    label: str
+    statistics: str = "interpolated"
+
+    def of(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Those of ``rows`` that belong to it."""
+        ours = (rows["role"] == self.role) & (rows["kind"] == self.kind)
+        return rows[ours & (rows["statistics"] == self.statistics)]
+
+
+SERIES = (
+    Series("value", "", BLUE, "o", "-", "the pair"),
+    Series("value", "", SKY, "D", "--", "the pair, recomputed", "recomputed"),
+    Series("control", "before matching", RED, "x", "-", "control: before matching"),
+    Series("control", "before matching", PURPLE, "+", "--", "control, recomputed", "recomputed"),
+    Series("null", "rotation matched", ORANGE, "v", ":", "null: displaced at random, as far"),
+    Series("null", "nearest endpoint", OCHRE, "_", "", "null: nearest endpoint (LLFC)"),
+    Series("null", "formula", OCHRE, "|", "", "null: formula (commutativity)"),
+    Series("null", "shuffled units", GREY, "_", "", "null: shuffled units (commutativity)"),
 )
-OCHRE = "#b8860b"
-#: (role, kind, statistics): colour, marker, line between points, label. Kinds that a panel lacks
-#: are not drawn there.
-SERIES = {
-    ("value", "", "interpolated"): (BLUE, "o", "-", "the pair"),
-    ("value", "", "recomputed"): (SKY, "D", "--", "the pair, recomputed"),
-    ("control", "before matching", "interpolated"): (RED, "x", "-", "control: before matching"),
-    ("control", "before matching", "recomputed"): (PURPLE, "+", "--", "control, recomputed"),
-    ("null", "rotation matched", "interpolated"): (
-        ORANGE,
-        "v",
-        ":",
-        "null: displaced at random, as far",
-    ),
-    ("null", "nearest endpoint", "interpolated"): (OCHRE, "_", "", "null: nearest endpoint (LLFC)"),
-    ("null", "formula", "interpolated"): (OCHRE, "|", "", "null: formula (commutativity)"),
-    ("null", "shuffled units", "interpolated"): (
-        GREY,
-        "_",
-        "",
-        "null: shuffled units (commutativity)",
-    ),
-}
+#: Quantity, what it is multiplied by, and what stands at the axis.
 PANELS = (
     ("error", 100, "error (%)"),
     ("loss", 1, "loss (nats)"),
@@ -82,9 +83,8 @@ class Shown:
     def png(self) -> bytes:
         """The figure drawn, when somebody asks for it."""
         buffer = io.BytesIO()
-        self.figure.savefig(
-            buffer, format="png", dpi=DPI, metadata={"Software": None}
-        )  # the same bytes each time
+        # without a version, the same bytes each time
+        self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
         return buffer.getvalue()
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
@@ -101,14 +101,8 @@ def legend(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None:
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels()):
             found.setdefault(label, handle)
-    figure.legend(
-        found.values(),
-        found.keys(),
-        loc="outside upper left",
-        ncols=columns,
-        fontsize=7.5,
-        frameon=False,
-    )
+    look = {"ncols": columns, "fontsize": 7.5, "frameon": False}
+    figure.legend(found.values(), found.keys(), loc="outside upper left", **look)
 
 
 def log_axis(axis: Axes) -> None:
@@ -137,53 +131,37 @@ def figure(frame: pd.DataFrame, title: str) -> Shown:
         axes = drawn.subplots(3, 2).ravel().tolist()
     for axis, (quantity, factor, label) in zip(axes, PANELS, strict=True):
         along = quantity in ("error", "loss")
-        rows = (frame if along else half)[lambda f, quantity=quantity: f["quantity"] == quantity]
-        _draw(axis, rows, factor, "alpha" if along else "site")
+        rows = frame if along else half
+        rows = rows[rows["quantity"] == quantity]
+        panel(axis, rows, factor, "alpha" if along else "site")
         axis.set_ylabel(label)
-        axis.set_xlabel(
-            "α, the share of A" if along else "map" if quantity == "dist_com" else "layer"
-        )
-        if (
-            quantity in ("loss", "dist_com") and (rows["mean"] > 0).any()
-        ):  # a network beside itself has no Dist_com
+        layers = "map" if quantity == "dist_com" else "layer"
+        axis.set_xlabel("α, the share of A" if along else layers)
+        # a network beside itself has no Dist_com
+        if quantity in ("loss", "dist_com") and (rows["mean"] > 0).any():
             log_axis(axis)
-    ends = (
-        100
-        * frame.loc[
-            (frame["quantity"] == "error")
-            & (frame["role"] == "value")
-            & frame["alpha"].isin((0.0, 1.0)),
-            "mean",
-        ]
-    )
-    axes[5].axhspan(
-        ends.min(), ends.max(), color=GREY, alpha=0.2, linewidth=0, label="A and B alone"
-    )
+    own = (frame["quantity"] == "error") & (frame["role"] == "value")
+    ends = 100 * frame.loc[own & frame["alpha"].isin((0.0, 1.0)), "mean"]
+    band = {"color": GREY, "alpha": 0.2, "linewidth": 0}
+    axes[5].axhspan(ends.min(), ends.max(), label="A and B alone", **band)
     axes[2].set_ylim(bottom=0)
     legend(drawn, axes, columns=2)
     drawn.supxlabel(title, fontsize=7, color="#444444", x=0.995, ha="right")
     return Shown(drawn, f"{title}. {_words(half)}")
 
 
-def _draw(axis: Axes, rows: pd.DataFrame, factor: float, by: str) -> None:
+def panel(axis: Axes, rows: pd.DataFrame, factor: float, by: str) -> None:
+    """The series that there are in ``rows``, by "alpha" as lines or by "site" as points."""
     places = list(dict.fromkeys(rows[by]))
-    for (role, kind, statistics), (colour, marker, line, label) in SERIES.items():
-        chosen = rows[
-            (rows["role"] == role) & (rows["kind"] == kind) & (rows["statistics"] == statistics)
-        ]
-        values = factor * chosen.groupby(by, sort=by == "alpha")["mean"].mean()
-        if len(values):
-            x = values.index if by == "alpha" else [places.index(site) for site in values.index]
-            axis.plot(
-                x,
-                values,
-                marker=marker,
-                linestyle=line if by == "alpha" else "",
-                color=colour,
-                label=label,
-                markersize=3 if by == "alpha" else 4.5,
-                linewidth=1.2,
-            )
+    for series in SERIES:
+        values = factor * series.of(rows).groupby(by, sort=by == "alpha")["mean"].mean()
+        if values.empty:
+            continue
+        x, line, size = list(values.index), series.line, 3.0
+        if by == "site":
+            x, line, size = [places.index(site) for site in values.index], "", 4.5
+        look = {"marker": series.marker, "color": series.colour, "markersize": size}
+        axis.plot(x, values, linestyle=line, linewidth=1.2, label=series.label, **look)
     if by == "site":
         upright = {"rotation": 90, "fontsize": 7} if len(places) > 4 else {}
         axis.set_xticks(range(len(places)), places, **upright)
@@ -200,17 +178,7 @@ def _words(half: pd.DataFrame) -> str:
         ("stitched_error", 100, "stitched error in percent"),
     ):
         rows = half[half["quantity"] == quantity]
-        means = {
-            label: factor * chosen["mean"].mean()
-            for (role, kind, statistics), (*_, label) in SERIES.items()
-            if len(
-                chosen := rows[
-                    (rows["role"] == role)
-                    & (rows["kind"] == kind)
-                    & (rows["statistics"] == statistics)
-                ]
-            )
-        }
+        means = {s.label: factor * s.of(rows)["mean"].mean() for s in SERIES if len(s.of(rows))}
         told.append(
             f"{name}: " + ", ".join(f"{label} {value:.2g}" for label, value in means.items())
         )

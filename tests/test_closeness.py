@@ -6,12 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from llfc_book.study.closeness import (
+    TOLERANCE,
+    Linearity,
+    _cycle,
+    _nearest,
+    _Origin,
+    closeness,
+    linearity,
+)
 from nets import conv, find, loader, mlp, near
 from torch import nn
 
 from llfc_lib.matching import permuted, symmetry
-from llfc_lib.metrics import Row, closeness, linearity
-from llfc_lib.metrics.closeness import TOLERANCE, Linearity, _cycle, _nearest, _Origin
+from llfc_lib.metrics import Row
 from llfc_lib.metrics.displacement import displace, random_difference
 from llfc_lib.models.statistics import recomputed
 from llfc_lib.models.view import View

@@ -7,14 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from llfc_book.study import connected
+from llfc_book.study.connected import Connected, StitchedExcess, barriers, bootstrap_means
 from nets import Conv, conv, find, loader, mlp, near
 from scipy.stats import binom, norm
 from torch import nn
 from torch.nn import functional as F
 
-from llfc_lib.metrics import Barrier, Connected, StitchedExcess, Stitching, connected, measure
+from llfc_lib.metrics import Barrier, Stitching, measure
 from llfc_lib.metrics.barrier import GRID, NEEDED
-from llfc_lib.metrics.connected import barriers, bootstrap_means
 from llfc_lib.models.weights import interpolate
 from llfc_lib.streams import numpy_generator
 

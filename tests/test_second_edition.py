@@ -6,7 +6,6 @@ does.
 """
 
 import math
-import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -14,7 +13,7 @@ import pytest
 import torch
 from llfc_book import records
 from llfc_book.show import cost, settings
-from llfc_book.study import pairs, units, widths
+from llfc_book.study import closeness, connected, pairs, units, widths
 from llfc_book.study.catalogue import EXPERIMENTS
 from llfc_book.study.settings import (
     LAYER_NORM,
@@ -26,9 +25,8 @@ from llfc_book.study.settings import (
 )
 from llfc_book.study.units import Unit, plan
 
-from llfc_lib.metrics import Row, coherence, connected, spectra
+from llfc_lib.metrics import Row, coherence, spectra
 
-closeness = sys.modules["llfc_lib.metrics.closeness"]  # the package has a function of that name
 MLP, LN, RESNET50 = (
     "mlp_mnist_spawn",
     "resnet20x0.25_cifar10_perm_weight",
@@ -137,12 +135,12 @@ SABOTAGES: list[tuple[str, str, Patch, set[str]]] = [
     # part, recipe, what is patched, quantities that must be seen to be wrong
     (
         *CLOSENESS,
-        replaced(closeness, "_products", _scaled_residual),
+        replaced(closeness, "inner_products", _scaled_residual),
         {"rho", "rho spread", "rho sparse", "rho_standard_error"},
     ),
     (
         *CLOSENESS,
-        replaced(closeness, "_one_minus_cos", lambda f: lambda *args: 2 * f(*args)),
+        replaced(closeness, "one_minus_cos_from", lambda f: lambda *args: 2 * f(*args)),
         {"distance"},
     ),
     (*CLOSENESS, replaced(closeness, "TOLERANCE", lambda _: 1e-12), {"no_partner spread"}),

@@ -6,10 +6,9 @@ networks' precision, sums and dot products in float64, streamed over batches.
 
 from llfc_lib.metrics.additivity import WeakAdditivity
 from llfc_lib.metrics.barrier import Barrier
-from llfc_lib.metrics.closeness import Linearity, closeness, linearity
 from llfc_lib.metrics.coherence import Coherence
 from llfc_lib.metrics.commutativity import Commutativity
-from llfc_lib.metrics.connected import Connected, StitchedExcess
+from llfc_lib.metrics.differences import SameWeights, Transfer
 from llfc_lib.metrics.displacement import displace, displacement_null, matched_scale
 from llfc_lib.metrics.llfc import LLFC
 from llfc_lib.metrics.measure import METRICS, measure
@@ -21,8 +20,7 @@ from llfc_lib.metrics.spectra import (
     stable_rank,
     weight_spectra,
 )
-from llfc_lib.metrics.stitching import Stitching, Transfer
-from llfc_lib.metrics.strong import SameWeights
+from llfc_lib.metrics.stitching import Stitching
 from llfc_lib.registry import import_all
 
 import_all(__name__, __path__)
@@ -33,19 +31,14 @@ __all__ = [
     "Barrier",
     "Coherence",
     "Commutativity",
-    "Connected",
-    "Linearity",
     "Row",
     "SameWeights",
-    "StitchedExcess",
     "Stitching",
     "Transfer",
     "WeakAdditivity",
-    "closeness",
     "displace",
     "displacement_null",
     "feature_spectra",
-    "linearity",
     "living_units",
     "matched_scale",
     "measure",

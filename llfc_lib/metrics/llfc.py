@@ -54,26 +54,26 @@ class LLFC:
 
     def update(self, batch: Batch) -> None:
         for name, node in self.nodes.items():
-            gram = _products(
+            gram = inner_products(
                 batch.a[node],
                 batch.b[node],
                 {alpha: batch.at(alpha)[node] for alpha in self.alphas},
             )
             aa, ad, dd = gram["aa"], gram["ad"], gram["dd"]  # d = f_B - f_A
             bb = aa + 2 * ad + dd
-            self._moments("1-cos_AB", name, None).add(_one_minus_cos(aa, ad, dd))
+            self._moments("1-cos_AB", name, None).add(one_minus_cos_from(aa, ad, dd))
             self._sums("zero", name, None).add(n=((aa == 0) | (bb == 0)).double().sum())
             for alpha in self.alphas:
                 ae, de, ee = (gram[key, alpha] for key in ("ae", "de", "ee"))  # e = f_alpha - m
                 rest = 1 - alpha
                 mm, me = aa + 2 * rest * ad + rest**2 * dd, ae + rest * de
-                ff = _without_rounding(mm + 2 * me + ee, mm)
-                self._moments("1-cos_alpha", name, alpha).add(_one_minus_cos(mm, me, ee))
+                ff = without_rounding(mm + 2 * me + ee, mm)
+                self._moments("1-cos_alpha", name, alpha).add(one_minus_cos_from(mm, me, ee))
                 self._moments("1-coef_alpha", name, alpha).add(_one_minus_coef(mm, me, ff))
                 ends = torch.stack(
                     (
-                        _one_minus_cos(aa, rest * ad, rest**2 * dd),
-                        _one_minus_cos(bb, -alpha * (ad + dd), alpha**2 * dd),
+                        one_minus_cos_from(aa, rest * ad, rest**2 * dd),
+                        one_minus_cos_from(bb, -alpha * (ad + dd), alpha**2 * dd),
                     )
                 )
                 self._moments("1-cos_alpha", name, alpha, "null").add(ends.amin(0))
@@ -132,7 +132,7 @@ class LLFC:
         return self.sums.setdefault((quantity, name, alpha), Sums())
 
 
-def _products(a: Tensor, b: Tensor, between: Mapping[float, Tensor]) -> dict[Any, Tensor]:
+def inner_products(a: Tensor, b: Tensor, between: Mapping[float, Tensor]) -> dict[Any, Tensor]:
     """Inner products per image, in float64, of f_A, d = f_B - f_A and, for each alpha, e = f_alpha
     - m.
 
@@ -171,23 +171,23 @@ def one_minus_cos(x: Tensor, y: Tensor) -> Tensor:
 
     Source: the cosine of B.2.
     """
-    gram = _products(x, y, {})
-    return _one_minus_cos(gram["aa"], gram["ad"], gram["dd"])
+    gram = inner_products(x, y, {})
+    return one_minus_cos_from(gram["aa"], gram["ad"], gram["dd"])
 
 
-def _one_minus_cos(xx: Tensor, xe: Tensor, ee: Tensor) -> Tensor:
+def one_minus_cos_from(xx: Tensor, xe: Tensor, ee: Tensor) -> Tensor:
     """1 - cos(x, y) of y = x + e: sin^2 / (1 + cos), and |x|^2 |y|^2 sin^2 = |x|^2 |e|^2 - <x,
     e>^2.
     """
     yy, xy = xx + 2 * xe + ee, xx + xe
-    zero_x, zero_y = xx == 0, _without_rounding(yy, xx) <= 0
+    zero_x, zero_y = xx == 0, without_rounding(yy, xx) <= 0
     norms = torch.where(zero_x | zero_y, 1.0, xx * yy.clamp(min=0)).sqrt()
     near = (xx * ee - xe.square()).clamp(min=0) / (norms * (norms + xy.clamp(min=0)))
     value = torch.where(xy > 0, near, 1 - xy / norms)
     return torch.where(zero_x | zero_y, (zero_x ^ zero_y).to(value.dtype), value)
 
 
-def _without_rounding(squares: Tensor, others: Tensor) -> Tensor:
+def without_rounding(squares: Tensor, others: Tensor) -> Tensor:
     """|y|^2 that was summed up from products as large as |x|^2 (``others``): 0 where nothing of it
     but rounding is left.
     """

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from llfc_lib.metrics.commutativity import unit_order
-from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
+from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import View
 
@@ -92,62 +91,3 @@ class Stitching:
             for direction in DIRECTIONS
             for name in self.nodes
         ]
-
-
-@METRICS.register("transfer")
-class Transfer:
-    """dist(W_B H_A, W_B H_B) ("A to B") and dist(W_A H_B, W_A H_A) ("B to A") at every map but the
-    first (B.4).
-
-    The quantity "dist_transfer", over the whole set, biases left out. Null "shuffled units": the
-    units of H_A - H_B in another order before the weights see them.
-
-    Source: the last formula of B.4, and the first stronger form of B.5; the null is ours.
-    """
-
-    def __init__(self, seed: int = 0, nulls: bool = True) -> None:
-        self.seed, self.nulls = seed, nulls
-
-    def start(self, pair: Pair) -> None:
-        self.maps = [m for m in pair.a.maps if not m.first]
-        pair.want(*(m.input for m in self.maps))
-        self.sums: dict[tuple[str, str], Sums] = {}
-
-    def update(self, batch: Batch) -> None:
-        for m in self.maps:
-            for direction, weight, own, other in (
-                ("A to B", batch.pair.state_b[m.weight], batch.b[m.input], batch.a[m.input]),
-                ("B to A", batch.pair.state_a[m.weight], batch.a[m.input], batch.b[m.input]),
-            ):
-                d_h = other - own
-                stays, moved = m.apply(weight, own), m.apply(weight, d_h)
-                sums = self.sums.setdefault((m.name, direction), Sums())
-                sums.add(own=dot(stays, stays), value=dot(moved, moved), cross=dot(stays, moved))
-                if self.nulls:
-                    shuffled = m.apply(
-                        weight,
-                        d_h.index_select(m.unit_axis % d_h.ndim, unit_order(m, d_h, self.seed)),
-                    )
-                    sums.add(null=dot(shuffled, shuffled), null_cross=dot(stays, shuffled))
-
-    def rows(self) -> list[Row]:
-        rows = []
-        for (name, direction), s in self.sums.items():
-            for role, key, kind in (("value", "", ""), ("null", "null_", "shuffled units"))[
-                : 1 + self.nulls
-            ]:
-                moved = s["null" if key else "value"]
-                other = max(
-                    s["own"] + 2 * s[f"{key}cross"] + moved, 0.0
-                )  # |W H'|^2 with W H' = W H + W dH
-                rows.append(
-                    Row(
-                        "dist_transfer",
-                        ratio(moved, (s["own"] * other) ** 0.5),
-                        site=name,
-                        direction=direction,
-                        role=role,
-                        kind=kind,
-                    )
-                )
-        return rows

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from llfc_book.study import pairs
+from llfc_book.study.connected import Connected
 from llfc_book.study.pairs import Pair, as_control
 from llfc_book.study.parts import Part, add, register
 from llfc_book.study.settings import Setting
@@ -16,7 +17,6 @@ from llfc_lib.metrics import (
     LLFC,
     Barrier,
     Commutativity,
-    Connected,
     Row,
     SameWeights,
     Stitching,

@@ -5,14 +5,15 @@ how coherent the two differences are that commute.
 from collections.abc import Sequence
 from typing import Any
 
+from llfc_book.study.closeness import SCALES, TOLERANCE, closeness
+from llfc_book.study.connected import Connected, StitchedExcess
 from llfc_book.study.measures.pair import measure_pair
 from llfc_book.study.pairs import Pair
 from llfc_book.study.parts import Part, add, part, register, rows_of
 from llfc_book.study.settings import Setting
 from llfc_lib.data import Dataset
 from llfc_lib.matching import UnsupportedOperation, symmetry
-from llfc_lib.metrics import Coherence, Connected, Row, StitchedExcess, closeness
-from llfc_lib.metrics.closeness import SCALES, TOLERANCE
+from llfc_lib.metrics import Coherence, Row
 from llfc_lib.metrics.measure import Metric
 
 RESAMPLES = 2000  # of the bootstrap over images

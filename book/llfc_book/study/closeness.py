@@ -10,13 +10,13 @@ every weight, and *sparse*, some units of the same network in another order.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from llfc_lib.matching import Permutation, Symmetry
 from llfc_lib.metrics.displacement import partner_of, random_difference
-from llfc_lib.metrics.llfc import _one_minus_cos, _products, _without_rounding
+from llfc_lib.metrics.llfc import inner_products, one_minus_cos_from, without_rounding
 from llfc_lib.metrics.measure import NO_IMAGES, Loader, Network, Pair, exact_float32
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.statistics import recomputed
@@ -24,9 +24,6 @@ from llfc_lib.models.view import View
 from llfc_lib.models.weights import State, interpolate
 from llfc_lib.progress import Progress
 from llfc_lib.streams import numpy_generator
-
-if TYPE_CHECKING:  # matching is built on metrics
-    from llfc_lib.matching.symmetry import Permutation, Symmetry
 
 SCALES = tuple(
     2.0 ** (k / 2) for k in range(-4, 7)
@@ -83,13 +80,16 @@ def linearity(
         f_1 = kept[batch] if kept is not None else first.run(x, wanted)
         f_2, middle = second.run(x, wanted), between.run(x, wanted)
         for site, node in nodes.items():
-            gram = _products(f_1[node], f_2[node], {HALF: middle[node]})
+            gram = inner_products(f_1[node], f_2[node], {HALF: middle[node]})
             aa, ad, dd = gram["aa"], gram["ad"], gram["dd"]  # d = f_2 - f_1, e = f_between - m
             ae, de, ee = (gram[key, HALF] for key in ("ae", "de", "ee"))
             values = torch.stack(
-                (_one_minus_cos(aa + ad + dd / 4, ae + de / 2, ee), _one_minus_cos(aa, ad, dd))
+                (
+                    one_minus_cos_from(aa + ad + dd / 4, ae + de / 2, ee),
+                    one_minus_cos_from(aa, ad, dd),
+                )
             )
-            seen[site].append(values[:, (aa > 0) & (_without_rounding(aa + 2 * ad + dd, aa) > 0)])
+            seen[site].append(values[:, (aa > 0) & (without_rounding(aa + 2 * ad + dd, aa) > 0)])
         wrong += torch.stack([(f[output].argmax(1) != y).sum() for f in (f_1, f_2, middle)]).cpu()
         count += len(y)
     if not count:
@@ -141,7 +141,7 @@ def closeness(
     a: Network,
     b: Network,
     loader: Loader,
-    sym: "Symmetry | None" = None,
+    sym: Symmetry | None = None,
     draws: int = 10,
     seed: object = 0,
     dtype: torch.dtype | None = None,
@@ -296,7 +296,7 @@ def _nearest(
 
 
 def _sparse(
-    origin: _Origin, sym: "Symmetry", targets: Mapping[str, float], key: tuple[object, ...]
+    origin: _Origin, sym: Symmetry, targets: Mapping[str, float], key: tuple[object, ...]
 ) -> dict[str, dict[str, float] | None]:
     """Per hidden site, what the partner shows whose groups are each in another order, as far as
     brings them to the pair's distance.
@@ -337,7 +337,7 @@ def _cycle(order: Tensor, count: int) -> Tensor:
     return moved
 
 
-def _units_to_move(origin: _Origin, p: "Permutation", order: Tensor, target: float) -> int:
+def _units_to_move(origin: _Origin, p: Permutation, order: Tensor, target: float) -> int:
     """How long the cycle must be for the features at the group's site to be ``target`` from where
     they were: by bisection.
     """
@@ -350,8 +350,8 @@ def _units_to_move(origin: _Origin, p: "Permutation", order: Tensor, target: flo
             h = kept[node]
             index = torch.arange(h.shape[p.axis])
             index[whole] = moved
-            gram = _products(h, h.index_select(p.axis, index.to(h.device)), {})
-            off.append(_one_minus_cos(gram["aa"], gram["ad"], gram["dd"]))
+            gram = inner_products(h, h.index_select(p.axis, index.to(h.device)), {})
+            off.append(one_minus_cos_from(gram["aa"], gram["ad"], gram["dd"]))
         return float(torch.cat(off).mean().clamp_min(0).sqrt())
 
     low, high = 0, p.size  # distance(low) <= target; a cycle of one moves nothing
