@@ -2,13 +2,9 @@
 record.
 """
 
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from llfc_book import records
-from llfc_book.places import ROOT
 from llfc_book.study import pairs, publish, queue, units
 from llfc_book.study.catalogue import EXPERIMENTS, experiment
 from llfc_book.study.runs import run_key
@@ -284,24 +279,6 @@ def test_without_data_the_status_says_what_cannot_run(monkeypatch, capsys):
     assert "cannot be run here: mnist is not there; set LLFC_DATA" in queue.status(None)
     assert queue.main(["run", "--profile", "lite"]) == 1
     assert "cifar10 is not there; set LLFC_DATA" in capsys.readouterr().err
-
-
-def test_a_killed_unit_goes_on_where_it_was(tmp_path):
-    environment = {**os.environ, "LLFC_CACHE": str(tmp_path / "queue")}
-    unit = ["unit", f"smoke/{NAME}/7/train A"]
-    command = [sys.executable, "-m", "llfc_book.study.queue", *unit]
-    runs = tmp_path / "queue" / "runs"
-
-    def finished() -> list[Path]:
-        return [path for path in runs.glob("*.safetensors") if ".latest" not in path.name]
-
-    process = subprocess.Popen(command, env=environment, cwd=ROOT)
-    while process.poll() is None and not list(runs.glob("*.latest.safetensors")):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and not finished()
-    assert subprocess.run(command, env=environment, cwd=ROOT).returncode == 0
-    assert len(finished()) == 1
 
 
 def test_statistics_are_recomputed_on_augmented_training_images():

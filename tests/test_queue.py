@@ -269,20 +269,26 @@ def test_nohup_holds(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-def test_units_of_a_killed_queue_end_with_it(monkeypatch):
-    runs = queue.cache_dir() / "runs"
+def test_units_of_a_killed_queue_end_with_it_and_go_on_where_they_were(monkeypatch, tmp_path):
+    r, data = recipe(NAME, "smoke"), load("digits")
+    path, key = runs.run_path(r, 7, "A", data), runs.run_key(r, 7, "A", data)
+    latest = runs.latest_path(path)
     program = (
         "from llfc_book.study import queue; queue._give_way = int; queue.main(['unit',"
         f" 'smoke/{NAME}/7/train A'])"
     )
     pid = queue_in_another_process(monkeypatch, [sys.executable, "-c", program])
-    wait_for(lambda: list(runs.glob("*.latest.safetensors")))
+    wait_for(lambda: latest.exists() and checkpoints.read(latest, key).epoch >= 2, 300.0)
     (unit,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    assert is_alive(unit)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     wait_for(lambda: not is_alive(unit), 5.0)
-    assert [path for path in runs.glob("*.safetensors") if ".latest" not in path.name] == []
+    then = checkpoints.read(latest, key)
+    assert 2 <= then.epoch < r.epochs and not path.exists()
+    assert queue.run_unit(f"smoke/{NAME}/7/train A", "cpu") == 0
+    resumed, undisturbed = checkpoints.read(path, key), runs.train(r, 7, "A", data, cache=tmp_path)
+    assert resumed.history[: then.epoch] == then.history  # seconds among them
+    assert resumed.digest() == undisturbed.digest()
 
 
 def test_a_unit_whose_queue_was_gone_before_it_began_ends(monkeypatch):
