@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import Beside, broken, conv, find, loader, mlp, near, waits_for_no_device, whole
 from torch import nn
@@ -260,6 +260,7 @@ def test_cosine_does_not_see_the_scale_of_the_features(seed, scale):
         assert new.mean == pytest.approx(old.mean, rel=1e-7, abs=1e-12)
 
 
+@settings(max_examples=8)  # each takes a second
 @given(seed=seeds, batch=st.integers(1, 60))
 def test_neither_batch_size_nor_order_matter(seed, batch):
     a = mlp(seed)
