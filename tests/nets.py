@@ -1,8 +1,14 @@
-"""Small networks and data for tests."""
+"""Small networks and data for tests, and what several of them look at."""
 
+import copy
+from collections.abc import Mapping
+
+import pytest
 import torch
 from torch import Tensor, nn
 
+from llfc_lib.matching.symmetry import randomise_norms
+from llfc_lib.metrics import measure
 from llfc_lib.models import MLP
 
 
@@ -11,15 +17,35 @@ def mlp(seed: int, inputs: int = 12, hidden: int = 16, dtype: torch.dtype = torc
     return MLP(inputs, hidden, 5).to(dtype).eval()
 
 
+def lively(seed: int, hidden: int = 16) -> MLP:
+    """No unit is dead: of those, activations cannot tell one from the other."""
+    network = mlp(seed, hidden=hidden)
+    for layer in (network.fc1, network.fc2, network.fc3):
+        layer.bias.data += 1.0
+    return network
+
+
+def broken(value: float) -> MLP:
+    """One weight is NaN or infinite."""
+    network = mlp(1)
+    network.fc2.weight.data[3, 4] = value
+    return network
+
+
+@torch.no_grad()
 def near(network: nn.Module, seed: int, size: float = 0.3) -> nn.Module:
     """The network with Gaussian noise of relative ``size`` on every tensor."""
-    import copy
-
     other, generator = copy.deepcopy(network), torch.Generator().manual_seed(seed)
     for p in other.parameters():
         noise = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype)
         p.data += size * noise * p.data.norm() / noise.norm()
     return other
+
+
+def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Evaluated; statistics and affine parameters of 0 and 1 would hide mistakes."""
+    randomise_norms(network, seed)
+    return network.eval()
 
 
 class Conv(nn.Module):
@@ -37,9 +63,41 @@ class Conv(nn.Module):
         return self.fc(h.mean((2, 3)))
 
 
-def conv(seed: int, dtype: torch.dtype = torch.float64) -> Conv:
+class Beside(Conv):
+    """Information passes beside its second ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.relu1(self.conv1(x))
+        return self.fc((self.relu2(self.conv2(h)) + h).mean((2, 3)))
+
+
+def conv(seed: int, dtype: torch.dtype = torch.float64, make: type[nn.Module] = Conv) -> nn.Module:
     torch.manual_seed(seed)
-    return Conv().to(dtype).eval()
+    return make().to(dtype).eval()
+
+
+class Norm(nn.Module):
+    """Running statistics, a residual sum and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.conv2, self.norm2 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.relu, self.drop, self.fc = nn.ReLU(), nn.Dropout(), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.relu(self.norm1(self.conv1(x)))
+        h = self.relu(self.norm2(self.conv2(h)) + h)
+        return self.fc(self.drop(h.mean((2, 3))))
+
+
+@torch.no_grad()
+def norm(seed: int) -> Norm:
+    """Statistics as after a little training."""
+    network = conv(seed, make=Norm).train()
+    for x, _ in loader(seed=seed):
+        network(x)
+    return network.eval()
 
 
 def loader(
@@ -55,13 +113,41 @@ def loader(
     return list(zip(x.split(batch), y.split(batch)))
 
 
+def whole(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """All images and all labels."""
+    x, y = zip(*batches)
+    return torch.cat(x), torch.cat(y)
+
+
 def find(rows: list, quantity: str, **where: object):
     """The one row that fits."""
-    where = {"role": "value", **where}
-    found = [
-        r
-        for r in rows
-        if r.quantity == quantity and all(getattr(r, k) == v for k, v in where.items())
-    ]
-    assert len(found) == 1, f"{len(found)} rows for {quantity} {where}"
+    where = {"role": "value", "quantity": quantity, **where}
+    found = [r for r in rows if all(getattr(r, k) == v for k, v in where.items())]
+    assert len(found) == 1, f"{len(found)} rows for {where}"
     return found[0]
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Equal to the bit, name by name."""
+    return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+def waits_for_no_device(a: nn.Module, b: nn.Module, batches: list, metrics: list) -> None:
+    """Device meta refuses CPU operands and every ``.item()``: what runs there runs on any device
+    without hidden waits. Only where numbers are read, after the last batch, it has to stop.
+    """
+    ran = []
+
+    class Last:  # reached only when every update before it went through
+        def start(self, pair): ...
+
+        def update(self, batch):
+            ran.append(len(batch.y))
+
+        def rows(self):
+            return []
+
+    batches = [(x.to("meta"), y.to("meta")) for x, y in batches]
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        measure(a.to("meta"), b.to("meta"), batches, [*metrics, Last()])
+    assert ran == [len(y) for _, y in batches]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from llfc_book.study import connected
 from llfc_book.study.connected import Connected, StitchedExcess, barriers, bootstrap_means
-from nets import Conv, conv, find, loader, mlp, near
+from nets import Beside, conv, find, loader, mlp, near, waits_for_no_device, whole
 from scipy.stats import binom, norm
 from torch import nn
 from torch.nn import functional as F
@@ -37,10 +37,6 @@ def images(pair):
     return list(zip(x.split(50), y.split(50), strict=True))
 
 
-def whole(images):
-    return torch.cat([x for x, _ in images]), torch.cat([y for _, y in images])
-
-
 @torch.no_grad()
 def by_hand(pair, images, what):
     """What each image adds to the curve (images x alphas)."""
@@ -54,14 +50,14 @@ def by_hand(pair, images, what):
     return torch.stack(columns, 1).numpy()
 
 
-def flat(rows):
-    return {(r.quantity, r.site, r.direction): r.mean for r in rows}
-
-
 def assert_close(rows, others):
-    assert flat(rows).keys() == flat(others).keys()
-    for key, value in flat(rows).items():
-        assert value == pytest.approx(flat(others)[key], rel=1e-12, abs=1e-12), key
+    for row, other in zip(rows, others, strict=True):
+        assert (row.quantity, row.site, row.direction) == (
+            other.quantity,
+            other.site,
+            other.direction,
+        )
+        assert row.mean == pytest.approx(other.mean, rel=1e-12, abs=1e-12)
 
 
 # Connected
@@ -69,42 +65,32 @@ def assert_close(rows, others):
 
 @pytest.mark.parametrize("grid", [GRID, NEEDED, (1, 0.25, 0.75, 0.5, 0)])
 def test_the_estimate_is_that_of_barrier(pair, images, grid):
-    rows = measure(*pair, images, [Barrier(grid), Connected(grid, 20)])
-    for quantity in BARRIERS:
-        one, other = (r for r in rows if r.quantity == quantity)
-        assert one.mean == pytest.approx(other.mean, rel=0, abs=1e-12) and one.n == other.n == 240
-        assert one.mean > 0 and one.std is None and other.std > 0
-        assert [r.n for r in rows if r.quantity in (f"{quantity}_lower", f"{quantity}_upper")] == [
-            240,
-            240,
-        ]
-
-
-def test_nothing_but_these_rows(pair, images):
-    rows = measure(*pair, images, [Connected(NEEDED, 20)])
-    assert [r.quantity for r in rows] == [
+    rows, others = (measure(*pair, images, [m]) for m in (Connected(grid, 20), Barrier(grid)))
+    assert {r.quantity for r in rows} == {
         f"{what}_{name}{end}"
         for what in ("error", "loss")
         for name in ("barrier", "barrier_chord", "ends")
         for end in ("", "_lower", "_upper")
-    ]
+    }
+    for quantity in BARRIERS:
+        one, other = find(rows, quantity), find(others, quantity)
+        assert one.mean == pytest.approx(other.mean, rel=0, abs=1e-12) and one.n == other.n == 240
+        assert one.mean > 0 and one.std > 0
+        low, high = (find(rows, f"{quantity}_{end}") for end in ("lower", "upper"))
+        assert low.n == high.n == 240 and low.mean < high.mean
 
 
 def test_a_network_with_itself_has_no_barrier(pair, images):
-    rows = measure(pair[0], pair[0], images, [Connected(resamples=50)])
-    ends = {r.quantity: r.mean for r in rows if "_ends" in r.quantity}
+    rows = measure(pair[0], pair[0], images, [Connected(NEEDED, 50)])
+    own = by_hand((pair[0], pair[0]), images, "error")[:, 0].mean()
+    ends = find(rows, "error_ends").mean
+    assert ends == pytest.approx(own) and find(rows, "error_ends_lower").mean < ends
     rows = [r for r in rows if "_ends" not in r.quantity]
     assert len(rows) == 12 and all(abs(r.mean) < 1e-12 for r in rows)
-    assert (
-        ends["error_ends"]
-        == pytest.approx(by_hand((pair[0], pair[0]), images, "error")[:, 0].mean())
-        and ends["error_ends_lower"] < ends["error_ends"]
-    )
     assert all(r.std < 1e-12 for r in rows if r.quantity in BARRIERS)
 
 
-@pytest.mark.parametrize("what", ["error", "loss"])
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("what, seed", [("error", 0), ("error", 3), ("loss", 3)])
 def test_the_interval_by_a_plain_loop(pair, images, what, seed):
     values, resamples = by_hand(pair, images, what), 300
     rng, over = numpy_generator("bootstrap", seed), {"": [], "_chord": []}
@@ -118,13 +104,12 @@ def test_the_interval_by_a_plain_loop(pair, images, what, seed):
     rows = measure(*pair, images, [Connected(resamples=resamples, seed=seed)])
     for name, draws in over.items():
         quantity = f"{what}_barrier{name}"
-        assert find(rows, quantity).std == pytest.approx(np.std(draws, ddof=1), rel=1e-9)
-        assert find(rows, f"{quantity}_lower").mean == pytest.approx(
-            np.percentile(draws, 2.5), rel=1e-9
+        found = (
+            find(rows, quantity).std,
+            *(find(rows, f"{quantity}_{end}").mean for end in ("lower", "upper")),
         )
-        assert find(rows, f"{quantity}_upper").mean == pytest.approx(
-            np.percentile(draws, 97.5), rel=1e-9
-        )
+        expected = np.std(draws, ddof=1), *np.percentile(draws, (2.5, 97.5))
+        assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_every_image_counts_equally_often():
@@ -217,13 +202,12 @@ def test_the_maximum_moves_between_alphas_within_the_bootstrap():
 def test_the_order_and_size_of_batches_do_not_matter(pair, images):
     x, y = whole(images)
     order = torch.randperm(240, generator=torch.Generator().manual_seed(0))
-    metrics = [lambda: Connected(resamples=30), lambda: StitchedExcess(resamples=30)]
-    plain = measure(*pair, images, [m() for m in metrics])
-    assert_close(
-        plain,
-        measure(*pair, list(zip(x.split(17), y.split(17), strict=True)), [m() for m in metrics]),
+    small = list(zip(x.split(17), y.split(17), strict=True))
+    plain, parts, mixed = (
+        measure(*pair, data, [Connected(NEEDED, 30), StitchedExcess(resamples=30)])
+        for data in (images, small, [(x[order], y[order])])
     )
-    mixed = measure(*pair, [(x[order], y[order])], [m() for m in metrics])
+    assert_close(plain, parts)
     limits = ("_lower", "_upper")  # of other draws of images
     assert_close(*([r for r in rows if not r.quantity.endswith(limits)] for rows in (plain, mixed)))
 
@@ -293,14 +277,13 @@ def test_its_spread_is_the_standard_error_of_paired_images(pair, images):
 
 
 def test_convolutions_are_stitched_where_all_information_passes():
-    rows = measure(
-        conv(0), conv(1), loader(shape=(2, 5, 5)), [StitchedExcess(resamples=10), Stitching()]
+    metrics = [StitchedExcess(resamples=10), Stitching()]
+    rows = measure(conv(0), conv(1), loader(shape=(2, 5, 5)), metrics)
+    excess, error = (
+        {(r.site, r.direction) for r in rows if r.quantity == quantity}
+        for quantity in ("stitched_excess", "stitched_error")
     )
-    assert (
-        {(r.site, r.direction) for r in rows if r.quantity == "stitched_excess"}
-        == {(r.site, r.direction) for r in rows if r.quantity == "stitched_error"}
-        != set()
-    )
+    assert excess == error != set()
 
 
 def test_a_network_without_a_hidden_site_has_no_row():
@@ -311,60 +294,27 @@ def test_a_network_without_a_hidden_site_has_no_row():
 # both
 
 
-class Beside(Conv):
-    def forward(self, x):
-        h = self.relu1(self.conv1(x))
-        g = self.relu2(self.conv2(h))
-        return self.fc((g + h).mean((2, 3)))
+def beside() -> list:
+    a, b = (conv(k, make=Beside) for k in (0, 1))
+    return measure(a, b, loader(shape=(2, 5, 5)), [StitchedExcess(["relu2"])])
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    "call, named",
     [
-        (lambda: Connected(resamples=0), "resamples = 0; the bootstrap needs at least 1"),
-        (lambda: StitchedExcess(resamples=-2), "resamples = -2; the bootstrap needs at least 1"),
-        (lambda: Connected((0, 0.5, 1)), "the grid of alpha has 3 points; it must be odd and hold"),
-        (lambda: Connected((0, 0.25, 0.5, 0.6, 0.75, 1)), "has 6 points; it must be odd"),
-        (lambda: Connected((0, 0.25, 0.5, 0.75, 1.2)), r"alpha = 1.2 lies outside \[0, 1\]"),
-        (
-            lambda: measure(mlp(0), mlp(1), loader(), [StitchedExcess(["FC 9"])]),
-            "unknown site 'FC 9'",
-        ),
-        (
-            lambda: measure(
-                Beside().double(),
-                Beside().double(),
-                loader(shape=(2, 5, 5)),
-                [StitchedExcess(["relu2"])],
-            ),
-            "cannot be stitched at 'relu2': information passes beside it",
-        ),
-        (
-            lambda: measure(mlp(0), mlp(1), [(x, y + 3) for x, y in loader()], [Connected()]),
-            "labels run from 3 to 7, outside 0..4",
-        ),
+        (lambda: Connected(resamples=0), "resamples = 0"),
+        (lambda: StitchedExcess(resamples=-2), "resamples = -2"),
+        (lambda: Connected((0, 0.5, 1)), "3 points"),
+        (lambda: Connected((0, 0.25, 0.5, 0.6, 0.75, 1)), "6 points"),
+        (lambda: Connected((0, 0.25, 0.5, 0.75, 1.2)), "1.2"),
+        (lambda: measure(mlp(0), mlp(1), loader(), [StitchedExcess(["FC 9"])]), "FC 9"),
+        (beside, "relu2"),
     ],
 )
-def test_bad_input_is_named(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_input_is_named(call, named):
+    with pytest.raises(ValueError, match=named):
         call()
 
 
 def test_nothing_waits_for_the_device():
-    a, b = mlp(0).to("meta"), mlp(1).to("meta")
-    metrics = [Connected(), StitchedExcess()]
-    ran = []
-
-    class Last:  # reached only when every update before it went through
-        def start(self, pair): ...
-        def update(self, batch):
-            ran.append(len(batch.y))
-
-        def rows(self):
-            return []
-
-    with pytest.raises(
-        (RuntimeError, NotImplementedError), match="meta"
-    ):  # only here, where numbers are read
-        measure(a, b, [(x.to("meta"), y.to("meta")) for x, y in loader()], [*metrics, Last()])
-    assert ran == [25, 25, 10]
+    waits_for_no_device(mlp(0), mlp(1), loader(), [Connected(), StitchedExcess()])

@@ -14,8 +14,9 @@ import torch
 from llfc_book import records
 from llfc_book.study import pairs, publish, queue, units
 from llfc_book.study.catalogue import EXPERIMENTS, experiment
+from llfc_book.study.parts import PARTS, part
 from llfc_book.study.runs import run_key
-from llfc_book.study.settings import PAIRS, recipe
+from llfc_book.study.settings import PAIRS, Plan, recipe
 from llfc_book.study.units import Busy, Unit, plan
 
 from llfc_lib.training import checkpoints
@@ -65,7 +66,7 @@ def test_the_plan_holds_every_pair_once_with_what_it_needs_first():
     assert len(everything) == len(place) and set(plan()) < set(everything)
     for profile, recipes in PAIRS.items():
         for name, count in recipes.items():
-            for part in pairs.plan_of(name, profile).parts:
+            for part in recipe(name, profile).plan.parts:
                 for unit in (Unit(profile, name, index, part) for index in range(count)):
                     assert all(place[need] < place[unit] for need in unit.needs())
     # n pairs with a control each need 2 n + 1 networks, and where the trunk has epochs n + 1 trunks
@@ -110,9 +111,10 @@ def test_a_finished_pair_has_every_role(finished):
 
 def test_what_is_finished_is_not_done_again(finished, monkeypatch):
     monkeypatch.setattr(units, "train", lambda *_: pytest.fail("trained again"))
-    monkeypatch.setattr(pairs, "measure_pair", lambda *_: pytest.fail("measured again"))
-    for part in ("pair", "train A"):
-        Unit("smoke", NAME, 0, part).run()
+    again = replace(part("pair"), measure=lambda _: pytest.fail("measured again"))
+    monkeypatch.setitem(PARTS, "pair", again)
+    for what in ("pair", "train A"):
+        Unit("smoke", NAME, 0, what).run()
 
 
 def test_a_unit_that_another_process_holds_is_left_alone():
@@ -184,7 +186,7 @@ def test_a_part_that_only_its_own_experiments_read_is_published_alone(
         ("null", "gaussian matched"),
     }
     assert publish.is_published(unit) and publish.is_published(pair)
-    monkeypatch.setitem(units.OTHER_VERSION, "decomposition", 99)
+    monkeypatch.setitem(PARTS, "decomposition", replace(part("decomposition"), version=99))
     assert not publish.is_published(unit) and publish.is_published(pair)
 
 
@@ -233,13 +235,15 @@ def test_what_was_measured_by_another_version_or_plan_does_not_count(
     unit = Unit("smoke", NAME, 0, "pair")
     assert publish.is_published(unit) and unit.available()
     with monkeypatch.context() as patch:
-        patch.setitem(units.MEASURE_VERSION, "pair", 99)
+        patch.setitem(PARTS, "pair", replace(part("pair"), version=99))
         assert not publish.is_published(unit)
     for record in empty_tree.rglob("*.json"):  # as records were before they named their plan
         record.write_text(record.read_text().replace('"plan"', '"no plan"'))
     publish._provenances.cache_clear()
-    for plan_of, counts in ((pairs.Plan(batch=7), True), (pairs.Plan(draws=9), False)):
-        monkeypatch.setattr(pairs, "plan_of", lambda name, profile, plan_of=plan_of: plan_of)
+    for planned, counts in ((Plan(batch=7), True), (Plan(draws=9), False)):
+        setting = replace(recipe(NAME, "smoke"), plan=planned)
+        for module in (units, publish):
+            monkeypatch.setattr(module, "recipe", lambda *_, setting=setting: setting)
         assert publish.is_published(unit) == unit.available() == counts
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import conv, find, loader, mlp, near
+from nets import conv, find, loader, mlp, near, same, whole
 from torch import nn
 
 from llfc_lib.metrics import (
@@ -15,16 +15,18 @@ from llfc_lib.metrics import (
     Barrier,
     Commutativity,
     WeakAdditivity,
+    displace,
     displacement_null,
     matched_scale,
     measure,
 )
-from llfc_lib.metrics.displacement import displace, last_hidden, random_difference
+from llfc_lib.metrics.displacement import last_hidden, random_difference
 from llfc_lib.metrics.llfc import one_minus_cos
 from llfc_lib.metrics.measure import ratio
 from llfc_lib.models.view import View
 
 KINDS = ("rotation", "entries", "gaussian")
+STATE_A, STATE_B = (mlp(k).state_dict() for k in (0, 1))
 
 
 class TwoMaps(nn.Module):
@@ -39,72 +41,53 @@ class TwoMaps(nn.Module):
         return self.second(self.first(x))
 
 
-def generic(seed: int, correlation: float, n: int = 120):
-    """Two such networks whose weights are Gaussian with this cosine similarity, and no other
-    structure.
-    """
-    g = torch.Generator().manual_seed(seed)
-
-    def two(shape):
-        base, a, b = (torch.randn(*shape, generator=g, dtype=torch.float64) for _ in range(3))
-        return [(correlation**0.5 * base + (1 - correlation) ** 0.5 * x) / n**0.5 for x in (a, b)]
-
-    (a1, b1), (a2, b2) = two((n, n)), two((n, n))
-    x = torch.randn(400, n, generator=g, dtype=torch.float64)
-    return TwoMaps(a1, a2), TwoMaps(b1, b2), [(x, torch.zeros(400, dtype=torch.long))]
+def dist_com(a: nn.Module, b: nn.Module, x: torch.Tensor) -> list[float]:
+    """Of the second map: the value, and its nulls by formula and by shuffled units."""
+    rows = measure(a, b, [(x, torch.zeros(len(x), dtype=torch.long))], [Commutativity()])
+    kinds = [{}, *({"role": "null", "kind": kind} for kind in ("formula", "shuffled units"))]
+    return [find(rows, "dist_com", site="second", **where).mean for where in kinds]
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
 def test_without_structure_dist_com_is_what_both_nulls_say(correlation):
-    found = []
+    """Networks whose weights are Gaussian with this cosine similarity: for equal norms the formula
+    is r = (1 - rhoW)(1 - rhoH) / ((1 + rhoW)(1 + rhoH)), Dist = 4 r / (1 + r).
+    """
+    found, n = [], 120
     for seed in range(5):
-        rows = measure(*generic(seed, correlation), [Commutativity()])
-        null = {"site": "second", "role": "null"}
-        found.append(
-            [
-                find(rows, "dist_com", site="second").mean,
-                find(rows, "dist_com", **null, kind="formula").mean,
-                find(rows, "dist_com", **null, kind="shuffled units").mean,
-            ]
+        g = torch.Generator().manual_seed(seed)
+        two = []
+        for _ in range(2):
+            base, *own = (torch.randn(n, n, generator=g, dtype=torch.float64) for _ in range(3))
+            two.append(
+                [(correlation**0.5 * base + (1 - correlation) ** 0.5 * w) / n**0.5 for w in own]
+            )
+        (a1, b1), (a2, b2) = two
+        x = torch.randn(400, n, generator=g, dtype=torch.float64)
+        found.append(dist_com(TwoMaps(a1, a2), TwoMaps(b1, b2), x))
+        h_a, h_b = x @ a1.T, x @ b1.T
+        rho_w, rho_h = (
+            float((u * v).sum() / (u.norm() * v.norm())) for u, v in ((a2, b2), (h_a, h_b))
         )
+        r = (1 - rho_w) * (1 - rho_h) / ((1 + rho_w) * (1 + rho_h))
+        assert found[-1][1] == pytest.approx(4 * r / (1 + r), rel=0.02)
     value, formula, shuffled = np.mean(found, axis=0)
     assert value == pytest.approx(formula, rel=0.03) and value == pytest.approx(shuffled, rel=0.03)
 
 
-def test_the_formula_in_terms_of_the_two_similarities():
-    """For equal norms r = (1 - rhoW)(1 - rhoH) / ((1 + rhoW)(1 + rhoH)); Dist = 2 (1 - rho)."""
-    rows = measure(*generic(0, 0.8), [Commutativity()])
-    rho_w, rho_h = (1 - find(rows, f"dist_{q}", site="second").mean / 2 for q in "WH")
-    r = (1 - rho_w) * (1 - rho_h) / ((1 + rho_w) * (1 + rho_h))
-    formula = find(rows, "dist_com", site="second", role="null", kind="formula").mean
-    assert formula == pytest.approx(4 * r / (1 + r), rel=0.02)
-
-
 def test_shuffling_loses_the_alignment_that_the_formula_does_not_see():
     """dH lies in the row space of dW: the measured value exceeds what shuffled units give."""
-    g = torch.Generator().manual_seed(0)
-    n = 100
-    w = torch.randn(n, n, generator=g, dtype=torch.float64) / n**0.5
-    u, v = (torch.randn(n, 1, generator=g, dtype=torch.float64) for _ in range(2))
-    d_w, lift = 0.1 * u @ v.T, 0.1 * v @ torch.randn(1, n, generator=g, dtype=torch.float64)
-    first = torch.randn(n, n, generator=g, dtype=torch.float64) / n**0.5
-    a, b = TwoMaps(first, w), TwoMaps(first + lift, w + d_w)
-    rows = measure(
-        a,
-        b,
-        [
-            (
-                torch.randn(300, n, generator=g, dtype=torch.float64),
-                torch.zeros(300, dtype=torch.long),
-            )
-        ],
-        [Commutativity()],
+    g, n = torch.Generator().manual_seed(0), 100
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    w, first, v = draw(n, n) / n**0.5, draw(n, n) / n**0.5, draw(n, 1)
+    d_w, lift = 0.1 * draw(n, 1) @ v.T, 0.1 * v @ draw(1, n)
+    value, formula, shuffled = dist_com(
+        TwoMaps(first, w), TwoMaps(first + lift, w + d_w), draw(300, n)
     )
-    value = find(rows, "dist_com", site="second").mean
-    assert (
-        value > 5 * find(rows, "dist_com", site="second", role="null", kind="shuffled units").mean
-    )
-    assert value > 5 * find(rows, "dist_com", site="second", role="null", kind="formula").mean
+    assert value > 5 * shuffled and value > 5 * formula
 
 
 def test_nearest_endpoint_is_a_quarter_of_the_baseline_half_way():
@@ -114,28 +97,27 @@ def test_nearest_endpoint_is_a_quarter_of_the_baseline_half_way():
     a = mlp(0, hidden=64)
     rows = measure(a, near(a, 1, 0.05), loader(), [LLFC()])
     for site in ("FC 1", "FC 2", "FC 3"):
-        assert find(rows, "cos_ratio", site=site, alpha=0.5, role="null").mean == pytest.approx(
-            0.25, abs=0.01
-        )
+        found = find(rows, "cos_ratio", site=site, alpha=0.5, role="null").mean
+        assert found == pytest.approx(0.25, abs=0.01)
 
 
-@pytest.mark.parametrize("shape", ["linear", "conv"])
+class Rectify(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.scale = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+    def forward(self, x):
+        return self.relu(x * self.scale).flatten(1)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 2, 2)])
 def test_shuffled_images_give_the_value_of_unrelated_gaussians(shape):
     """Pre-activations that agree perfectly are weakly additive; shuffled, as independent ones are:
     0.16 (mean 0).
     """
     g = torch.Generator().manual_seed(0)
-    x = torch.randn(4000, 8, *((2, 2) if shape == "conv" else ()), generator=g, dtype=torch.float64)
-
-    class Rectify(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.relu = nn.ReLU()
-            self.scale = nn.Parameter(torch.ones(1, dtype=torch.float64))
-
-        def forward(self, x):
-            return self.relu(x * self.scale).flatten(1)
-
+    x = torch.randn(4000, *shape, generator=g, dtype=torch.float64)
     y = torch.zeros(4000, dtype=torch.long)
     rows = measure(Rectify(), Rectify(), [(x, y)], [WeakAdditivity()])
     assert find(rows, "dist_add").mean == 0
@@ -153,49 +135,29 @@ def test_shuffled_images_keep_every_units_values():
     shifted = metric._shifted(x, "site")
     assert torch.equal(shifted.sort(0).values, x.sort(0).values)  # each unit's own values
     assert not (shifted == x).any()  # never the same image
-    assert torch.equal(
-        shifted[:, :, 1] - shifted[:, :, 0], torch.ones(10, 3)
-    )  # a channel moves as a whole
+    # a channel moves as a whole
+    assert torch.equal(shifted[:, :, 1] - shifted[:, :, 0], torch.ones(10, 3))
 
 
 # displacement
 
 
-def test_what_each_displacement_keeps():
-    a, b = mlp(0).state_dict(), mlp(1).state_dict()
-    moved = {kind: random_difference(a, b, kind, ("test",)) for kind in KINDS}
-    for name in a:
-        d = b[name] - a[name]
-        for kind in KINDS:
-            new = moved[kind][name]
-            assert new.shape == d.shape and not torch.allclose(new, d)
-            assert new.norm().item() == pytest.approx(d.norm().item(), rel=1e-12)
-        assert torch.equal(
-            moved["entries"][name].flatten().sort().values, d.flatten().sort().values
-        )
-        if d.ndim == 2:
-            torch.testing.assert_close(
-                torch.linalg.svdvals(moved["rotation"][name]), torch.linalg.svdvals(d)
-            )
-            torch.testing.assert_close(
-                moved["rotation"][name].T @ moved["rotation"][name], d.T @ d
-            )  # output units turned
-
-
-def test_weight_and_bias_of_a_layer_are_turned_together():
-    a, b = mlp(0).state_dict(), mlp(1).state_dict()
-    d_w, d_b = b["fc2.weight"] - a["fc2.weight"], b["fc2.bias"] - a["fc2.bias"]
-    moved = random_difference(a, b, "rotation", ("test",))
-    torch.testing.assert_close(moved["fc2.weight"].T @ moved["fc2.bias"], d_w.T @ d_b)
-
-
-def test_draws_are_repeatable_and_differ():
-    a, b = mlp(0).state_dict(), mlp(1).state_dict()
-    for kind in KINDS:
-        first, again, other = (
-            random_difference(a, b, kind, ("x", k))["fc2.weight"] for k in (0, 0, 1)
-        )
-        assert torch.equal(first, again) and not torch.allclose(first, other)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_each_displacement_keeps(kind):
+    moved, again, other = (random_difference(STATE_A, STATE_B, kind, ("x", k)) for k in (0, 0, 1))
+    assert same(moved, again)
+    for name, new in moved.items():
+        d = STATE_B[name] - STATE_A[name]
+        assert new.shape == d.shape and not torch.allclose(new, d)
+        assert not torch.allclose(new, other[name])
+        assert new.norm().item() == pytest.approx(d.norm().item(), rel=1e-12)
+        if kind == "entries":
+            assert torch.equal(new.flatten().sort().values, d.flatten().sort().values)
+        if kind == "rotation" and d.ndim == 2:  # output units turned, weight and bias together
+            bias = name.replace("weight", "bias")
+            d_b = STATE_B[bias] - STATE_A[bias]
+            torch.testing.assert_close(new.T @ new, d.T @ d)
+            torch.testing.assert_close(new.T @ moved[bias], d.T @ d_b)
 
 
 def test_rotations_are_uniform():
@@ -204,18 +166,12 @@ def test_rotations_are_uniform():
     """
     a = {"w": torch.zeros(4, 4, dtype=torch.float64)}
     b = {"w": torch.eye(4, dtype=torch.float64)}
-    q = torch.stack([random_difference(a, b, "rotation", (k,))["w"] for k in range(2000)])
-    assert abs(q[:, 0, 0].mean()) < 0.05 and q[:, 0, 0].square().mean().item() == pytest.approx(
-        0.25, abs=0.02
-    )
+    q = torch.stack([random_difference(a, b, "rotation", (k,))["w"][0, 0] for k in range(2000)])
+    assert abs(q.mean()) < 0.05 and q.square().mean().item() == pytest.approx(0.25, abs=0.02)
 
 
 def test_buffers_stay_as_they_are():
-    torch.manual_seed(0)
-    make = lambda: nn.Sequential(
-        nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)
-    ).double()  # noqa: E731
-    a, b = make().state_dict(), make().state_dict()
+    a, b = (nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8)).state_dict() for _ in range(2))
     b["1.running_mean"] += 1
     buffers = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
     partner = displace(a, random_difference(a, b, "gaussian", (0,), buffers), 1.0)
@@ -226,16 +182,14 @@ def test_buffers_stay_as_they_are():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("make, shape", [(mlp, (1, 3, 4)), (conv, (2, 5, 5))])
 def test_matched_partners_are_as_far_away_as_they_should_be(kind, make, shape):
-    a = make(0)
-    view, images = View(a), torch.cat([x for x, _ in loader(shape=shape)])
-    node = last_hidden(view)
-    moved = random_difference(view.state(), View(near(a, 1)).state(), kind, ("test",))
+    a, (images, _) = make(0), whole(loader(shape=shape))
+    view = View(a)
+    node, state = last_hidden(view), view.state()
+    moved = random_difference(state, near(a, 1).state_dict(), kind, ("test",))
     for target in (0.001, 0.05, 0.2):
         t = matched_scale(view, moved, images, target)
-        features = [
-            v.run(images, {node})[node].flatten(1)
-            for v in (view, view.with_state(displace(view.state(), moved, t)))
-        ]
+        partner = view.with_state(displace(state, moved, t))
+        features = [v.run(images, {node})[node].flatten(1) for v in (view, partner)]
         assert one_minus_cos(*features).mean().item() == pytest.approx(target, rel=0.021)
 
 
@@ -243,68 +197,48 @@ def test_a_distance_that_no_scale_reaches_gives_nan():
     view, images = View(mlp(0)), loader(batch=60)[0][0]
     still = {name: torch.zeros_like(value) for name, value in view.state().items()}
     assert math.isnan(matched_scale(view, still, images, 0.1))
-    moved = random_difference(view.state(), mlp(1).state_dict(), "gaussian", ("test",))
-    assert math.isnan(
-        matched_scale(view, moved, images, 1.9)
-    )  # after a ReLU no angle exceeds a right one
-    rows = displacement_null(
-        mlp(0), mlp(0), loader(), lambda: [LLFC()], "gaussian", matched=True, draws=2
-    )
-    assert rows == [] or all(r.n <= 2 for r in rows)
+    moved = random_difference(STATE_A, STATE_B, "gaussian", ("test",))
+    # after a ReLU no angle exceeds a right one
+    assert math.isnan(matched_scale(view, moved, images, 1.9))
 
 
 def test_displacement_null_is_the_mean_over_its_draws():
     a = mlp(0)
-    b = near(a, 1)
-    rows = displacement_null(
-        a, b, loader(), lambda: [LLFC(), Barrier()], "entries", draws=3, seed="s"
-    )
+    b, partner = near(a, 1), mlp(0)
+
+    def metrics():
+        return [LLFC((0.5,)), Barrier((0, 0.25, 0.5, 0.75, 1))]
+
+    rows = displacement_null(a, b, loader(), metrics, "entries", draws=3, seed="s")
     assert {(r.role, r.kind) for r in rows} == {("null", "entries t=1")}
-    values, errors = [], []
+    own = []
     for draw in range(3):
-        partner = mlp(0)
-        partner.load_state_dict(
-            displace(
-                a.state_dict(),
-                random_difference(a.state_dict(), b.state_dict(), "entries", ("s", draw)),
-                1.0,
-            )
-        )
-        own = measure(a, partner, loader(), [LLFC(), Barrier()])
-        values.append(find(own, "cos_ratio", site="FC 2", alpha=0.5).mean)
-        errors.append(find(own, "error", alpha=0.0).mean)
-    row = find(rows, "cos_ratio", site="FC 2", alpha=0.5, role="null")
-    assert (
-        row.mean == pytest.approx(np.mean(values))
-        and row.std == pytest.approx(np.std(values, ddof=1))
-        and row.n == 3
-    )
-    assert find(rows, "error", alpha=0.0, role="null").mean == pytest.approx(
-        np.mean(errors)
-    )  # the partner's own error
+        moved = random_difference(a.state_dict(), b.state_dict(), "entries", ("s", draw))
+        partner.load_state_dict(displace(a.state_dict(), moved, 1.0))
+        own.append(measure(a, partner, loader(), metrics()))
+    for quantity, where in (("cos_ratio", {"site": "FC 2", "alpha": 0.5}), ("error", {"alpha": 0})):
+        values = [find(one, quantity, **where).mean for one in own]
+        row = find(rows, quantity, role="null", **where)
+        assert row.mean == pytest.approx(np.mean(values)) and row.n == 3
+        assert row.std == pytest.approx(np.std(values, ddof=1))
     assert find(rows, "t", role="null").mean == 1
 
 
-def test_a_matched_displacement_null_has_the_pairs_distance():
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_matched_displacement_null_has_the_pairs_distance(kind):
     a = mlp(0)
-    b = near(a, 1)
-    pair = find(measure(a, b, loader(), [LLFC()]), "1-cos_AB", site="FC 3").mean
-    for kind in KINDS:
-        rows = displacement_null(a, b, loader(), lambda: [LLFC()], kind, matched=True, draws=2)
-        assert find(rows, "1-cos_AB", site="FC 3", role="null").mean == pytest.approx(
-            pair, rel=0.025
-        )
+    b, where = near(a, 1), {"quantity": "1-cos_AB", "site": "FC 3"}
+    pair = find(measure(a, b, loader(), [LLFC()]), **where).mean
+    rows = displacement_null(a, b, loader(), lambda: [LLFC()], kind, matched=True, draws=2)
+    assert find(rows, **where, role="null").mean == pytest.approx(pair, rel=0.025)
 
 
-def test_unknown_displacement():
-    with pytest.raises(ValueError, match="unknown displacement 'rotate'; choose one of"):
-        random_difference(mlp(0).state_dict(), mlp(1).state_dict(), "rotate", (0,))
+def test_an_unknown_displacement_is_named():
+    with pytest.raises(ValueError, match="'rotate'"):
+        random_difference(STATE_A, STATE_B, "rotate", (0,))
 
 
 @given(seed=st.integers(0, 1000))
 def test_displacing_by_nothing_gives_a_itself(seed):
     a = mlp(seed).state_dict()
-    assert all(
-        torch.equal(v, a[k])
-        for k, v in displace(a, random_difference(a, a, "gaussian", (seed,)), 1.0).items()
-    )
+    assert same(displace(a, random_difference(a, a, "gaussian", (seed,)), 1.0), a)

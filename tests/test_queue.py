@@ -18,6 +18,7 @@ from llfc_book import places, records
 from llfc_book.places import ROOT
 from llfc_book.study import matched, pairs, publish, queue, runs, units
 from llfc_book.study.catalogue import EXPERIMENTS
+from llfc_book.study.parts import PARTS, part
 from llfc_book.study.settings import PAIRS, PROFILES, QUEUE, RECIPES, recipe
 from llfc_book.study.units import Busy, Unit
 
@@ -415,7 +416,7 @@ def test_small_checkpoints_on_the_way_are_shipped_with_the_first_pair(told, monk
 def train_all(name: str, **add: float) -> dict[str, str]:
     return {
         who: trained(name, seed, branch, add.get(who, 0.0))
-        for who, (seed, branch) in pairs.members(name, 0).items()
+        for who, (seed, branch) in recipe(name, "smoke").members(0).items()
     }
 
 
@@ -423,7 +424,7 @@ def measured(
     part: str, networks: dict[str, str] | None, mean: float = 1.0, name: str = NAME
 ) -> Unit:
     """Put a finished measurement into the cache."""
-    unit, every = Unit("smoke", name, 0, part), pairs.plan_of(name, "smoke").parts
+    unit, every = Unit("smoke", name, 0, part), recipe(name, "smoke").plan.parts
     rows = [
         asdict(Row(quantity, mean, kind=part))
         for e in EXPERIMENTS.values()
@@ -447,7 +448,7 @@ def measure_all(networks: dict[str, str] | None, name: str = NAME) -> None:
 
 
 def every_unit(name: str = NAME) -> list[Unit]:
-    return [Unit("smoke", name, 0, part) for part in pairs.plan_of(name, "smoke").parts]
+    return [Unit("smoke", name, 0, part) for part in recipe(name, "smoke").plan.parts]
 
 
 def quoted(name: str = NAME) -> set[str]:
@@ -551,7 +552,9 @@ def test_a_shipped_network_that_a_record_does_not_quote_is_let_be_until_there_is
     other = runs.run_path(recipe(NAME, "smoke"), 0, "B", load("digits")).read_bytes()
     shipped.write_bytes(other)
     assert queue.missing(every_unit()) == []
-    monkeypatch.setitem(units.OTHER_VERSION, "decomposition", 99)  # to be measured anew then
+    monkeypatch.setitem(
+        PARTS, "decomposition", replace(part("decomposition"), version=99)
+    )  # to be measured anew then
     assert queue.missing(every_unit()) == every_unit()
     shipped.unlink()
     train_all(NAME)
@@ -605,7 +608,7 @@ def test_what_a_run_kept_goes_with_it_while_it_is_unfinished(tree):
 @pytest.fixture
 def published(monkeypatch) -> set[str]:
     """The parts of a sweep's pair that count as published: all but the sweep."""
-    found = set(pairs.plan_of(f"{LAYER_NORM}_weight", "smoke").parts) - {"sweep"}
+    found = set(recipe(f"{LAYER_NORM}_weight", "smoke").plan.parts) - {"sweep"}
     monkeypatch.setattr(publish, "_published_parts", lambda *_: found)
     return found
 

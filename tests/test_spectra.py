@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from nets import conv, find, loader, mlp, near
+from nets import conv, find, loader, mlp, near, whole
 from torch import nn
 
 from llfc_lib.metrics import (
@@ -44,99 +44,77 @@ def test_a_spectrum_is_read_against_index_over_the_units_that_enter():
     values = np.zeros(16)  # fc4 is 5 x 16: of 16 units that enter, it sees five directions
     values[:5] = np.linalg.svd(network.fc4.weight.detach().numpy(), compute_uv=False)
     rows = weight_spectra(network)
-    assert find(rows, "sigma_W/0", site="FC 4").mean == 1
     for share in SHARES:
-        assert find(rows, f"sigma_W/{share:g}", site="FC 4").mean == pytest.approx(
-            values[round(share * 15)] / values[0], abs=1e-12
-        )
+        expected = values[round(share * 15)] / values[0]
+        found = find(rows, f"sigma_W/{share:g}", site="FC 4").mean
+        assert found == pytest.approx(expected, abs=1e-12)
     rank = find(rows, "stable_rank_W", site="FC 4").mean
     assert find(rows, "stable_rank_share_W", site="FC 4").mean == pytest.approx(rank / 16)
-    assert (
-        len({row.quantity for row in rows if row.quantity.startswith("sigma_W/")})
-        == len(SHARES)
-        == 33
-    )
+    drawn = {row.quantity for row in rows if row.quantity.startswith("sigma_W/")}
+    assert len(drawn) == len(SHARES) == 33
 
 
 def test_the_references_of_a_weight_have_its_shape_and_no_structure():
     trained, start = near(mlp(1), 0, 2.0), mlp(1)
-    rows = weight_spectra(trained, start, seed=3)
-    before = find(rows, "stable_rank_W", site="FC 2", role="null", kind="before training").mean
+    where = {"quantity": "stable_rank_W", "site": "FC 2", "role": "null"}
+    before = find(weight_spectra(trained, start), **where, kind="before training").mean
     assert before == pytest.approx(stable_rank(start.fc2.weight.detach()))
     gaussian = [
-        find(
-            weight_spectra(trained, seed=s),
-            "stable_rank_W",
-            site="FC 2",
-            role="null",
-            kind="gaussian matrix",
-        ).mean
+        find(weight_spectra(trained, seed=s), **where, kind="gaussian matrix").mean
         for s in range(40)
     ]
     assert len(set(gaussian)) == 40  # a draw of its own each
     # of large n x n Gaussian matrices the largest singular value is about 2 sqrt(n), of small ones
     # less
-    n = 16
-    assert n / 4 < np.mean(gaussian) < 1.25 * n / 4
+    assert 16 / 4 < np.mean(gaussian) < 1.25 * 16 / 4
 
 
 def test_features_over_the_whole_set_however_it_is_batched():
     network = mlp(2)
-    view = View(network)
-    h = torch.cat([view.run(x, {"relu2"})["relu2"] for x, _ in loader()]).T.double()
+    h = View(network).run(whole(loader())[0], {"relu2"})["relu2"].T.double()
+    values, centred = singular_values(h), h - h.mean(1, keepdim=True)
     for batch in (7, 60):
         rows = feature_spectra(network, loader(batch=batch))
-        assert find(rows, "stable_rank_H", site="FC 2").mean == pytest.approx(stable_rank(h))
-        centred = h - h.mean(1, keepdim=True)
-        assert find(rows, "stable_rank_Hc", site="FC 2").mean == pytest.approx(stable_rank(centred))
-        assert find(rows, "sigma_H/0.5", site="FC 2").mean == pytest.approx(
-            float(singular_values(h)[round(0.5 * 15)] / singular_values(h)[0])
-        )
+        for quantity, expected in (
+            ("stable_rank_H", stable_rank(h)),
+            ("stable_rank_Hc", stable_rank(centred)),
+            ("sigma_H/0.5", float(values[round(0.5 * 15)] / values[0])),
+        ):
+            assert find(rows, quantity, site="FC 2").mean == pytest.approx(expected)
 
 
 def test_shuffling_images_unit_by_unit_loses_what_units_share_and_nothing_else():
-    class Copies(
-        nn.Module
-    ):  # one response in sixteen units: rank one, until each is shuffled by itself
-        def __init__(self):
-            super().__init__()
-            self.fc, self.relu, self.out = nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 5)
-            self.fc.weight.data[:] = self.fc.weight.data[:1]
-            self.fc.bias.data[:] = 1.0
-
-        def forward(self, x):
-            return self.out(self.relu(self.fc(x.flatten(1))))
-
+    """One response in sixteen units: rank one, until each is shuffled by itself."""
     torch.manual_seed(0)
-    rows = feature_spectra(Copies().double().eval(), loader(n=400))
-    null = {"role": "null", "kind": "images shuffled unit by unit"}
-    assert find(rows, "stable_rank_Hc", site="relu").mean == pytest.approx(1)
-    assert find(rows, "stable_rank_Hc", site="relu", **null).mean > 8
+    layers = nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 5)
+    copies = nn.Sequential(*layers).double()
+    copies[1].weight.data[:], copies[1].bias.data[:] = copies[1].weight.data[:1], 1.0
+    rows = feature_spectra(copies, loader(n=400))
+    null = {"site": "2", "role": "null", "kind": "images shuffled unit by unit"}
+    assert find(rows, "stable_rank_Hc", site="2").mean == pytest.approx(1)
+    assert find(rows, "stable_rank_Hc", **null).mean > 8
     # uncentred, the mean response alone makes a large singular value
-    assert find(rows, "stable_rank_H", site="relu", **null).mean < 3
+    assert find(rows, "stable_rank_H", **null).mean < 3
 
 
-def test_an_empty_loader_is_refused():
-    with pytest.raises(ValueError, match="gave no images"):
-        feature_spectra(mlp(0), [])
+@pytest.mark.parametrize("call", [feature_spectra, living_units])
+def test_an_empty_loader_is_refused(call):
+    with pytest.raises(ValueError, match="no images"):
+        call(mlp(0), [])
+
+
+def dist(x, y):
+    return float((x - y).norm() ** 2 / (x.norm() * y.norm()))
 
 
 def test_same_weights_is_what_its_definition_says():
     a, b = mlp(0), near(mlp(0), 1, 0.4)
     rows = measure(a, b, loader(), [SameWeights()])
-    views = [View(n) for n in (a, b)]
-    h = [torch.cat([v.run(x, {"relu1"})["relu1"] for x, _ in loader()]).T for v in views]
-    w = [n.fc2.weight.detach() for n in (a, b)]
-
-    def dist(x, y):
-        return float((x - y).norm() ** 2 / (x.norm() * y.norm()))
-
-    assert find(rows, "dist_weights", site="FC 2", direction="on A").mean == pytest.approx(
-        dist(w[0] @ h[0], w[1] @ h[0])
-    )
-    assert find(rows, "dist_weights", site="FC 2", direction="on B").mean == pytest.approx(
-        dist(w[1] @ h[1], w[0] @ h[1])
-    )
+    h_a, h_b = (View(n).run(whole(loader())[0], {"relu1"})["relu1"].T for n in (a, b))
+    w_a, w_b = (n.fc2.weight.detach() for n in (a, b))
+    for h, direction in ((h_a, "on A"), (h_b, "on B")):
+        found = find(rows, "dist_weights", site="FC 2", direction=direction).mean
+        assert found == pytest.approx(dist(w_a @ h, w_b @ h))
     assert not [r for r in rows if r.site == "FC 1"]  # there the features are the input
     assert all(r.mean == 0 for r in measure(a, a, loader(), [SameWeights()]))
 
@@ -146,83 +124,51 @@ def test_same_weights_implies_commutativity():
     Dist_com.
     """
     a, b = mlp(0), near(mlp(0), 1, 0.4)
-    with torch.no_grad():
-        for fc in ("fc2", "fc3", "fc4"):
-            b.get_submodule(fc).weight.copy_(a.get_submodule(fc).weight)
-    assert (
-        max(r.mean for r in measure(a, b, loader(), [SameWeights()]) if r.role == "value") < 1e-25
-    )
-    assert (
-        max(
-            r.mean
-            for r in measure(a, b, loader(), [Commutativity()])
-            if r.quantity == "dist_com" and r.role == "value"
-        )
-        < 1e-25
-    )
+    for fc in ("fc2", "fc3", "fc4"):
+        b.get_submodule(fc).weight.data.copy_(a.get_submodule(fc).weight)
+    rows = measure(a, b, loader(), [SameWeights(nulls=False), Commutativity(nulls=False)])
+    for quantity in ("dist_weights", "dist_com"):
+        assert max(r.mean for r in rows if r.quantity == quantity) < 1e-25
 
 
 def test_the_null_of_same_weights_shuffles_units_against_the_difference():
-    a, b = mlp(0), near(mlp(0), 1, 0.4)
-    with torch.no_grad():  # the difference sees only units that are always silent
-        b.load_state_dict(a.state_dict())
-        a.fc1.weight[:8], a.fc1.bias[:8] = 0.0, 0.0
-        b.load_state_dict(a.state_dict())
-        b.fc2.weight[:, :8] += 1.0
+    a, b = mlp(0), mlp(0)
+    for network in (a, b):
+        network.fc1.weight.data[:8], network.fc1.bias.data[:8] = 0.0, 0.0
+    b.fc2.weight.data[:, :8] += 1.0  # the difference sees only units that are always silent
     rows = measure(a, b, loader(), [SameWeights()])
-    null = {"role": "null", "kind": "shuffled units"}
-    assert find(rows, "dist_weights", site="FC 2", direction="on A").mean == 0
-    assert find(rows, "dist_weights", site="FC 2", direction="on A", **null).mean > 0.01
-    assert not [r for r in measure(a, b, loader(), [SameWeights(nulls=False)]) if r.role == "null"]
+    where = {"quantity": "dist_weights", "site": "FC 2", "direction": "on A"}
+    assert find(rows, **where).mean == 0
+    assert find(rows, **where, role="null", kind="shuffled units").mean > 0.01
 
 
 def test_dead_units_count_for_nothing():
     """What a unit without response holds in its weights is not part of the block between living
     ones, nor are its features.
     """
-    network, start = mlp(0), mlp(1)
-    with torch.no_grad():
-        network.fc1.bias[:3] = -100.0
-        network.fc2.bias[3:8] = -100.0
-    images = loader()
+    network, start, images = mlp(0), mlp(1), loader()
+    network.fc1.bias.data[:3], network.fc2.bias.data[3:8] = -100.0, -100.0
     living = living_units(network, images)
-    count = {s.name: int(living[s.node].sum()) for s in View(network).sites if s.node in living}
-    assert count["FC 1"] == 13 and count["FC 2"] <= 11  # FC 2 may have lost others by itself
+    sites = [s for s in View(network).sites if s.node in living]
+    alive = {s.name: living[s.node].numpy() for s in sites}
+    assert alive["FC 1"].sum() == 13 and not alive["FC 2"][3:8].any()
     rows = weight_spectra(network, start, living=living) + feature_spectra(network, images, start)
-    alive = {
-        name: mask.numpy()
-        for name, mask in (
-            (s.name, living[s.node]) for s in View(network).sites if s.node in living
-        )
-    }
     for weights, role, kind in ((network, "value", ""), (start, "null", "before training")):
         block = weights.fc2.weight.detach().numpy()[alive["FC 2"]][:, alive["FC 1"]]
         values = np.zeros(13)
         values[: len(block)] = np.linalg.svd(block, compute_uv=False)[:13]
         where = {"site": "FC 2", "role": role, "kind": kind}
-        assert find(rows, "sigma_W_living/0.5", **where).mean == pytest.approx(
-            values[6] / values[0], abs=1e-12
-        )
-        assert find(rows, "stable_rank_share_W_living", **where).mean == pytest.approx(
-            float((values**2).sum() / values[0] ** 2) / 13
-        )
+        found = find(rows, "sigma_W_living/0.5", **where).mean
+        assert found == pytest.approx(values[6] / values[0], abs=1e-12)
+        found = find(rows, "stable_rank_share_W_living", **where).mean
+        assert found == pytest.approx(float((values**2).sum() / values[0] ** 2) / 13)
     gaussian = find(rows, "sigma_W_living/0.5", site="FC 2", role="null", kind="gaussian matrix")
     assert gaussian.n == 13 and gaussian.mean > 0.1
-    x = torch.cat([x for x, _ in images]).flatten(1)
-    h = torch.relu(network.fc1(x)).detach().numpy().T[alive["FC 1"]]
+    h = torch.relu(network.fc1(whole(images)[0].flatten(1))).detach().numpy().T[alive["FC 1"]]
     values = np.linalg.svd(h - h.mean(1, keepdims=True), compute_uv=False)
-    assert find(rows, "sigma_Hc_living/0.5", site="FC 1").mean == pytest.approx(
-        values[6] / values[0]
-    )
+    found = find(rows, "sigma_Hc_living/0.5", site="FC 1").mean
+    assert found == pytest.approx(values[6] / values[0])
     counted = find(rows, "living_units", site="FC 1")
     assert (counted.mean, counted.n) == (13, 16)
-    assert (
-        find(rows, "sigma_Hc/1", site="FC 1").mean
-        < 1e-9
-        < find(rows, "sigma_Hc_living/1", site="FC 1").mean
-    )
-
-
-def test_living_units_need_images():
-    with pytest.raises(ValueError, match="gave no images"):
-        living_units(mlp(0), [])
+    whole_, part = (find(rows, f"sigma_{h}/1", site="FC 1").mean for h in ("Hc", "Hc_living"))
+    assert whole_ < 1e-9 < part

@@ -3,8 +3,8 @@ wrong goes unseen.
 """
 
 import copy
-import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,11 +12,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nets import same
 from torch import nn
+from torch.nn import Linear
 from torch.nn import functional as F
 
 from llfc_lib.data.torchvision import torchvision
-from llfc_lib.matching.symmetry import (
+from llfc_lib.matching import (
     Permutation,
     Symmetry,
     UnsupportedOperation,
@@ -48,10 +50,6 @@ def conv(inputs, outputs, size=3, **kwargs):
     return nn.Conv2d(inputs, outputs, size, padding=size // 2, **kwargs)
 
 
-def linear(inputs, outputs, **kwargs):
-    return nn.Linear(inputs, outputs, **kwargs)
-
-
 def parameter(*shape):
     return nn.Parameter(torch.zeros(shape))
 
@@ -67,98 +65,63 @@ def drawn(network, seed=0):
     """
     network, g = copy.deepcopy(network).double().eval(), torch.Generator().manual_seed(seed)
     for name, value in network.state_dict().items():
-        if value.is_floating_point():
-            value.copy_(draw(name, value.shape, g))
+        if value.ndim > 1:
+            bound = (6 / value[0].numel()) ** 0.5  # He's variance
+            value.uniform_(-bound, bound, generator=g)
+        elif value.is_floating_point():
+            low, high = (0.5, 1.5) if name.endswith(("weight", "var")) else (-0.3, 0.3)
+            value.uniform_(low, high, generator=g)
     return network
-
-
-def draw(name, shape, g):
-    value = torch.empty(shape, dtype=torch.float64)
-    if len(shape) > 1:
-        bound = (6 / shape[1:].numel()) ** 0.5  # He's variance
-        return value.uniform_(-bound, bound, generator=g)
-    return (
-        value.uniform_(0.5, 1.5, generator=g)
-        if name.endswith(("weight", "var"))
-        else value.uniform_(-0.3, 0.3, generator=g)
-    )
-
-
-def cycles(sym, seed=0):
-    """Random permutations that leave no unit where it was."""
-    g, orders = torch.Generator().manual_seed(seed), {}
-    for p in sym:
-        order = torch.randperm(p.size, generator=g)
-        orders[p.name] = torch.empty_like(order).scatter_(0, order, order.roll(1))
-    return orders
 
 
 @torch.no_grad()
 def moves(network, sym, x, seed=0):
-    """max |f(pi(B)) - f(B)|, and the weights pi(B)."""
-    state = sym.apply(network.state_dict(), cycles(sym, seed))
+    """max |f(pi(B)) - f(B)|, and the weights pi(B); no unit stays where it was."""
+    state = sym.apply(network.state_dict(), sym.cycles("test", seed))
     other = copy.deepcopy(network)
     other.load_state_dict(state)
     return float((other(x) - network(x)).abs().max()), state
 
 
 def told(sym):
-    """{name: "size parameter:axis ..."}: "[2-4]" after it are the rows, "x9" how many positions a
-    unit owns.
+    """name -> size and "parameter:axis" of every use, sorted: "[2-4]" after it are the rows, "x9"
+    how many positions a unit owns.
     """
-    return {
-        p.name: (
-            f"{p.size} "
-            + " ".join(
-                f"{u.parameter}:{u.axis}"
-                + (f"[{u.rows[0]}-{u.rows[1] - 1}]" if u.rows else "")
-                + (f"x{u.positions.shape[1]}" if u.positions.shape[1] > 1 else "")
-                for u in p.uses
-            )
-        )
-        for p in sym
-    }
 
+    def one(use):
+        rows = f"[{use.rows[0]}-{use.rows[1] - 1}]" if use.rows else ""
+        each = use.positions.shape[1]
+        return f"{use.parameter}:{use.axis}{rows}{f'x{each}' if each > 1 else ''}"
 
-def in_any_order(expected):
-    return {name: sorted(text.split()) for name, text in expected.items()}
-
-
-def sizes(sym):
-    return sorted(p.size for p in sym)
+    return {p.name: sorted([str(p.size), *map(one, p.uses)]) for p in sym}
 
 
 def pairs(permutation):
     return {(u.parameter, u.axis) for u in permutation.uses}
 
 
+def uses_of(sym):
+    return [u for p in sym for u in p.uses]
+
+
+def use_of(sym, parameter, axis):
+    return next(u for u in uses_of(sym) if (u.parameter, u.axis) == (parameter, axis))
+
+
 def without(sym, unwanted):
     """The symmetry without the uses that ``unwanted`` says."""
-    return Symmetry(
-        tuple(replace(p, uses=tuple(u for u in p.uses if not unwanted(u))) for p in sym), sym.shapes
-    )
+    kept = (replace(p, uses=tuple(u for u in p.uses if not unwanted(u))) for p in sym)
+    return Symmetry(tuple(kept), sym.shapes)
 
 
 def with_use(sym, use, **fields):
     """The symmetry with this use changed."""
-    return Symmetry(
-        tuple(
-            replace(p, uses=tuple(replace(u, **fields) if u is use else u for u in p.uses))
-            for p in sym
-        ),
-        sym.shapes,
-    )
-
-
-def use_of(sym, parameter, axis):
-    return next(u for p in sym for u in p.uses if (u.parameter, u.axis) == (parameter, axis))
+    changed = replace(use, **fields)
+    new = (replace(p, uses=tuple(changed if u is use else u for u in p.uses)) for p in sym)
+    return Symmetry(tuple(new), sym.shapes)
 
 
 # whole networks
-
-
-def small_densenet(tv):
-    return tv.models.DenseNet(4, (2, 2), 8, 2, num_classes=10)
 
 
 def small_convnext(tv):
@@ -179,50 +142,39 @@ def small_regnet(tv):
     return tv.models.RegNet(params, num_classes=10, stem_width=8)
 
 
-def small_shufflenet(tv):
-    return tv.models.ShuffleNetV2([1, 2, 1], [8, 8, 12, 16, 20], num_classes=10)
-
-
+SMALL, RGB = (3, 16, 16), (3, 32, 32)
+VGG = [4] * 2 + [8] * 2 + [16] * 3 + [32] * 6
+SQUEEZE = [16] * 2 + [32] * 2 + [48] * 2 + [64] * 7 + [128] * 4 + [192] * 4 + [256] * 4
 NETWORKS = {  # the network, its images, the sizes of its permutations
     "mlp": (lambda tv: MLP(48, 9), (3, 4, 4), [9] * 3),
-    "vgg16": (
-        lambda tv: VGG16(width=4),
-        (3, 16, 16),
-        [4] * 2 + [8] * 2 + [16] * 3 + [32] * 6 + [256] * 2,
-    ),
-    "vgg16 linear": (
-        lambda tv: VGG16(width=5, linear_classifier=True),
-        (3, 16, 16),
-        [5] * 2 + [10] * 2 + [20] * 3 + [40] * 6,
-    ),
-    "resnet20 A": (lambda tv: ResNet20(width=4), (3, 16, 16), [4] * 5 + [8] * 4 + [16] * 3),
+    "vgg16": (lambda tv: VGG16(width=4), SMALL, VGG + [256] * 2),
+    "vgg16 linear": (lambda tv: VGG16(width=4, linear_classifier=True), SMALL, VGG),
+    "resnet20 A": (lambda tv: ResNet20(width=4), SMALL, [4] * 5 + [8] * 4 + [16] * 3),
     "resnet20 B": (
         lambda tv: ResNet20(width=4, shortcut="B"),
-        (3, 16, 16),
+        SMALL,
         [4] * 4 + [8] * 4 + [16] * 4,
     ),
     "resnet18": (
         lambda tv: tv.models.resnet18(num_classes=10),
-        (3, 32, 32),
+        RGB,
         [64] * 3 + [128] * 3 + [256] * 3 + [512] * 3,
     ),
-    "resnet50": (
-        lambda tv: tv.models.resnet50(num_classes=10),
-        (3, 32, 32),  # the stem, four streams, two in each block
-        [64] * 7 + [128] * 8 + [256] * 13 + [512] * 7 + [1024, 2048],
+    "squeezenet1_1": (lambda tv: tv.models.squeezenet1_1(num_classes=10), RGB, SQUEEZE),
+    "densenet": (
+        lambda tv: tv.models.DenseNet(4, (2, 2), 8, 2, num_classes=10),
+        RGB,
+        [4] * 4 + [8] * 6,
     ),
-    "squeezenet1_1": (
-        lambda tv: tv.models.squeezenet1_1(num_classes=10),
-        (3, 32, 32),
-        [16] * 2 + [32] * 2 + [48] * 2 + [64] * 7 + [128] * 4 + [192] * 4 + [256] * 4,
+    "convnext": (small_convnext, RGB, [8, 12, 32, 32, 48]),
+    "efficientnet": (small_efficientnet, RGB, None),
+    "regnet": (small_regnet, RGB, None),
+    "shufflenet": (
+        lambda tv: tv.models.ShuffleNetV2([1, 2, 1], [8, 8, 12, 16, 20], num_classes=10),
+        RGB,
+        None,
     ),
-    "densenet": (small_densenet, (3, 32, 32), [4] * 4 + [8] * 6),
-    "convnext": (small_convnext, (3, 32, 32), [8, 12, 32, 32, 48]),
-    "efficientnet": (small_efficientnet, (3, 32, 32), None),
-    "regnet": (small_regnet, (3, 32, 32), None),
-    "shufflenet": (small_shufflenet, (3, 32, 32), None),
 }
-OWN = ["mlp", "vgg16", "vgg16 linear", "resnet20 A", "resnet20 B"]
 
 
 @pytest.fixture(scope="module")
@@ -243,17 +195,15 @@ def networks():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_keep_their_function(networks, name):
     network, sym, x = networks(name)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
+    before = copy.deepcopy(network.state_dict())
     error, state = moves(network, sym, x)
     assert error < 1e-10
-    for key, value in network.state_dict().items():
-        assert torch.equal(value, before[key])  # B itself is left alone
-        used = any(key == u.parameter for p in sym for u in p.uses)
-        assert torch.equal(state[key], value) is not used, key
+    used = {u.parameter for u in uses_of(sym)}
+    assert {key for key, value in state.items() if not torch.equal(value, before[key])} == used
     assert check_symmetry(network, sym, x[:1], randomise=True) < 1e-10
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert same(network.state_dict(), before)  # B itself is left alone
     if NETWORKS[name][2] is not None:
-        assert sizes(sym) == NETWORKS[name][2]
+        assert sorted(p.size for p in sym) == NETWORKS[name][2]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -270,56 +220,17 @@ def test_every_hidden_layer_is_permuted_and_neither_input_nor_logits_are(network
     depthwise = {(key, 1) for key in layers if sym.shapes[key][1] == 1}
     assert {(key, axis) for key in layers for axis in (0, 1)} - fixed - depthwise <= used
     # a normalisation moves whole, and its statistics with it
-    left = {key for key, value in network.state_dict().items() if value.ndim == 1} - {
-        name for name, _ in used | fixed
-    }
-    assert not left
-
-
-@torch.no_grad()
-def test_torchvisions_vgg16_bn_keeps_its_function():
-    """Of its 134 million weights a million are drawn, and none are copied but to permute them: so
-    without check_symmetry.
-    """
-    with torch.device("meta"):
-        network = torchvision().models.vgg16_bn(num_classes=10).eval()
-    sym, x, g = (
-        symmetry(network, torch.empty(1, 3, 32, 32)),
-        numbers(1, 3, 32, 32),
-        torch.Generator().manual_seed(0),
-    )
-    assert sizes(sym) == [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6 + [4096] * 2
-    assert torch.equal(
-        use_of(sym, "classifier.0.weight", 1).positions, torch.arange(25088).reshape(512, 49)
-    )
-    block, state = torch.rand(1_000_003, generator=g, dtype=torch.float64) - 0.5, {}
-    for key, value in network.state_dict().items():
-        if value.ndim > 1:  # no two rows are equal: a row's length does not divide the prime
-            state[key] = block.repeat(value.numel() // len(block) + 1)[: value.numel()].view(
-                value.shape
-            )
-            state[key].mul_((24 / value[0].numel()) ** 0.5)
-        else:
-            state[key] = draw(key, value.shape, g) if value.ndim else torch.tensor(3)
-    network.load_state_dict(state, assign=True)
-    before, moved = network(x), sym.apply(state, cycles(sym))
-    assert [key for key in state if torch.equal(state[key], moved[key])] == [
-        *(key for key in state if key.endswith("num_batches_tracked")),
-        "classifier.6.bias",
-    ]
-    network.load_state_dict(moved, assign=True)
-    assert (network(x) - before).abs().max() < 1e-10 < before.std()
+    vectors = {key for key, value in network.state_dict().items() if value.ndim == 1}
+    assert not vectors - {key for key, _ in used | fixed}
 
 
 def test_mlp_has_three_permutations_of_three_pairs_each(networks):
     _, sym, _ = networks("mlp")
-    assert [told(sym)[p.name].split() for p in sym] == [
-        ["9", f"fc{i}.weight:0", f"fc{i}.bias:0", f"fc{i + 1}.weight:1"] for i in (1, 2, 3)
-    ]
-    assert [p.name for p in sym] == ["fc1", "fc2", "fc3"] and len(sym) == 3
-    for p in sym:
-        assert all(torch.equal(u.positions, torch.arange(9)[:, None]) for u in p.uses)
-        assert not any(u.statistic or u.alias or u.rows for u in p.uses)
+    assert told(sym) == {
+        f"fc{i}": ["9", f"fc{i}.bias:0", f"fc{i}.weight:0", f"fc{i + 1}.weight:1"]
+        for i in (1, 2, 3)
+    }
+    assert all(torch.equal(u.positions, torch.arange(9)[:, None]) for u in uses_of(sym))
 
 
 def norm(name):
@@ -328,18 +239,15 @@ def norm(name):
 
 def test_vgg_moves_a_layer_with_its_normalisation_and_the_next_layers_inputs(networks):
     _, sym, _ = networks("vgg16")
-    layers = [
-        f"features.conv{g}_{n}"
-        for g, count in enumerate((2, 2, 3, 3, 3), 1)
-        for n in range(1, count + 1)
-    ]
+    counts = enumerate((2, 2, 3, 3, 3), 1)
+    layers = [f"features.conv{g}_{n}" for g, count in counts for n in range(1, count + 1)]
     layers += ["classifier.fc1", "classifier.fc2", "classifier.fc3"]
     assert [p.name for p in sym] == layers[:-1]
     for layer, following in zip(layers, layers[1:]):
         expected = {(f"{layer}.weight", 0), (f"{layer}.bias", 0), (f"{following}.weight", 1)}
-        assert pairs(sym[layer]) == expected | (
-            norm(layer.replace("conv", "bn")) if "conv" in layer else set()
-        )
+        if "conv" in layer:
+            expected |= norm(layer.replace("conv", "bn"))
+        assert pairs(sym[layer]) == expected
 
 
 def test_resnet20_with_projections_has_the_permutations_of_ainsworth_et_al(networks):
@@ -368,67 +276,40 @@ def test_resnet20_with_projections_has_the_permutations_of_ainsworth_et_al(netwo
                 spec[outputs] |= norm(f"{block}.shortcut.1")
     layer("fc", "stage 3", "logits")
     del spec["images"], spec["logits"]
-    assert len(sym) == len(spec) == 12
     assert sorted(map(sorted, map(pairs, sym))) == sorted(map(sorted, spec.values()))
-    streams = [p for p in sym if any(re.search("bn2", u.parameter) for u in p.uses)]
-    assert [p.size for p in streams] == [4, 8, 16]
 
 
 def test_padded_channels_of_resnet20_have_permutations_of_their_own(networks):
     _, sym, _ = networks("resnet20 A")
-    read = {
-        p.name: use.positions[:, 0].tolist()
-        for p in sym
-        for use in p.uses
-        if use.parameter == "fc.weight"
-    }
+    last = {p.name: u for p in sym for u in p.uses if u.parameter == "fc.weight"}
     # two zero channels before the four of stage 1 and two behind, then four before and four behind
     # these eight
-    assert read == {
+    assert {name: u.positions[:, 0].tolist() for name, u in last.items()} == {
         "conv": [6, 7, 8, 9],
         "block2_1.conv2": [4, 5, 10, 11],
         "block3_1.conv2": [*range(4), *range(12, 16)],
     }
     assert use_of(sym, "block2_2.conv1.weight", 1).positions[:, 0].tolist() == [2, 3, 4, 5]
     assert pairs(sym["conv"]) >= pairs(sym["block2_1.conv2"]) >= pairs(sym["block3_1.conv2"])
-    inner = [p for p in sym if p.name not in read]
-    assert [p.size for p in inner] == [4] * 3 + [8] * 3 + [16] * 3
-    assert all(len(p.uses) == 6 for p in inner)
+    assert [len(p.uses) for p in sym if p.name not in last] == [6] * 9
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet20 A", "resnet50"])
+@pytest.mark.parametrize("name", ["vgg16", "resnet20 A", "resnet18"])
 def test_running_statistics_are_uses_that_do_not_count(networks, name):
     network, sym, _ = networks(name)
-    parameters = {key for key, _ in network.named_parameters()}
-    for u in (u for p in sym for u in p.uses):
-        assert (
-            u.statistic
-            is (u.parameter not in parameters)
-            is u.parameter.endswith(("running_mean", "running_var"))
-        )
-    assert sum(u.statistic for p in sym for u in p.uses) > 0
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.num_batches_tracked.fill_(7)
-    state = network.state_dict()
-    moved = sym.apply(state, cycles(sym))
-    counts = [key for key in state if key.endswith("num_batches_tracked")]
-    assert (
-        counts
-        and all(torch.equal(moved[key], torch.tensor(7)) for key in counts)
-        and list(moved) == list(state)
-    )
+    trained = {key for key, _ in network.named_parameters()}
+    moved = {u.parameter: u.statistic for u in uses_of(sym)}
+    assert moved == {key: key not in trained for key in moved}
+    assert any(moved.values()) and set(sym.trained) == trained
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [*OWN, "densenet"])
+@pytest.mark.parametrize("name", [*list(NETWORKS)[:5], "densenet"])
 def test_features_of_a_permuted_network_lie_in_the_new_order(networks, name):
     network, sym, x = networks(name)
-    view, orders = View(network), cycles(sym)
+    view, orders = View(network), sym.cycles("test")
     other = view.with_state(sym.apply(network.state_dict(), orders))
-    with_site = [p for p in sym if p.site is not None]
-    assert len(with_site) == len(sym)
-    for p in with_site:
+    for p in sym:
         node = view.site(p.site).node
         before, after = (v.run(x, {node})[node].index_select(1, p.positions) for v in (view, other))
         assert (after - before[:, orders[p.name]]).abs().max() < 1e-10
@@ -436,9 +317,7 @@ def test_features_of_a_permuted_network_lie_in_the_new_order(networks, name):
     if name == "mlp":
         assert [p.site for p in sym] == ["FC 1", "FC 2", "FC 3"]
     if name.startswith("resnet20"):
-        assert {p.name: p.site for p in sym if "conv1" in p.name} == {
-            f"block{s}_{b}.conv1": f"Block {s}-{b} inner" for s in (1, 2, 3) for b in (1, 2, 3)
-        }
+        assert sym["block2_3.conv1"].site == "Block 2-3 inner"
         assert sym["block3_1.conv2"].site == "Block 3-3"  # a stream is read at its end
 
 
@@ -454,10 +333,9 @@ def test_only_the_shape_of_the_image_matters(networks):
 
 
 def test_the_table_names_permutations_sizes_and_parameters(networks):
-    lines = str(networks("resnet20 A")[1]).replace("\N{NO-BREAK SPACE}", " ").splitlines()
-    first = next(line for line in lines if line.startswith("block2_1.conv2"))
-    assert re.match(r"block2_1\.conv2 +4  \(block2_1\.conv2\.weight, 0\) 4 of 8, ", first)
-    assert lines[0].split()[:2] == ["permutation", "units"] and max(map(len, lines)) <= 110
+    _, sym, _ = networks("resnet20 A")
+    text = str(sym)
+    assert all(word in text for p in sym for word in (p.name, str(p.size), p.uses[0].parameter))
 
 
 # one operation each
@@ -471,6 +349,7 @@ SE = {
     "b": "3 b.weight:0 b.bias:0 c.weight:1",
 }
 B = {"a": A + "b.weight:1", "b": "6 b.weight:0 b.bias:0 fc.weight:1"}
+PADDED = {"a": A + "b.weight:0 b.bias:0 fc.weight:1", "b": "5 b.weight:0 b.bias:0 fc.weight:1"}
 SHUFFLED = {
     "a": "4 a.weight:0 a.bias:0 b.weight:1[0-1]",
     "a#2": "4 a.weight:0 a.bias:0 b.weight:1[2-3]",
@@ -479,36 +358,40 @@ SHUFFLED = {
 }
 
 
-def image(run, uses="", **parts):
-    """An image's shape, a network that ends in a mean over pixels and a linear layer, and its
-    permutations: of the eight units of ``a``, which have these ``uses`` besides those in ``a`` and
-    ``fc``, or more of them in a dictionary."""
-    parts = {"a": conv(3, 8), "fc": linear(8, 4)} | parts
-    return IMAGE, Net(lambda s, x: s.fc(run(s, x).mean((2, 3))), **parts), expected(uses)
+class Case(NamedTuple):
+    """An image's shape, a network, and its permutations as ``told`` tells them."""
+
+    shape: tuple[int, ...]
+    network: nn.Module
+    uses: dict[str, list[str]]
 
 
-def vector(run, uses="", **parts):
-    parts = {"a": linear(5, 8), "fc": linear(8, 4)} | parts
-    return VECTOR, Net(lambda s, x: s.fc(run(s, x)), **parts), expected(uses)
+def alone(shape, run, uses=None, **parts):
+    return Case(shape, Net(run, **parts), {k: sorted(v.split()) for k, v in (uses or {}).items()})
 
 
-def tokens(run, uses="", **parts):
-    parts = {"a": linear(5, 8), "fc": linear(8, 4)} | parts
-    return TOKENS, Net(lambda s, x: s.fc(run(s, x).mean(1)), **parts), expected(uses)
+def followed(shape: tuple[int, ...], first: Callable[[], nn.Module], end: Callable) -> Callable:
+    """Makes cases: eight units of layer ``a``, which ``run`` does something with, and a linear
+    layer ``fc`` that reads what ``end`` makes of it. ``uses`` are those of the eight units besides
+    their own in ``a`` and ``fc``, or all of them in a dictionary.
+    """
+
+    def make(run, uses="", **parts):
+        parts = {"a": first()} | parts
+        trunk = Net(lambda s, x: end(run(s, x)), **parts).eval()
+        units = trunk(torch.zeros(2, *shape)).shape[1]
+        if isinstance(uses, str):
+            uses = {"a": A + uses + ("" if "fc." in uses else " fc.weight:1")}
+        parts["fc"] = Linear(units, 4)
+        return alone(shape, lambda s, x: s.fc(end(run(s, x))), uses, **parts)
+
+    return make
 
 
-def flat(run, pixels, uses="", **parts):
-    """As ``image``, but ``fc`` reads every pixel."""
-    parts = {"a": conv(3, 8), "fc": linear(8 * pixels, 4)} | parts
-    return IMAGE, Net(lambda s, x: s.fc(run(s, x)), **parts), expected(uses)
-
-
-def expected(uses):
-    return (
-        uses
-        if isinstance(uses, dict)
-        else {"a": A + uses + ("" if "fc." in uses else " fc.weight:1")}
-    )
+image = followed(IMAGE, lambda: conv(3, 8), lambda h: h.mean((2, 3)))
+flat = followed(IMAGE, lambda: conv(3, 8), lambda h: h)  # fc reads every pixel
+vector = followed(VECTOR, lambda: Linear(5, 8), lambda h: h)
+tokens = followed(TOKENS, lambda: Linear(5, 8), lambda h: h.mean(1))
 
 
 def sharing(first, second):
@@ -516,41 +399,29 @@ def sharing(first, second):
     return {"b": first, "c": second}
 
 
-def masked(shape, network, uses):
-    network.register_buffer("mask", torch.zeros(8))
-    return shape, network, uses
-
-
 CASES = {
     "linear": vector(lambda s, x: s.a(x).relu()),
-    "linear without bias": vector(
-        lambda s, x: s.a(x).relu(), {"a": "8 a.weight:0 fc.weight:1"}, a=linear(5, 8, bias=False)
-    ),
-    "linear of tokens": tokens(lambda s, x: s.b(s.a(x).relu()), B, b=linear(8, 6), fc=linear(6, 4)),
-    "conv": image(lambda s, x: s.b(s.a(x).relu()).relu(), B, b=conv(8, 6), fc=linear(6, 4)),
-    "conv that reflects": image(
-        lambda s, x: s.b(s.a(x).relu()), B, b=conv(8, 6, padding_mode="reflect"), fc=linear(6, 4)
-    ),
-    "conv1d": (
+    "linear of tokens": tokens(lambda s, x: s.b(s.a(x).relu()), B, b=Linear(8, 6)),
+    "conv": image(lambda s, x: s.b(s.a(x).relu()).relu(), B, b=conv(8, 6)),
+    "conv1d": alone(
         (3, 9),
-        Net(lambda s, x: s.fc(s.a(x).relu().mean(2)), a=nn.Conv1d(3, 8, 3), fc=linear(8, 4)),
-        expected(""),
+        lambda s, x: s.fc(s.a(x).relu().mean(2)),
+        {"a": A + "fc.weight:1"},
+        a=nn.Conv1d(3, 8, 3),
+        fc=Linear(8, 4),
     ),
-    "conv3d": (
+    "conv3d": alone(
         (1, 4, 4, 4),
-        Net(
-            lambda s, x: s.fc(s.n(s.a(x)).relu().mean((2, 3, 4))),
-            a=nn.Conv3d(1, 8, 3),
-            n=nn.BatchNorm3d(8),
-            fc=linear(8, 4),
-        ),
-        expected(NORM + STATISTICS),
+        lambda s, x: s.fc(s.n(s.a(x)).relu().mean((2, 3, 4))),
+        {"a": A + NORM + STATISTICS + "fc.weight:1"},
+        a=nn.Conv3d(1, 8, 3),
+        n=nn.BatchNorm3d(8),
+        fc=Linear(8, 4),
     ),
     # a group has inputs and outputs of its own, and those of one never meet those of the other
     "grouped conv": image(
         lambda s, x: s.b(s.a(x).relu()).relu(),
         b=conv(8, 6, groups=2),
-        fc=linear(6, 4),
         uses={
             "a": "4 a.weight:0 a.bias:0 b.weight:1[0-2]",
             "a#2": "4 a.weight:0 a.bias:0 b.weight:1[3-5]",
@@ -571,22 +442,12 @@ CASES = {
             "b#2": "4 b.weight:0 b.bias:0 fc.weight:1",
         },
     ),
-    "depthwise conv": image(
-        lambda s, x: s.b(s.a(x).relu()).relu(), "b.weight:0 b.bias:0", b=conv(8, 8, groups=8)
-    ),
     "depthwise conv with multiplier": image(
         lambda s, x: s.b(s.a(x).relu()).relu(),
         "b.weight:0x3 b.bias:0x3 fc.weight:1x3",
         b=conv(8, 24, groups=8),
-        fc=linear(24, 4),
     ),
     "batch norm": image(lambda s, x: s.n(s.a(x)).relu(), NORM + STATISTICS, n=nn.BatchNorm2d(8)),
-    "batch norm without affine": image(
-        lambda s, x: s.n(s.a(x)).relu(), STATISTICS, n=nn.BatchNorm2d(8, affine=False)
-    ),
-    "batch norm of features": vector(
-        lambda s, x: s.n(s.a(x)).relu(), NORM + STATISTICS, n=nn.BatchNorm1d(8)
-    ),
     "batch norm of tokens": tokens(
         lambda s, x: s.n(s.a(x).transpose(1, 2)).relu().transpose(1, 2),
         NORM + STATISTICS,
@@ -633,11 +494,10 @@ CASES = {
     ),
     "PReLU": image(lambda s, x: s.p(s.a(x)), "p.weight:0", p=nn.PReLU(8)),
     "PReLU with one slope": image(lambda s, x: s.p(s.a(x)), p=nn.PReLU()),
-    "flatten": flat(lambda s, x: s.a(x).relu().flatten(1), 36, "fc.weight:1x36"),
-    "flatten by view": flat(lambda s, x: s.a(x).relu().view(x.size(0), -1), 36, "fc.weight:1x36"),
-    "flatten by reshape": flat(lambda s, x: s.a(x).relu().reshape(-1, 288), 36, "fc.weight:1x36"),
+    "flatten": flat(lambda s, x: s.a(x).relu().flatten(1), "fc.weight:1x36"),
+    "flatten by view": flat(lambda s, x: s.a(x).relu().view(x.size(0), -1), "fc.weight:1x36"),
     "flatten channels last": flat(
-        lambda s, x: s.a(x).relu().permute(0, 2, 3, 1).flatten(1), 36, "fc.weight:1x36"
+        lambda s, x: s.a(x).relu().permute(0, 2, 3, 1).flatten(1), "fc.weight:1x36"
     ),
     # ten pixels of the first unit and 26 of the second go one way, as nobody else's do, and the
     # others another
@@ -649,10 +509,8 @@ CASES = {
             ),
             1,
         ),
-        36,
-        b=linear(36, 4),
-        c=linear(252, 4),
-        fc=linear(8, 4),
+        b=Linear(36, 4),
+        c=Linear(252, 4),
         uses={
             "a": "6 a.weight:0 a.bias:0 c.weight:1x36",
             "b": "4 b.weight:0 b.bias:0 fc.weight:1",
@@ -661,26 +519,19 @@ CASES = {
     ),
     "batch norm behind flatten": flat(
         lambda s, x: s.n(s.f(s.a(x))).relu(),
-        36,
+        "n.weight:0x36 n.bias:0x36 n.running_mean:0x36 n.running_var:0x36 fc.weight:1x36",
         f=nn.Flatten(),
         n=nn.BatchNorm1d(288),
-        uses="n.weight:0x36 n.bias:0x36 n.running_mean:0x36 n.running_var:0x36 fc.weight:1x36",
     ),
     "layer norm behind flatten": flat(
         lambda s, x: s.n(s.a(x).flatten(1)).relu(),
-        36,
+        "n.weight:0x36 n.bias:0x36 fc.weight:1x36",
         n=nn.LayerNorm(288),
-        uses="n.weight:0x36 n.bias:0x36 fc.weight:1x36",
-    ),
-    "residual sum": vector(
-        lambda s, x: (s.b(h := s.a(x).relu()) + h).relu(),
-        "b.weight:1 b.weight:0 b.bias:0",
-        b=linear(8, 8),
     ),
     "residual block": vector(
         lambda s, x: s.c(s.b(h := s.a(x).relu()).relu()) + h,
-        b=linear(8, 6),
-        c=linear(6, 8),
+        b=Linear(8, 6),
+        c=Linear(6, 8),
         uses={
             "a": A + "b.weight:1 c.weight:0 c.bias:0 fc.weight:1",
             "b": "6 b.weight:0 b.bias:0 c.weight:1",
@@ -688,46 +539,39 @@ CASES = {
     ),
     "branches that multiply and subtract": vector(
         lambda s, x: s.a(x) * s.b(x) - s.c(x) / (2 + torch.sigmoid(s.d(x))),
-        b=linear(5, 8),
-        c=linear(5, 8),
-        d=linear(5, 8),
-        uses="b.weight:0 b.bias:0 c.weight:0 c.bias:0 d.weight:0 d.bias:0",
+        "b.weight:0 b.bias:0 c.weight:0 c.bias:0 d.weight:0 d.bias:0",
+        **{name: Linear(5, 8) for name in "bcd"},
     ),
     "sum() of branches": vector(
-        lambda s, x: sum([s.a(x).relu(), s.b(x).relu()]), "b.weight:0 b.bias:0", b=linear(5, 8)
+        lambda s, x: sum([s.a(x).relu(), s.b(x).relu()]), "b.weight:0 b.bias:0", b=Linear(5, 8)
     ),
     "concatenation": image(
         lambda s, x: torch.cat((h := torch.cat((x, s.a(x).relu()), 1), s.b(h).relu()), 1),
         b=conv(11, 6),
-        fc=linear(17, 4),
         uses={"a": A + "b.weight:1 fc.weight:1", "b": "6 b.weight:0 b.bias:0 fc.weight:1"},
     ),
     "concatenation with itself": vector(
-        lambda s, x: torch.cat((h := s.a(x), -h), 1).relu(), "fc.weight:1x2", fc=linear(16, 4)
+        lambda s, x: torch.cat((h := s.a(x), -h), 1).relu(), "fc.weight:1x2"
     ),
     "zero channels": image(
         lambda s, x: (F.pad(s.a(x).relu(), (0, 0, 0, 0, 2, 3)) + s.b(x)).relu(),
+        PADDED,
         b=conv(3, 13),
-        fc=linear(13, 4),
-        uses={"a": A + "b.weight:0 b.bias:0 fc.weight:1", "b": "5 b.weight:0 b.bias:0 fc.weight:1"},
     ),
     "zero features": vector(
-        lambda s, x: (F.pad(s.a(x).relu(), (2, 3)) + s.b(x)).relu(),
-        b=linear(5, 13),
-        fc=linear(13, 4),
-        uses={"a": A + "b.weight:0 b.bias:0 fc.weight:1", "b": "5 b.weight:0 b.bias:0 fc.weight:1"},
+        lambda s, x: (F.pad(s.a(x).relu(), (2, 3)) + s.b(x)).relu(), PADDED, b=Linear(5, 13)
     ),
     # the weights of pixels that are always 0 may stay
     "zero pixels": flat(
-        lambda s, x: s.p(s.a(x).relu()).flatten(1), 64, "fc.weight:1x36", p=nn.ZeroPad2d(1)
+        lambda s, x: s.p(s.a(x).relu()).flatten(1), "fc.weight:1x36", p=nn.ZeroPad2d(1)
     ),
     "squeeze and excite": image(
         lambda s, x: (
             (h := s.a(x).relu()) * torch.sigmoid(s.c(s.b(h.mean((2, 3))).relu())).view(-1, 8, 1, 1)
         ),
         SE,
-        b=linear(8, 3),
-        c=linear(3, 8),
+        b=Linear(8, 3),
+        c=Linear(3, 8),
     ),
     "squeeze and excite by convolutions": image(
         lambda s, x: (h := s.a(x).relu()) * (1 - s.c(s.b(s.p(h)).relu()).sigmoid()),
@@ -751,7 +595,7 @@ CASES = {
             for name, n in (("a", 4), ("a#2", 2), ("a#3", 2))
         },
     ),
-    "mean and deviation over pixels": image(
+    "mean, deviation and sum over pixels": image(
         lambda s, x: torch.cat(
             (
                 (h := s.a(x).relu()).mean(-1, True).mean(-2, True),
@@ -761,18 +605,15 @@ CASES = {
             1,
         ),
         "fc.weight:1x3",
-        fc=linear(24, 4),
     ),
     "the image's mean added": image(lambda s, x: (s.a(x) + x.mean(1, keepdim=True)).relu()),
     "chunks that gate": vector(
         lambda s, x: torch.tanh((h := s.a(x).chunk(2, 1))[0]) * torch.sigmoid(h[1]),
         {"a": "4 a.weight:0x2 a.bias:0x2 fc.weight:1"},
-        fc=linear(4, 4),
     ),
     "chunks to different layers": vector(
         lambda s, x: torch.cat((s.b((h := s.a(x).relu().split([5, 3], 1))[0]), h[1]), 1),
-        b=linear(5, 2),
-        fc=linear(5, 4),
+        b=Linear(5, 2),
         uses={
             "a": "5 a.weight:0 a.bias:0 b.weight:1",
             "a#2": "3 a.weight:0 a.bias:0 fc.weight:1",
@@ -784,19 +625,16 @@ CASES = {
         SHUFFLED,
         b=conv(8, 4, groups=2),
         m=nn.ChannelShuffle(4),
-        fc=linear(4, 4),
     ),
     "channel shuffle by hand": image(
         lambda s, x: s.b(s.a(x).view(-1, 2, 4, 6, 6).transpose(1, 2).flatten(1, 2)).relu(),
         SHUFFLED,
         b=conv(8, 4, groups=2),
-        fc=linear(4, 4),
     ),
     "space to depth": image(
         lambda s, x: s.b(s.m(s.a(x).relu())).relu(),
         m=nn.PixelUnshuffle(2),
         b=conv(32, 6),
-        fc=linear(6, 4),
         uses={"a": A + "b.weight:1x4", "b": "6 b.weight:0 b.bias:0 fc.weight:1"},
     ),
     "scale (C, 1, 1)": image(lambda s, x: (s.a(x) * s.g).relu(), "g:0", g=parameter(8, 1, 1)),
@@ -806,21 +644,21 @@ CASES = {
     ),
     "scale of pixels": image(lambda s, x: (s.a(x) * s.g).relu(), g=parameter(6, 6)),
     "positions of tokens": tokens(lambda s, x: (s.a(x) + s.g).relu(), "g:2", g=parameter(1, 7, 8)),
-    "mask that is not trained": masked(*vector(lambda s, x: (s.a(x) * s.mask).relu(), "mask:0")),
-    "functions": (
+    "mask that is not trained": vector(
+        lambda s, x: (s.a(x) * s.mask).relu(), "mask:0", mask=nn.Buffer(torch.zeros(8))
+    ),
+    "functions": alone(
         IMAGE,
-        Net(
-            lambda s, x: F.linear(
-                F.relu(
-                    F.batch_norm(F.conv2d(x, s.w, s.b, padding=1), s.m, s.var, s.nw, bias=s.nb)
-                ).mean((2, 3)),
-                s.v,
-            ),
-            w=parameter(8, 3, 3, 3),
-            v=parameter(4, 8),
-            **{name: parameter(8) for name in ("b", "m", "var", "nw", "nb")},
+        lambda s, x: F.linear(
+            F.relu(
+                F.batch_norm(F.conv2d(x, s.w, s.b, padding=1), s.m, s.var, s.nw, bias=s.nb)
+            ).mean((2, 3)),
+            s.v,
         ),
         {"w": "8 w:0 b:0 m:0 var:0 nw:0 nb:0 v:1"},
+        w=parameter(8, 3, 3, 3),
+        v=parameter(4, 8),
+        **{name: parameter(8) for name in ("b", "m", "var", "nw", "nb")},
     ),
     "normalisations as functions": image(
         lambda s, x: F.layer_norm(F.group_norm(s.a(x), 2, s.w, s.b), (8, 6, 6), weight=s.v).relu(),
@@ -840,36 +678,27 @@ CASES = {
             "w#2": "4 w:0 v:0 fc.weight:1",
         },
     ),
-    "log_softmax of the logits": (
+    "scaled logits": alone(
         VECTOR,
-        Net(lambda s, x: F.log_softmax(s.b(s.a(x).relu()), 1), a=linear(5, 8), b=linear(8, 4)),
+        lambda s, x: s.l(F.log_softmax(s.b(s.a(x).relu()) * s.g, 1)),
         {"a": A + "b.weight:1"},
+        a=Linear(5, 8),
+        b=Linear(8, 4),
+        g=parameter(4),
+        l=nn.LogSoftmax(1),
     ),
-    "scaled logits": (
+    "two heads": alone(
         VECTOR,
-        Net(
-            lambda s, x: s.l(s.b(s.a(x).relu()) * s.g),
-            a=linear(5, 8),
-            b=linear(8, 4),
-            g=parameter(4),
-            l=nn.LogSoftmax(1),
-        ),
-        {"a": A + "b.weight:1"},
-    ),
-    "two heads": (
-        VECTOR,
-        Net(
-            lambda s, x: torch.cat((s.b(h := s.a(x).relu()), s.c(h)), 1),
-            a=linear(5, 8),
-            b=linear(8, 4),
-            c=linear(8, 3),
-        ),
+        lambda s, x: torch.cat((s.b(h := s.a(x).relu()), s.c(h)), 1),
         {"a": A + "b.weight:1 c.weight:1"},
+        a=Linear(5, 8),
+        b=Linear(8, 4),
+        c=Linear(8, 3),
     ),
     "one layer twice": vector(
         lambda s, x: s.b(s.b(s.a(x).relu()).relu()).relu(),
         "b.weight:1 b.weight:0 b.bias:0",
-        b=linear(8, 8),
+        b=Linear(8, 8),
     ),
     "one grouped conv twice": image(
         lambda s, x: s.b(s.b(s.a(x).relu()).relu()),
@@ -881,8 +710,8 @@ CASES = {
     ),
     "a parameter of two layers": vector(
         lambda s, x: s.c(s.b(s.a(x).relu()).relu()).relu(),
-        **sharing(linear(8, 8), linear(8, 8)),
-        uses="b.weight:1 c.weight:1 b.weight:0 c.weight:0 b.bias:0 c.bias:0",
+        "b.weight:1 c.weight:1 b.weight:0 c.weight:0 b.bias:0 c.bias:0",
+        **sharing(Linear(8, 8), Linear(8, 8)),
     ),
     "a bias that also scales": vector(lambda s, x: s.a(x).relu() * s.a.bias),
 }
@@ -902,26 +731,12 @@ POOLS = [
     lambda h: F.pad(h, (1, 0, 0, 2)),
 ]
 CASES |= {
-    f"pool {i}": image(
-        lambda s, x: s.b(s.p(s.a(x).relu())).relu(), B, p=pool, b=conv(8, 6), fc=linear(6, 4)
-    )
+    f"pool {i}": image(lambda s, x: s.b(s.p(s.a(x).relu())).relu(), B, p=pool, b=conv(8, 6))
     for i, pool in enumerate(POOLS)
 }
-ACTIVATIONS = [
-    nn.GELU(),
-    nn.SiLU(),
-    nn.Softplus(),
-    nn.Hardswish(),
-    nn.Dropout(0.5),
-    nn.LeakyReLU(0.3),
-    F.relu6,
-    F.elu,
-    torch.tanh,
-    torch.sin,
-    lambda h: h.clamp(-0.5, 0.5),
-    lambda h: h.exp() ** 2,
-    lambda h: -abs(h) + h.square(),
-]
+ACTIVATIONS = [nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Hardswish(), nn.Dropout(), nn.LeakyReLU(0.3)]
+ACTIVATIONS += [F.relu6, F.elu, torch.tanh, torch.sin, lambda h: h.clamp(-0.5, 0.5)]
+ACTIVATIONS += [lambda h: h.exp() ** 2, lambda h: -abs(h) + h.square()]
 CASES |= {
     f"activation {i}": vector(lambda s, x: s.f(s.a(x)), f=f) for i, f in enumerate(ACTIVATIONS)
 }
@@ -932,43 +747,28 @@ def test_one_operation(name):
     shape, network, expected = CASES[name]
     network, x = drawn(network), numbers(2, *shape)
     sym = symmetry(network, x)
-    assert in_any_order(told(sym)) == in_any_order(expected)
+    assert told(sym) == expected
     error, state = moves(network, sym, x)
     assert error < 1e-10
-    assert not any(
-        torch.equal(state[u.parameter], network.state_dict()[u.parameter])
-        for p in sym
-        for u in p.uses
-    )
+    before = network.state_dict()
+    assert not any(torch.equal(state[u.parameter], before[u.parameter]) for u in uses_of(sym))
     assert check_symmetry(network, sym, x, randomise=True) < 1e-10
-    # and each single use is needed, so that equality above says something
-    for u in (u for p in sym for u in p.uses):
-        tied = any(
-            v.alias for p in sym for v in p.uses if v.axis == u.axis
-        )  # both names hold one tensor
-        assert tied or moves(network, without(sym, lambda v, u=u: v is u), x)[0] > 1e-6, u
+    # and each single use is needed, so that equality above says something; both names of a tied
+    # parameter hold one tensor
+    tied = {u.axis for u in uses_of(sym) if u.alias}
+    for use in uses_of(sym):
+        if use.axis not in tied:
+            assert moves(network, without(sym, lambda v, use=use: v is use), x)[0] > 1e-6, use
 
 
 def test_positions_behind_a_flatten_are_those_of_the_channels():
-    positions = use_of(
-        symmetry(CASES["flatten"][1], torch.zeros(1, *IMAGE)), "fc.weight", 1
-    ).positions
-    assert torch.equal(positions, torch.arange(288).reshape(8, 36))
-    positions = use_of(
-        symmetry(CASES["flatten channels last"][1], torch.zeros(1, *IMAGE)), "fc.weight", 1
-    ).positions
-    assert torch.equal(positions, torch.arange(288).reshape(36, 8).T)
-
-
-def test_units_that_nobody_reads_are_apart():
-    shape, network, uses = vector(
-        lambda s, x: s.a(x).relu()[:, :5],
-        fc=linear(5, 4),
-        uses={"a": "5 a.weight:0 a.bias:0 fc.weight:1", "a#2": "3 a.weight:0 a.bias:0"},
-    )
-    network, x = drawn(network), numbers(2, *shape)
-    sym = symmetry(network, x)
-    assert in_any_order(told(sym)) == in_any_order(uses) and moves(network, sym, x)[0] < 1e-10
+    pixels = torch.arange(288)
+    for name, expected in (
+        ("flatten", pixels.reshape(8, 36)),
+        ("flatten channels last", pixels.reshape(36, 8).T),
+    ):
+        sym = symmetry(CASES[name].network, torch.zeros(1, *IMAGE))
+        assert torch.equal(use_of(sym, "fc.weight", 1).positions, expected)
 
 
 @pytest.mark.parametrize(
@@ -980,47 +780,37 @@ def test_units_that_nobody_reads_are_apart():
     ],
 )
 def test_units_that_reach_the_logits_stay(run, logits):
-    network, x = drawn(Net(run, a=linear(5, 8), fc=linear(8, 4))), numbers(2, 5)
+    network, x = drawn(Net(run, a=Linear(5, 8), fc=Linear(8, 4))), numbers(2, 5)
     sym = symmetry(network, x)
-    moved = {
-        i
-        for p in sym
-        for u in p.uses
-        if u.parameter == "a.weight"
-        for i in u.positions.flatten().tolist()
-    }
-    assert moved == set(range(8)) - set(logits) and moves(network, sym, x)[0] < 1e-10
+    moved = [u.positions.flatten().tolist() for u in uses_of(sym) if u.parameter == "a.weight"]
+    assert set(sum(moved, [])) == set(range(8)) - set(logits)
+    assert moves(network, sym, x)[0] < 1e-10
 
 
-def test_units_that_are_added_to_the_image_stay():
-    shape, network, _ = image(lambda s, x: (s.a(x) + x).relu(), a=conv(3, 3), fc=linear(3, 4))
-    assert len(symmetry(network, torch.zeros(1, *shape))) == 0
-
-
-def test_one_layer_has_no_hidden_units():
-    sym = symmetry(linear(5, 4), torch.zeros(1, 5))
-    assert (
-        len(sym) == 0
-        and list(sym) == []
-        and sym.identity() == {}
-        and str(sym).startswith("permutation")
+def test_units_that_nobody_reads_are_apart():
+    case = vector(
+        lambda s, x: s.a(x).relu()[:, :5],
+        {"a": "5 a.weight:0 a.bias:0 fc.weight:1", "a#2": "3 a.weight:0 a.bias:0"},
     )
-    state = linear(5, 4).state_dict()
-    assert all(torch.equal(state[name], value) for name, value in sym.apply(state, {}).items())
+    network, x = drawn(case.network), numbers(2, *case.shape)
+    sym = symmetry(network, x)
+    assert told(sym) == case.uses and moves(network, sym, x)[0] < 1e-10
+
+
+def test_where_nothing_may_change_places_there_is_no_permutation():
+    added = image(lambda s, x: (s.a(x) + x).relu(), a=conv(3, 3))  # to the image
+    for network, shape in ((added.network, IMAGE), (Linear(5, 4), VECTOR)):
+        sym, state = symmetry(network, torch.zeros(1, *shape)), network.state_dict()
+        assert len(sym) == 0 and sym.identity() == {} and str(sym)
+        assert same(sym.apply(state, {}), state)
 
 
 def test_a_tied_parameter_is_counted_once():
-    sym = symmetry(CASES["a parameter of two layers"][1], torch.zeros(1, 5))
-    assert {(u.parameter, u.axis): u.alias for u in sym["a"].uses if "weight" in u.parameter} == {
-        ("a.weight", 0): False,
-        ("b.weight", 0): False,
-        ("b.weight", 1): False,
-        ("c.weight", 0): True,
-        ("c.weight", 1): True,
-        ("fc.weight", 1): False,
-    }
-    mask = symmetry(CASES["mask that is not trained"][1], torch.zeros(1, 5))
-    assert [u.parameter for p in mask for u in p.uses if u.statistic] == ["mask"]
+    sym = symmetry(CASES["a parameter of two layers"].network, torch.zeros(1, 5))
+    assert {u.parameter for u in uses_of(sym) if u.alias} == {"c.weight"}
+    assert "b.weight" in sym.trained and "c.weight" not in sym.trained
+    mask = symmetry(CASES["mask that is not trained"].network, torch.zeros(1, 5))
+    assert [u.parameter for u in uses_of(mask) if u.statistic] == ["mask"]
 
 
 # what is not understood
@@ -1041,451 +831,26 @@ REFUSED = {  # the name of the operation in the message
     "cumsum": vector(lambda s, x: s.a(x).cumsum(1)),
     "sort": vector(lambda s, x: torch.sort(s.a(x), 1)[0]),
     "topk": vector(lambda s, x: s.a(x).topk(8)[0]),
-    "computed weight": vector(lambda s, x: F.linear(s.a(x), 2 * s.m), m=parameter(8, 8)),
-    "computed bias": vector(
-        lambda s, x: F.linear(s.a(x), s.m, s.g.exp()), m=parameter(8, 8), g=parameter(8)
-    ),
-    "'reflect'": image(lambda s, x: F.pad(s.a(x), (1, 1, 1, 1), mode="reflect")),
-    "indices": image(lambda s, x: s.m(s.a(x))[0], m=nn.MaxPool2d(2, return_indices=True)),
+    "linear": vector(lambda s, x: F.linear(s.a(x), 2 * s.m), m=parameter(8, 8)),
+    "pad": image(lambda s, x: F.pad(s.a(x), (1, 1, 1, 1), mode="reflect")),
+    "m": image(lambda s, x: s.m(s.a(x))[0], m=nn.MaxPool2d(2, return_indices=True)),
     # tokens are mixed within each unit
-    "mixes different hidden units": tokens(
-        lambda s, x: s.m(s.a(x).relu().transpose(1, 2)).transpose(1, 2), m=linear(7, 6)
+    "m, of tokens": tokens(
+        lambda s, x: s.m(s.a(x).relu().transpose(1, 2)).transpose(1, 2), m=Linear(7, 6)
     ),
     # as are the units themselves, in groups of two
-    "enters it mixes different": image(lambda s, x: s.m(s.a(x).view(-1, 2, 12, 12)), m=conv(2, 8)),
+    "m, of halves": image(lambda s, x: s.m(s.a(x).view(-1, 2, 12, 12)), m=conv(2, 8)),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_is_not_understood_is_refused_by_name(what):
     shape, network, _ = REFUSED[what]
-    network(torch.zeros(1, *shape))  # it runs; only its symmetry is unknown
-    with pytest.raises(UnsupportedOperation, match=f"node '.*{re.escape(what)}"):
+    with pytest.raises(UnsupportedOperation, match=rf"node '.*{what.split(',')[0]}"):
         symmetry(network, torch.zeros(1, *shape))
-    assert issubclass(UnsupportedOperation, TypeError)
-
-
-# applying permutations
-
-SEVERAL = [
-    "grouped conv",
-    "depthwise conv with multiplier",
-    "flatten",
-    "batch norm behind flatten",
-    "zero channels",
-    "a parameter of two layers",
-    "one grouped conv twice",
-    "chunks that gate",
-]
-
-
-def of_case(name):
-    shape, network, _ = CASES[name]
-    network = drawn(network)
-    return network, symmetry(network, torch.zeros(1, *shape))
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(value, b[key]) for key, value in a.items())
-
-
-@pytest.mark.parametrize("name", SEVERAL)
-def test_one_permutation_after_another_is_their_composition(name):
-    network, sym = of_case(name)
-    state, first, then = network.state_dict(), sym.random("first"), sym.random("then")
-    twice = sym.apply(sym.apply(state, first), then)
-    assert same(twice, sym.apply(state, sym.compose(first, then)))
-    assert not same(twice, sym.apply(state, sym.compose(then, first)))
-    back = {key: torch.argsort(order) for key, order in first.items()}
-    assert same(sym.apply(sym.apply(state, first), back), state)
-    assert same(sym.apply(state, sym.identity()), state) and same(sym.apply(state, {}), state)
-    assert not same(sym.apply(state, first), state)
-
-
-def test_new_unit_i_is_old_unit_p_of_i():
-    network, sym = of_case("linear")
-    state, order = network.state_dict(), torch.tensor([3, 0, 1, 2, 7, 6, 5, 4])
-    moved = sym.apply(state, {"a": order})
-    assert torch.equal(moved["a.weight"], state["a.weight"][order]) and torch.equal(
-        moved["a.bias"], state["a.bias"][order]
-    )
-    assert torch.equal(moved["fc.weight"], state["fc.weight"][:, order]) and torch.equal(
-        moved["fc.bias"], state["fc.bias"]
-    )
-
-
-def test_a_permutation_that_is_left_out_is_the_identity(networks):
-    network, sym, _ = networks("mlp")
-    state, order = network.state_dict(), cycles(sym)["fc2"]
-    moved = sym.apply(state, {"fc2": order})
-    assert {key for key in state if not torch.equal(state[key], moved[key])} == {
-        "fc2.weight",
-        "fc2.bias",
-        "fc3.weight",
-    }
-    assert same(moved, sym.apply(state, sym.identity() | {"fc2": order}))
-
-
-def test_other_entries_of_the_state_are_kept(networks):
-    network, sym, _ = networks("mlp")
-    extra = torch.arange(3)
-    assert torch.equal(
-        sym.apply(network.state_dict() | {"mean": extra}, cycles(sym))["mean"], extra
-    )
-
-
-@pytest.mark.parametrize(
-    "permutation, message",
-    [
-        ({"fc2": list(range(9))}, "'fc2' must be a tensor of whole numbers, it is a list"),
-        ({"fc2": torch.arange(8)}, r"'fc2' must hold each of 0\.\.8 once, it is \(8,\)"),
-        ({"fc2": torch.arange(10)}, r"'fc2' must hold each of 0\.\.8 once, it is \(10,\)"),
-        ({"fc2": torch.arange(9)[:, None]}, r"'fc2' must hold each of 0\.\.8 once"),
-        (
-            {"fc2": torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 7])},
-            r"'fc2' must hold each of 0\.\.8 once, it is \(9,\) from 0 to 7",
-        ),
-        (
-            {"fc2": torch.arange(9) - 1},
-            r"'fc2' must hold each of 0\.\.8 once, it is \(9,\) from -1 to 7",
-        ),
-        ({"fc2": torch.empty(0, dtype=torch.long)}, r"'fc2' must hold each of 0\.\.8 once"),
-        (
-            {"fc4": torch.arange(10)},
-            r"unknown permutation 'fc4'; this network has \['fc1', 'fc2', 'fc3'\]",
-        ),
-    ],
-)
-def test_what_is_no_permutation_is_refused(networks, permutation, message):
-    network, sym, x = networks("mlp")
-    for refuse in (
-        lambda: sym.apply(network.state_dict(), permutation),
-        lambda: check_symmetry(network, sym, x, permutation),
-    ):
-        with pytest.raises(ValueError, match=message):
-            refuse()
-
-
-def test_weights_of_another_architecture_are_refused(networks):
-    _, sym, _ = networks("mlp")
-    for state in (MLP(48, 8).state_dict(), networks("resnet20 A")[0].state_dict(), {}):
-        with pytest.raises(
-            ValueError,
-            match=(
-                r"'fc1.weight' must be of shape \(9, 48\); the weights are of another architecture"
-            ),
-        ):
-            sym.apply(state, sym.identity())
-
-
-@pytest.mark.parametrize("name", ["resnet20 A", "vgg16"])
-def test_the_spectrum_of_a_permuted_weight_is_the_original_s(networks, name):
-    network, sym, _ = networks(name)
-    state = network.state_dict()
-    moved = sym.apply(state, cycles(sym))
-    for key in (key for key, value in state.items() if value.ndim > 1):
-        before, after = (torch.linalg.svdvals(s[key].flatten(1)) for s in (state, moved))
-        assert (
-            not torch.equal(state[key], moved[key])
-            and (after - before).abs().max() < 1e-10 < before[0]
-        )
-
-
-def test_random_permutations_follow_their_name(networks):
-    _, sym, _ = networks("mlp")
-    assert same(sym.random("check", 0), sym.random("check", 0)) and not same(
-        sym.random("check", 0), sym.random("check", 1)
-    )
-    assert len({tuple(p.tolist()) for p in sym.random("check", 0).values()}) == 3
-    sym.check_permutations(sym.random("check", 0))
-
-
-@torch.no_grad()
-def test_a_permuted_copy_leaves_the_network_alone(networks):
-    network, sym, x = networks("resnet20 A")
-    before, orders = copy.deepcopy(network.state_dict()), cycles(sym)
-    other = permuted(network, sym, orders)
-    assert same(other.state_dict(), sym.apply(before, orders)) and same(
-        network.state_dict(), before
-    )
-    assert not same(other.state_dict(), before) and (other(x) - network(x)).abs().max() < 1e-10
-
-
-# a wrong symmetry is seen
-
-
-class Parts(NamedTuple):
-    """A square weight of a hidden layer, a normalisation of one, and the first and last weights."""
-
-    square: str
-    norm: str
-    first: str
-    last: str
-
-
-MUTANTS = {
-    "resnet20 A": Parts("block1_1.conv1.weight", "block1_1.bn2", "conv.weight", "fc.weight"),
-    "resnet20 B": Parts("block3_2.conv2.weight", "block2_1.shortcut.1", "conv.weight", "fc.weight"),
-    "vgg16": Parts(
-        "features.conv4_3.weight",
-        "features.bn5_3",
-        "features.conv1_1.weight",
-        "classifier.fc3.weight",
-    ),
-    "flatten": Parts("b.weight", "n", "a.weight", "fc.weight"),
-}
-
-
-def transposed_positions(sym, of):
-    """Positions behind the flatten as if its channels came last; without one, the last layer's
-    units mirrored.
-    """
-    use = next(u for p in sym for u in p.uses if u.positions.shape[1] > 1 or u.parameter == of.last)
-    n, r = use.positions.shape
-    return with_use(
-        sym,
-        use,
-        positions=use.positions.reshape(r, n).T if r > 1 else use.positions.flip(0).roll(1, 0),
-    )
-
-
-def one_unit_elsewhere(sym, of):
-    """One unit's positions behind the flatten mirrored; without one, two units exchanged."""
-    use = next(u for p in sym for u in p.uses if u.positions.shape[1] > 1 or u.parameter == of.last)
-    positions = use.positions.clone()
-    if positions.shape[1] > 1:
-        positions[0] = positions[0].flip(0)
-    else:
-        positions[:2] = positions[:2].flip(0)
-    return with_use(sym, use, positions=positions)
-
-
-def one_further(sym, of):
-    """A weight's units counted from another one than its bias's are."""
-    use = use_of(sym, of.square, 0)
-    return with_use(sym, use, positions=use.positions.roll(1, 0))
-
-
-def axes_exchanged(sym, of):
-    sym = with_use(sym, use_of(sym, of.square, 1), axis=2)  # out of the way
-    sym = with_use(sym, use_of(sym, of.square, 0), axis=1)
-    return with_use(sym, use_of(sym, of.square, 2), axis=0)
-
-
-def split(sym, of):
-    """The uses of one permutation as two, which are then drawn independently."""
-    p = next(p for p in sym if any(u.parameter == of.square for u in p.uses))
-    a, b = (replace(p, name=f"{p.name} {i}", uses=p.uses[i::2]) for i in (0, 1))
-    return Symmetry((*(q for q in sym if q is not p), a, b), sym.shapes)
-
-
-def plus(sym, *uses):
-    """One more permutation."""
-    n = sym.shapes[uses[0][0]][uses[0][1]]
-    own = tuple(Use(parameter, axis, torch.arange(n)[:, None]) for parameter, axis in uses)
-    return Symmetry((*sym, Permutation("more", n, own)), sym.shapes)
-
-
-BREAKAGES = {
-    "a weight's inputs": lambda sym, of: without(
-        sym, lambda u: (u.parameter, u.axis) == (of.square, 1)
-    ),
-    "a weight's outputs": lambda sym, of: without(
-        sym, lambda u: (u.parameter, u.axis) == (of.square, 0)
-    ),
-    "the last layer": lambda sym, of: without(sym, lambda u: u.parameter == of.last),
-    "running statistics": lambda sym, of: without(sym, lambda u: u.statistic),
-    "one running mean": lambda sym, of: without(
-        sym, lambda u: u.parameter == f"{of.norm}.running_mean"
-    ),
-    "one running variance": lambda sym, of: without(
-        sym, lambda u: u.parameter == f"{of.norm}.running_var"
-    ),
-    "a bias": lambda sym, of: without(sym, lambda u: u.parameter == f"{of.norm}.bias"),
-    "a factor": lambda sym, of: without(sym, lambda u: u.parameter == f"{of.norm}.weight"),
-    "another axis": lambda sym, of: with_use(sym, use_of(sym, of.square, 1), axis=0),
-    "axes exchanged": axes_exchanged,
-    "units one further": one_further,
-    "positions transposed": transposed_positions,
-    "one unit elsewhere": one_unit_elsewhere,
-    "one permutation as two": split,
-    "the logits moved": lambda sym, of: plus(
-        sym, (of.last, 0), (of.last.replace("weight", "bias"), 0)
-    ),
-    "the logits' weights moved": lambda sym, of: plus(sym, (of.last, 0)),
-    "the input moved": lambda sym, of: plus(sym, (of.first, 1)),
-}
-
-
-@pytest.fixture(scope="module")
-def mutant(networks):
-    shape, small, _ = flat(
-        lambda s, x: s.n(s.b(s.a(x).relu())).relu().flatten(1),
-        36,
-        b=conv(8, 8),
-        n=nn.BatchNorm2d(8),
-    )
-    small, x = drawn(small), numbers(1, *shape)
-
-    def get(name):
-        if name == "flatten":
-            return small, symmetry(small, x), x
-        network, sym, images = networks(name)
-        return network, sym, images[:1]
-
-    return get
-
-
-@pytest.mark.parametrize("breakage", BREAKAGES)
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_wrong_symmetry_is_seen(mutant, name, breakage):
-    network, sym, x = mutant(name)
-    broken = BREAKAGES[breakage](sym, MUTANTS[name])
-    with pytest.raises(
-        RuntimeError,
-        match=rf"f\(pi\(B\)\) differs from f\(B\) by .* derived for {type(network).__name__}",
-    ):
-        check_symmetry(network, broken, x, randomise=True)
-
-
-def test_every_use_of_a_small_network_is_checked(mutant):
-    network, sym, x = mutant("flatten")
-    uses = [u for p in sym for u in p.uses]
-    assert len(uses) == 3 + 7
-    for use in uses:
-        with pytest.raises(RuntimeError, match="differs"):
-            check_symmetry(network, without(sym, lambda u, use=use: u is use), x, randomise=True)
-
-
-def test_fresh_statistics_hide_what_is_not_moved():
-    torch.manual_seed(0)
-    network, x = ResNet20(width=4), numbers(1, 3, 16, 16)
-    sym = symmetry(network, x)
-    broken = without(sym, lambda u: ".bn" in u.parameter)
-    assert check_symmetry(network, broken, x) < 1e-10  # all 0 and 1: nothing to see
-    with pytest.raises(RuntimeError, match="are not its symmetries"):
-        check_symmetry(network, broken, x, randomise=True)
-    assert not any(
-        layer.running_mean.any() for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)
-    )
-
-
-def test_a_network_in_training_is_checked_as_it_is_evaluated(networks):
-    network, sym, x = networks("vgg16")
-    network = copy.deepcopy(network).float().train()  # with dropout
-    assert check_symmetry(network, sym, x) < 1e-10
-    assert network.training and network.classifier.fc1.weight.dtype == torch.float32
-
-
-def test_given_permutations_are_used_and_nan_equals_nothing(mutant):
-    network, sym, x = mutant("flatten")
-    orders = cycles(sym)
-    assert check_symmetry(network, sym, x, orders) < 1e-10
-    wrong = without(sym, lambda u: u.parameter == "b.bias")  # moves with permutation "b" alone
-    assert check_symmetry(network, wrong, x, {"a": orders["a"]}) < 1e-10
-    with pytest.raises(RuntimeError, match="differs"):
-        check_symmetry(network, wrong, x, {"b": orders["b"]})
-    with torch.no_grad():
-        network = copy.deepcopy(network)
-        network.fc.weight.fill_(float("nan"))
-    with pytest.raises(RuntimeError, match="differs from .* by nan"):
-        check_symmetry(network, sym, x)
-
-
-# random networks
-
-LAYERS = st.sampled_from(
-    [
-        "conv",
-        "conv",
-        "grouped",
-        "depthwise",
-        "batch",
-        "layer",
-        "group",
-        "prelu",
-        "relu",
-        "gelu",
-        "max",
-        "mean",
-    ]
-)
-
-
-def random_network(layers, widths, flat, hidden):
-    """A network of these kinds of layers, and how many units it hides if each is free (None where
-    groups divide them).
-    """
-    modules, channels, pixels, free = [], 3, 8, 0
-    for i, (kind, width) in enumerate(zip(layers, widths)):
-        if kind in ("conv", "grouped"):
-            groups = 2 if kind == "grouped" and channels % 2 == 0 else 1
-            width += width % groups
-            modules.append(conv(channels, width, groups=groups, bias=i % 2 == 0))
-            free, channels = None if groups > 1 or free is None else free + width, width
-        elif kind == "depthwise" and channels > 3:
-            modules.append(conv(channels, 2 * channels, groups=channels))
-            channels *= 2
-        elif kind == "group":
-            groups = 2 if channels % 2 == 0 else 1
-            modules.append(nn.GroupNorm(groups, channels))
-            free = free if groups == 1 else None
-        elif kind in ("max", "mean"):
-            if pixels > 2:
-                modules.append(nn.MaxPool2d(2) if kind == "max" else nn.AvgPool2d(2))
-                pixels //= 2
-        else:
-            modules.append(
-                {
-                    "batch": lambda: nn.BatchNorm2d(channels),
-                    "layer": lambda: nn.LayerNorm((channels, pixels, pixels)),
-                    "prelu": lambda: nn.PReLU(channels),
-                }.get(kind, nn.GELU if kind == "gelu" else nn.ReLU)()
-            )
-    modules += [nn.Flatten()] if flat else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    inputs = channels * pixels**2 if flat else channels
-    for width in hidden:
-        modules += [nn.Linear(inputs, width), nn.Tanh()]
-        inputs, free = width, None if free is None else free + width
-    return nn.Sequential(*modules, nn.Linear(inputs, 4)), free
-
-
-@given(
-    st.lists(LAYERS, max_size=7),
-    st.lists(st.integers(4, 7), min_size=7, max_size=7),
-    st.booleans(),
-    st.lists(st.integers(2, 6), max_size=2),
-    st.integers(0, 3),
-)
-def test_random_networks_keep_their_function(layers, widths, flat, hidden, seed):
-    network, free = random_network(layers, widths, flat, hidden)
-    network, x = drawn(network, seed), numbers(2, 3, 8, 8, seed=seed)
-    sym = symmetry(network, x)
-    error, state = moves(network, sym, x, seed)
-    assert error < 1e-10 * float(network(x).abs().max().detach())
-    assert not any(
-        torch.equal(state[u.parameter], network.state_dict()[u.parameter])
-        for p in sym
-        for u in p.uses
-    )
-    if free is not None:
-        assert sum(p.size for p in sym) == free  # none is missed
 
 
 # networks that are hard to follow: right, or refused by name
-
-
-def right_or_refused(case):
-    """The derivation may refuse a network, and may find fewer permutations than there are, but none
-    that is not there.
-    """
-    network, x = drawn(case[1]), numbers(2, *case[0])
-    try:
-        sym = symmetry(network, x)
-    except UnsupportedOperation:
-        return
-    assert moves(network, sym, x)[0] < 1e-10, f"wrong: {told(sym)}"
-
 
 # units of one layer that meet no weight, but not the same operations: only those of one half may
 # change places
@@ -1525,30 +890,19 @@ HALVES = {
         b=conv(8, 8),
     ),
     "pixels of a flattened image": flat(
-        lambda s, x: torch.cat(((h := s.a(x).flatten(1))[:, :100].relu(), h[:, 100:]), 1), 36
+        lambda s, x: torch.cat(((h := s.a(x).flatten(1))[:, :100].relu(), h[:, 100:]), 1)
     ),
 }
-
-
-@pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
-@pytest.mark.parametrize("what", HALVES)
-def test_units_that_are_treated_differently_do_not_change_places(what):
-    # elementwise operations, pooling, padding and what moves pixels leave no mark on the units they
-    # act on
-    right_or_refused(HALVES[what])
-
-
-TWO = {"b": linear(5, 8)}
+TWO = {"b": Linear(5, 8)}
+# a reduction whose axis holds only some of the units gives "fixed" values that are none; a stack's
+# first axis is not seen
 SUBSETS = {
-    "maxout": vector(lambda s, x: s.a(x).view(-1, 4, 2).amax(2), fc=linear(4, 4)),
-    "sum of pairs": vector(lambda s, x: s.a(x).relu().view(-1, 4, 2).sum(2), fc=linear(4, 4)),
+    "maxout": vector(lambda s, x: s.a(x).view(-1, 4, 2).amax(2)),
+    "sum of pairs": vector(lambda s, x: s.a(x).relu().view(-1, 4, 2).sum(2)),
     "softmax of pairs": vector(lambda s, x: s.a(x).view(-1, 4, 2).softmax(2).flatten(1)),
     "length of pairs": vector(lambda s, x: F.normalize(s.a(x).view(-1, 4, 2), dim=2).flatten(1)),
     "sum of stacked branches": vector(
         lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu()), 1).sum(1), **TWO
-    ),
-    "sum of branches stacked first": vector(
-        lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu())).sum(0), **TWO
     ),
     "mean of branches stacked first": vector(
         lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu())).mean(0), **TWO
@@ -1557,53 +911,38 @@ SUBSETS = {
         lambda s, x: torch.stack((s.a(x), s.b(x)), -1).amax(-1), **TWO
     ),
     "softmax over branches": vector(
-        lambda s, x: torch.stack((s.a(x), s.b(x)), 1).softmax(1).flatten(1), fc=linear(16, 4), **TWO
+        lambda s, x: torch.stack((s.a(x), s.b(x)), 1).softmax(1).flatten(1), **TWO
     ),
 }
-
-
-@pytest.mark.parametrize("what", SUBSETS)
-def test_reductions_over_some_units_are_not_those_over_all(what):
-    # a reduction whose axis holds only some of the units gives "fixed" values that are none; a
-    # stack's first axis is not seen
-    right_or_refused(SUBSETS[what])
-
-
-PADDED = {
+# padded pixels make the axis of pixels "moving", and stay constants where a parameter with an entry
+# a unit acts
+CONSTANTS = {
     "mean over padded pixels": image(lambda s, x: F.pad(s.a(x).relu(), (1, 1, 1, 1))),
     "mean over a ZeroPad2d": image(lambda s, x: s.p(s.a(x).relu()), p=nn.ZeroPad2d(1)),
     "parameter on padded pixels": flat(
-        lambda s, x: (F.pad(s.a(x).relu(), (1, 1, 1, 1)) + s.g).flatten(1), 64, g=parameter(8, 1, 1)
+        lambda s, x: (F.pad(s.a(x).relu(), (1, 1, 1, 1)) + s.g).flatten(1), g=parameter(8, 1, 1)
     ),
     "parameter on padded features": tokens(
         lambda s, x: (F.pad(s.a(x).relu(), (0, 4)) + s.g + s.b(x)).relu(),
-        a=linear(5, 4),
+        a=Linear(5, 4),
         g=parameter(8),
         **TWO,
     ),
     "layer norm of padded features": tokens(
         lambda s, x: (s.n(F.pad(s.a(x).relu(), (0, 4))) + s.b(x)).relu(),
-        a=linear(5, 4),
+        a=Linear(5, 4),
         n=nn.LayerNorm(8),
         **TWO,
     ),
 }
-
-
-@pytest.mark.parametrize("what", PADDED)
-def test_padded_entries_are_nobodys_only_until_something_is_added(what):
-    # padded pixels make the axis of pixels "moving", and stay constants where a parameter with an
-    # entry a unit acts
-    right_or_refused(PADDED[what])
-
-
+# a unit's several positions are told apart by their order alone, which is not the same for every
+# unit here
 COPIES = {
     "channel shuffle across copies": image(
         lambda s, x: s.m(s.b(s.a(x).relu())).relu(),
         a=conv(3, 3),
         b=conv(3, 6, groups=3),
         m=nn.ChannelShuffle(2),
-        fc=linear(6, 4),
     ),
     "concatenated ReLUs, shuffled": vector(
         lambda s, x: (
@@ -1612,84 +951,69 @@ COPIES = {
             .transpose(1, 2)
             .flatten(1)
         ),
-        a=linear(5, 3),
-        fc=linear(6, 4),
+        a=Linear(5, 3),
     ),
-    "flattened image, rolled": flat(lambda s, x: s.a(x).relu().flatten(1).roll(1, 1), 36),
+    "flattened image, rolled": flat(lambda s, x: s.a(x).relu().flatten(1).roll(1, 1)),
 }
-
-
-@pytest.mark.parametrize("what", COPIES)
-def test_positions_of_a_unit_keep_their_meaning(what):
-    # a unit's several positions are told apart by their order alone, which is not the same for
-    # every unit here
-    right_or_refused(COPIES[what])
-
-
-def twice(layer):
-    return {"b": layer, "c": layer}
-
-
+LAYER = Linear(8, 8)
+FIVE, EIGHT = (nn.Buffer(torch.arange(float(n)), persistent=False) for n in (5, 8))
 MORE = {
-    # an elementwise function with a second tensor, which is passed over
+    # an elementwise function with a second tensor
     "clamp at a parameter": vector(lambda s, x: torch.clamp(s.a(x), s.g), g=parameter(8)),
     "clamp at features": vector(lambda s, x: torch.clamp(s.a(x), min=s.b(x)), **TWO),
-    # norm(p, dim): p is taken for dim
-    "norm over pixels": (
-        IMAGE,
-        Net(lambda s, x: s.fc(s.a(x).norm(2, (2, 3))), a=conv(3, 8), fc=linear(8, 4)),
-        {},
-    ),
-    "norm over channels": (
-        IMAGE,
-        Net(lambda s, x: s.fc(s.a(x).norm(2, 1).flatten(1)), a=conv(3, 6), fc=linear(36, 4)),
-        {},
-    ),
+    # norm(p, dim): p is not dim
+    "norm over pixels": flat(lambda s, x: s.a(x).norm(2, (2, 3))),
+    "norm over channels": flat(lambda s, x: s.a(x).norm(2, 1).flatten(1), a=conv(3, 6)),
     # pooling without an axis of images: what it slides over are the units
     "MaxPool1d of features": vector(lambda s, x: s.m(s.a(x)), m=nn.MaxPool1d(3, 1, 1)),
-    "AvgPool1d of features": vector(lambda s, x: s.m(s.a(x)), m=nn.AvgPool1d(2), fc=linear(4, 4)),
+    "AvgPool1d of features": vector(lambda s, x: s.m(s.a(x)), m=nn.AvgPool1d(2)),
     "AvgPool3d of images": image(lambda s, x: s.m(s.a(x)), m=nn.AvgPool3d((3, 1, 1), 1, (1, 0, 0))),
-    # squeeze() of the one image that is followed takes its axis away too
+    # squeeze() of a single image takes its axis away too
     "squeeze": vector(lambda s, x: s.a(x).relu().unsqueeze(2).squeeze()),
     "layer norm behind squeeze": vector(
         lambda s, x: s.n(s.a(x).relu().unsqueeze(2).squeeze()).view(-1, 8), n=nn.LayerNorm(8)
     ),
     # a layer under two names, of which the traced network has one
     "one layer under two names": vector(
-        lambda s, x: s.c(s.b(s.a(x).relu()).relu()).relu(), **twice(linear(8, 8))
+        lambda s, x: s.c(s.b(s.a(x).relu()).relu()).relu(), b=LAYER, c=LAYER
     ),
-    # apply() asks the state dict for constants that it never has
+    # constants that no state dict holds
     "literal constant for the image": vector(
         lambda s, x: s.a(x * torch.tensor([1.0, 2, 3, 4, 5])).relu()
     ),
     "literal constant for the units": vector(lambda s, x: s.a(x).relu() * torch.arange(8.0)),
-    "computed from buffers": masked(*vector(lambda s, x: s.a(x).relu() * s.mask.exp())),
-    # crashes
+    "buffer for the image": vector(lambda s, x: s.a(x * s.c).relu(), c=FIVE),
+    "buffer for the units": vector(lambda s, x: (s.a(x) * s.d).relu(), d=EIGHT),
+    "computed from a buffer": vector(
+        lambda s, x: s.a(x).relu() * s.mask.exp(), mask=nn.Buffer(torch.zeros(8))
+    ),
+    # called in other ways
     "add by keyword": vector(lambda s, x: torch.add(s.a(x).relu(), other=s.b(x)), **TWO),
     "F.layer_norm over a shape": vector(lambda s, x: F.layer_norm(h := s.a(x), h.shape[1:])),
     "groups that are counted": image(
         lambda s, x: F.conv2d(h := s.a(x), s.g, None, 1, 1, 1, h.shape[1]), g=parameter(8, 1, 3, 3)
     ),
     "weight_norm": vector(
-        lambda s, x: s.a(x).relu(), a=nn.utils.parametrizations.weight_norm(linear(5, 8))
+        lambda s, x: s.a(x).relu(), a=nn.utils.parametrizations.weight_norm(Linear(5, 8))
     ),
     "gate of a parameter": vector(lambda s, x: s.a(x).relu() * torch.sigmoid(s.g), g=parameter(8)),
     "gate of one parameter": vector(lambda s, x: s.a(x).relu() * torch.sigmoid(s.g), g=parameter()),
 }
 
 
-@pytest.mark.parametrize("what", MORE)
-def test_right_or_refused(what):
-    right_or_refused(MORE[what])
-
-
-@pytest.mark.parametrize("on_units", [False, True])
-def test_buffers_outside_the_state_dict_are_not_asked_for(on_units):
-    # apply() looks for non-persistent buffers in a state dict
-    case = vector(lambda s, x: (s.a(x * s.c) * (s.d if on_units else 1)).relu())
-    case[1].register_buffer("c", torch.arange(5.0), persistent=False)
-    case[1].register_buffer("d", torch.arange(8.0), persistent=False)
-    right_or_refused(case)
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
+@pytest.mark.parametrize("case", [*(HALVES | SUBSETS | CONSTANTS | COPIES | MORE).items()], ids=str)
+def test_right_or_refused(case):
+    """The derivation may refuse a network, and may find fewer permutations than there are, but none
+    that is not there.
+    """
+    shape, network, _ = case[1]
+    network, x = drawn(network), numbers(2, *shape)
+    try:
+        sym = symmetry(network, x)
+    except UnsupportedOperation:
+        return
+    assert moves(network, sym, x)[0] < 1e-10, f"wrong: {told(sym)}"
 
 
 MISSED = {
@@ -1698,7 +1022,7 @@ MISSED = {
         lambda s, x: (h := s.a(x).relu()) * torch.sigmoid(s.b(h)), "b.weight:1", b=conv(8, 1)
     ),
     "gate of one unit": vector(
-        lambda s, x: (h := s.a(x).relu()) * torch.sigmoid(s.b(h)), "b.weight:1", b=linear(8, 1)
+        lambda s, x: (h := s.a(x).relu()) * torch.sigmoid(s.b(h)), "b.weight:1", b=Linear(8, 1)
     ),
     # what is computed from a parameter alone is taken for fixed
     "one factor that is positive": vector(lambda s, x: s.a(x).relu() * s.g.exp(), g=parameter(1)),
@@ -1718,89 +1042,360 @@ MISSED = {
 
 @pytest.mark.parametrize("what", MISSED)
 def test_permutations_that_are_there_are_found(what):
-    shape, network, uses = MISSED[what]
+    shape, network, expected = MISSED[what]
     network, x = drawn(network), numbers(2, *shape)
     sym = symmetry(network, x)
-    assert in_any_order(told(sym)) == in_any_order(uses)
-    assert moves(network, sym, x)[0] < 1e-10
+    assert told(sym) == expected and moves(network, sym, x)[0] < 1e-10
+
+
+def test_sites_whose_units_lie_along_another_axis_are_found():
+    last = image(
+        lambda s, x: s.m(s.b(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2),
+        b=Linear(3, 8),
+        m=nn.GELU(),
+    )
+    for shape, network, _ in (CASES["conv1d"], last):
+        (permutation,) = symmetry(network, torch.zeros(1, *shape))
+        assert permutation.site is not None
+
+
+# applying permutations
+
+SEVERAL = [
+    "grouped conv",
+    "depthwise conv with multiplier",
+    "batch norm behind flatten",
+    "zero channels",
+    "a parameter of two layers",
+    "one grouped conv twice",
+    "chunks that gate",
+]
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_one_permutation_after_another_is_their_composition(name):
+    shape, network, _ = CASES[name]
+    sym, state = symmetry(network, torch.zeros(1, *shape)), drawn(network).state_dict()
+    first, then = sym.random("first"), sym.random("then")
+    twice = sym.apply(sym.apply(state, first), then)
+    assert same(twice, sym.apply(state, sym.compose(first, then)))
+    assert not same(twice, sym.apply(state, sym.compose(then, first)))
+    back = {key: torch.argsort(order) for key, order in first.items()}
+    assert same(sym.apply(sym.apply(state, first), back), state)
+    assert same(sym.apply(state, sym.identity()), state)
+    assert not same(sym.apply(state, first), state)
+
+
+def test_new_unit_i_is_old_unit_p_of_i_and_all_else_is_kept(networks):
+    network, sym, _ = networks("mlp")
+    state, order = network.state_dict() | {"mean": torch.arange(3)}, sym.cycles("test")["fc2"]
+    expected = {
+        "fc2.weight": state["fc2.weight"][order],
+        "fc2.bias": state["fc2.bias"][order],
+        "fc3.weight": state["fc3.weight"][:, order],
+    }
+    assert same(sym.apply(state, {"fc2": order}), state | expected)
+    assert same(sym.compose({"fc2": order}, {}), sym.identity() | {"fc2": order})
+    assert same(sym.compose({}, {"fc2": order}), sym.identity() | {"fc2": order})
 
 
 @pytest.mark.parametrize(
-    "case",
+    "name, order",
     [
-        CASES["conv1d"],
-        image(
-            lambda s, x: s.m(s.b(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2),
-            b=linear(3, 8),
-            m=nn.GELU(),
-        ),
+        ("fc2", list(range(9))),
+        ("fc2", torch.arange(8)),
+        ("fc2", torch.arange(9)[:, None]),
+        ("fc2", torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 7])),
+        ("fc2", torch.arange(9) - 1),
+        ("fc2", torch.arange(9.0)),
+        ("fc2", torch.empty(0, dtype=torch.long)),
+        ("fc4", torch.arange(10)),
     ],
-    ids=["conv1d", "channels last"],
 )
-def test_sites_whose_units_lie_along_another_axis_are_found(case):
-    # three axes are taken for tokens x features and four for channels first, so these have no site
-    (permutation,) = symmetry(case[1], torch.zeros(1, *case[0]))
-    assert permutation.site is not None
+def test_what_is_no_permutation_is_refused(networks, name, order):
+    network, sym, x = networks("mlp")
+    with pytest.raises(ValueError, match=name):
+        sym.apply(network.state_dict(), {name: order})
+    with pytest.raises(ValueError, match=name):
+        check_symmetry(network, sym, x, {name: order})
+
+
+def test_weights_of_another_architecture_are_refused(networks):
+    _, sym, _ = networks("mlp")
+    for state in (MLP(48, 8).state_dict(), {}):
+        with pytest.raises(ValueError, match="fc1.weight"):
+            sym.apply(state, sym.identity())
+
+
+def test_random_permutations_follow_their_name(networks):
+    _, sym, _ = networks("mlp")
+    for draw in (sym.random, sym.cycles):
+        assert same(draw("check", 0), draw("check", 0))
+        assert not same(draw("check", 0), draw("check", 1))
+        assert len({tuple(p.tolist()) for p in draw("check", 0).values()}) == 3
+        sym.check_permutations(draw("check", 0))
+    assert all((p != torch.arange(9)).all() for p in sym.cycles("check").values())
+
+
+def test_a_permuted_copy_leaves_the_network_alone(networks):
+    network, sym, _ = networks("resnet20 A")
+    before, orders = copy.deepcopy(network.state_dict()), sym.cycles("test")
+    other = permuted(network, sym, orders)
+    assert same(other.state_dict(), sym.apply(before, orders))
+    assert same(network.state_dict(), before) and not same(other.state_dict(), before)
+
+
+# a wrong symmetry is seen
+
+
+class Parts(NamedTuple):
+    """A square weight of a hidden layer, and the first and last weights."""
+
+    square: str
+    first: str
+    last: str
+
+
+MUTANTS = {
+    "resnet20 B": Parts("block3_2.conv2.weight", "conv.weight", "fc.weight"),
+    "flatten": Parts("b.weight", "a.weight", "fc.weight"),
+}
+
+
+def last_use(sym, of):
+    """Behind the flatten, or of the last layer."""
+    return next(u for u in uses_of(sym) if u.positions.shape[1] > 1 or u.parameter == of.last)
+
+
+def transposed_positions(sym, of):
+    """Positions behind the flatten as if its channels came last; without one, the last layer's
+    units mirrored.
+    """
+    use = last_use(sym, of)
+    n, r = use.positions.shape
+    new = use.positions.reshape(r, n).T if r > 1 else use.positions.flip(0).roll(1, 0)
+    return with_use(sym, use, positions=new)
+
+
+def one_unit_elsewhere(sym, of):
+    """One unit's positions behind the flatten mirrored; without one, two units exchanged."""
+    use = last_use(sym, of)
+    positions = use.positions.clone()
+    if positions.shape[1] > 1:
+        positions[0] = positions[0].flip(0)
+    else:
+        positions[:2] = positions[:2].flip(0)
+    return with_use(sym, use, positions=positions)
+
+
+def one_further(sym, of):
+    """A weight's units counted from another one than its bias's are."""
+    use = use_of(sym, of.square, 0)
+    return with_use(sym, use, positions=use.positions.roll(1, 0))
+
+
+def another_axis(sym, of):
+    return with_use(sym, use_of(sym, of.square, 1), axis=0)
+
+
+def axes_exchanged(sym, of):
+    sym = with_use(sym, use_of(sym, of.square, 1), axis=2)  # out of the way
+    sym = with_use(sym, use_of(sym, of.square, 0), axis=1)
+    return with_use(sym, use_of(sym, of.square, 2), axis=0)
+
+
+def split(sym, of):
+    """The uses of one permutation as two, which are then drawn independently."""
+    p = next(p for p in sym if any(u.parameter == of.square for u in p.uses))
+    a, b = (replace(p, name=f"{p.name} {i}", uses=p.uses[i::2]) for i in (0, 1))
+    return Symmetry((*(q for q in sym if q is not p), a, b), sym.shapes)
+
+
+def logits_moved(sym, of):
+    return plus(sym, (of.last, 0), (of.last.replace("weight", "bias"), 0))
+
+
+def input_moved(sym, of):
+    return plus(sym, (of.first, 1))
+
+
+def plus(sym, *uses):
+    """One more permutation."""
+    n = sym.shapes[uses[0][0]][uses[0][1]]
+    own = tuple(Use(parameter, axis, torch.arange(n)[:, None]) for parameter, axis in uses)
+    return Symmetry((*sym, Permutation("more", n, own)), sym.shapes)
+
+
+@pytest.fixture(scope="module")
+def mutant(networks):
+    case = flat(
+        lambda s, x: s.n(s.b(s.a(x).relu())).relu().flatten(1), b=conv(8, 8), n=nn.BatchNorm2d(8)
+    )
+    small, x = drawn(case.network), numbers(1, *case.shape)
+
+    def get(name):
+        if name == "flatten":
+            return small, symmetry(small, x), x
+        network, sym, images = networks(name)
+        return network, sym, images[:1]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    "breakage",
+    [
+        transposed_positions,
+        one_unit_elsewhere,
+        one_further,
+        another_axis,
+        axes_exchanged,
+        split,
+        logits_moved,
+        input_moved,
+    ],
+)
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_symmetry_is_seen(mutant, name, breakage):
+    network, sym, x = mutant(name)
+    broken = breakage(sym, MUTANTS[name])
+    with pytest.raises(RuntimeError, match=type(network).__name__):
+        check_symmetry(network, broken, x, randomise=True)
+
+
+@pytest.mark.parametrize("name", ["flatten", "resnet20 A", "resnet20 B"])
+def test_every_use_is_checked(mutant, name):
+    network, sym, x = mutant(name)
+    for use in uses_of(sym):
+        with pytest.raises(RuntimeError):
+            check_symmetry(network, without(sym, lambda u, use=use: u is use), x, randomise=True)
+
+
+def test_fresh_statistics_hide_what_is_not_moved():
+    torch.manual_seed(0)
+    network, x = ResNet20(width=4), numbers(1, 3, 16, 16)
+    broken = without(symmetry(network, x), lambda u: ".bn" in u.parameter)
+    before = copy.deepcopy(network.state_dict())
+    assert check_symmetry(network, broken, x) < 1e-10  # all 0 and 1: nothing to see
+    with pytest.raises(RuntimeError):
+        check_symmetry(network, broken, x, randomise=True)
+    assert same(network.state_dict(), before)
+
+
+def test_a_network_in_training_is_checked_as_it_is_evaluated(networks):
+    network, sym, x = networks("vgg16")
+    network = copy.deepcopy(network).float().train()  # with dropout
+    assert check_symmetry(network, sym, x) < 1e-10
+    assert network.training and network.classifier.fc1.weight.dtype == torch.float32
+
+
+def test_given_permutations_are_used_and_nan_equals_nothing(mutant):
+    network, sym, x = mutant("flatten")
+    orders = sym.cycles("test")
+    assert check_symmetry(network, sym, x, orders) < 1e-10
+    wrong = without(sym, lambda u: u.parameter == "b.bias")  # moves with permutation "b" alone
+    assert check_symmetry(network, wrong, x, {"a": orders["a"]}) < 1e-10
+    with pytest.raises(RuntimeError):
+        check_symmetry(network, wrong, x, {"b": orders["b"]})
+    network = copy.deepcopy(network)
+    nn.init.constant_(network.fc.weight, float("nan"))
+    with pytest.raises(RuntimeError):
+        check_symmetry(network, sym, x)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_two_units_are_enough_to_see_a_wrong_symmetry(seed):
-    # check_symmetry draws its permutations, and of two units every second draw is the identity
+    """Of two units every second random permutation is the identity."""
     network, x = drawn(MLP(6, 2, 5)), numbers(40, 1, 2, 3)
     sym = symmetry(network, x)
     assert check_symmetry(network, sym, x, seed=seed) < 1e-10
-    for i in (1, 2, 3):
-        with pytest.raises(RuntimeError, match="differs"):
-            check_symmetry(
-                network, without(sym, lambda u, i=i: u.parameter == f"fc{i}.bias"), x, seed=seed
-            )
+    for name in ("fc1.bias", "fc2.bias", "fc3.bias"):
+        broken = without(sym, lambda u, name=name: u.parameter == name)
+        with pytest.raises(RuntimeError):
+            check_symmetry(network, broken, x, seed=seed)
 
 
 FRESH = {
-    "scale (C, 1, 1) of ones": (
-        image(lambda s, x: (s.a(x) * s.g).relu(), g=nn.Parameter(torch.ones(8, 1, 1))),
-        ("g", 0),
-    ),
-    "layer norm of images": (
-        image(lambda s, x: s.n(s.a(x)).relu(), n=nn.LayerNorm((8, 6, 6))),
-        ("n.weight", 0),
-    ),
-    "branch times 0": (
-        image(
-            lambda s, x: (h := s.a(x)) + s.g * s.c(s.b(h).relu()),
-            b=conv(8, 8),
-            c=conv(8, 8),
-            g=nn.Parameter(torch.tensor(0.0)),
-        ),
-        ("b.weight", 0),
+    "g": image(lambda s, x: (s.a(x) * s.g).relu(), g=nn.Parameter(torch.ones(8, 1, 1))),
+    "n.weight": image(lambda s, x: s.n(s.a(x)).relu(), n=nn.LayerNorm((8, 6, 6))),
+    "b.weight": image(
+        lambda s, x: (h := s.a(x)) + s.g * s.c(s.b(h).relu()),  # a branch times 0
+        b=conv(8, 8),
+        c=conv(8, 8),
+        g=nn.Parameter(torch.tensor(0.0)),
     ),
 }
 
 
-@pytest.mark.parametrize("what", FRESH)
-def test_randomise_draws_whatever_hides_a_mistake(what):
-    # only one-dimensional parameters are drawn anew
-    (shape, network, _), pair = FRESH[what]
+@pytest.mark.parametrize("name", FRESH)
+def test_randomise_draws_whatever_hides_a_mistake(name):
+    shape, network, _ = FRESH[name]
     x = numbers(1, *shape)
     sym = symmetry(network, x)
     assert check_symmetry(network, sym, x, randomise=True) < 1e-10
-    with pytest.raises(RuntimeError, match="differs"):
-        check_symmetry(
-            network, without(sym, lambda u: (u.parameter, u.axis) == pair), x, randomise=True
-        )
+    with pytest.raises(RuntimeError):
+        broken = without(sym, lambda u: (u.parameter, u.axis) == (name, 0))
+        check_symmetry(network, broken, x, randomise=True)
 
 
-def test_permutations_of_another_type_are_refused_helpfully(networks):
-    # an IndexError of torch
-    network, sym, _ = networks("mlp")
-    with pytest.raises(ValueError, match="'fc2'"):
-        sym.apply(network.state_dict(), {"fc2": torch.arange(9.0)})
+# random networks
+
+KINDS = ["conv", "grouped", "depthwise", "batch", "layer", "group", "prelu", "relu", "gelu"]
+LAYERS = st.sampled_from(["conv", *KINDS, "max", "mean"])
+ONE_BY_ONE = {  # layers that keep the number of channels and of pixels
+    "batch": lambda channels, pixels: nn.BatchNorm2d(channels),
+    "layer": lambda channels, pixels: nn.LayerNorm((channels, pixels, pixels)),
+    "prelu": lambda channels, pixels: nn.PReLU(channels),
+    "relu": lambda channels, pixels: nn.ReLU(),
+    "gelu": lambda channels, pixels: nn.GELU(),
+    "group": lambda channels, pixels: nn.GroupNorm(2 if channels % 2 == 0 else 1, channels),
+}
 
 
-def test_compose_takes_a_permutation_that_is_left_out_for_the_identity(networks):
-    # KeyError, while apply() does so
-    _, sym, _ = networks("mlp")
-    order = {"fc2": cycles(sym)["fc2"]}
-    assert same(sym.compose(order, {}), sym.identity() | order) and same(
-        sym.compose({}, order), sym.identity() | order
-    )
+def random_network(layers, widths, flat, hidden):
+    """A network of these kinds of layers, and how many units it hides if each is free (None where
+    groups divide them).
+    """
+    modules, channels, pixels, free, divided = [], 3, 8, 0, False
+    for i, (kind, width) in enumerate(zip(layers, widths)):
+        if kind in ("conv", "grouped"):
+            groups = 2 if kind == "grouped" and channels % 2 == 0 else 1
+            width += width % groups
+            modules.append(conv(channels, width, groups=groups, bias=i % 2 == 0))
+            free, channels, divided = free + width, width, divided or groups > 1
+        elif kind == "depthwise":
+            if channels > 3:
+                modules.append(conv(channels, 2 * channels, groups=channels))
+                channels *= 2
+        elif kind in ("max", "mean"):
+            if pixels > 2:
+                modules.append(nn.MaxPool2d(2) if kind == "max" else nn.AvgPool2d(2))
+                pixels //= 2
+        else:
+            modules.append(ONE_BY_ONE[kind](channels, pixels))
+            divided = divided or kind == "group" and channels % 2 == 0
+    modules += [nn.Flatten()] if flat else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    inputs = channels * pixels**2 if flat else channels
+    for width in hidden:
+        modules += [Linear(inputs, width), nn.Tanh()]
+        inputs, free = width, free + width
+    return nn.Sequential(*modules, Linear(inputs, 4)), None if divided else free
+
+
+@given(
+    st.lists(LAYERS, max_size=7),
+    st.lists(st.integers(4, 7), min_size=7, max_size=7),
+    st.booleans(),
+    st.lists(st.integers(2, 6), max_size=2),
+    st.integers(0, 3),
+)
+def test_random_networks_keep_their_function(layers, widths, flat, hidden, seed):
+    network, free = random_network(layers, widths, flat, hidden)
+    network, x = drawn(network, seed), numbers(2, 3, 8, 8, seed=seed)
+    sym = symmetry(network, x)
+    error, state = moves(network, sym, x, seed)
+    assert error < 1e-10 * float(network(x).abs().max().detach())
+    before = network.state_dict()
+    assert not any(torch.equal(state[u.parameter], before[u.parameter]) for u in uses_of(sym))
+    if free is not None:
+        assert sum(p.size for p in sym) == free  # none is missed
