@@ -66,8 +66,8 @@ def test_the_plan_holds_every_pair_once_with_what_it_needs_first():
     assert len(everything) == len(place) and set(plan()) < set(everything)
     for profile, recipes in PAIRS.items():
         for name, count in recipes.items():
-            for part in recipe(name, profile).plan.parts:
-                for unit in (Unit(profile, name, index, part) for index in range(count)):
+            for what in recipe(name, profile).plan.parts:
+                for unit in (Unit(profile, name, index, what) for index in range(count)):
                     assert all(place[need] < place[unit] for need in unit.needs())
     # n pairs with a control each need 2 n + 1 networks, and where the trunk has epochs n + 1 trunks
     trained = [u.name for u in plan("smoke") if u.trains]

@@ -18,6 +18,7 @@ from llfc_book import places, records
 from llfc_book.places import ROOT
 from llfc_book.study import matched, pairs, publish, queue, runs, units
 from llfc_book.study.catalogue import EXPERIMENTS
+from llfc_book.study.families import Spawned
 from llfc_book.study.parts import PARTS, part
 from llfc_book.study.settings import PAIRS, PROFILES, QUEUE, RECIPES, recipe
 from llfc_book.study.units import Busy, Unit
@@ -328,7 +329,7 @@ def told(tree, monkeypatch) -> Callable[..., list[str]]:
     published.
     """
     monkeypatch.setattr(publish, "_published_parts", lambda *_: {"pair"})
-    monkeypatch.setattr(pairs, "members", lambda name, pair: {"A": (0, "AB"[pair])})
+    monkeypatch.setattr(Spawned, "members", lambda _, setting, pair: {"A": (0, "AB"[pair])})
     monkeypatch.setitem(PAIRS, "smoke", {NAME: 2})
 
     original = RECIPES[NAME]
@@ -476,8 +477,8 @@ def test_a_network_of_other_bits_has_its_pair_measured_and_published_anew_as_a_w
     old = train_all(name)
     every = every_unit(name)
     *some, last = [unit.part for unit in every]
-    for part in some:
-        measured(part, old, name=name)
+    for what in some:
+        measured(what, old, name=name)
     assert f"smoke {name}/0: {', '.join(sorted(some))}" in publish.publish("smoke")
     assert quoted(name) == {old["A"]} and [u.part for u in queue.missing(every)] == [last]
     written = [path for path in unshipped.rglob("*.json") if "cache" not in path.parts]
@@ -488,8 +489,8 @@ def test_a_network_of_other_bits_has_its_pair_measured_and_published_anew_as_a_w
     assert publish.publish("smoke") == "nothing new to publish"
     measured(last, new, mean=2.0, name=name)  # the new part alone: no record may take it
     assert f"smoke {name}/0 waits for: {', '.join(some)} (" in publish.publish("smoke")
-    for part in some[1:]:
-        measured(part, new, mean=2.0, name=name)
+    for what in some[1:]:
+        measured(what, new, mean=2.0, name=name)
     assert [u.part for u in queue.missing(every)] == some[:1]
     assert f"waits for: {some[0]} (" in publish.publish("smoke")
     assert {path: path.read_bytes() for path in before} == before

@@ -4,7 +4,7 @@ pairs (``book/data/study.toml``). Nothing else in the book knows a hyper-paramet
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -174,6 +174,7 @@ def _fields(table: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@cache
 def _recipe(name: str) -> dict[str, Any]:
     """All fields of a recipe, those that it takes over among them."""
     table = _RECIPES["recipe"][name]
@@ -184,6 +185,7 @@ def _recipe(name: str) -> dict[str, Any]:
     return {**before, **base, **_fields(table), "name": name, "choices": choices}
 
 
+@cache
 def _plan(name: str, profile: str) -> Plan:
     """A plan of study.toml: its own words over those of the plan that it is like, the profile's
     over both."""
@@ -198,13 +200,6 @@ def _plan(name: str, profile: str) -> Plan:
         )
         name = table.get("like", "")
     return Plan(**{**general, **scaled})
-
-
-@cache
-def _setting(name: str, profile: str) -> Setting:
-    told = {**_recipe(name), **SCALE[profile].get(name, {}), "profile": profile}
-    plan = _plan(told.pop("plan"), profile) if "plan" in told else Plan()
-    return Setting(**told, plan=plan)
 
 
 def _scale(profile: str) -> dict[str, dict[str, Any]]:
@@ -223,7 +218,10 @@ def _scale(profile: str) -> dict[str, dict[str, Any]]:
 #: profile.
 SCALE = {profile: _scale(profile) for profile in PROFILES}
 #: Every recipe as the paper has it.
-RECIPES = {name: _setting(name, "paper") for name in _RECIPES["recipe"]}
+RECIPES = {
+    name: Setting(**{**_recipe(name), "plan": _plan(_recipe(name).get("plan", ""), "paper")})
+    for name in _RECIPES["recipe"]
+}
 #: Independently initialised pairs of each recipe. Recipes without an entry have no results yet.
 PAIRS: dict[str, dict[str, int]] = _STUDY["pairs"]
 #: What the queue does first: a profile, recipes, and which parts of their pairs (None: all that no
@@ -281,7 +279,10 @@ def recipe(name: str, profile: str = "paper") -> Setting:
         raise ValueError(
             f"recipe {name!r} has no profile {profile!r} yet; there are {sorted(SCALE[profile])}"
         )
-    return _setting(name, profile)
+    planned = _recipe(name).get("plan", "")
+    return replace(
+        RECIPES[name], **SCALE[profile][name], profile=profile, plan=_plan(planned, profile)
+    )
 
 
 def reductions(name: str, profile: str) -> str:
