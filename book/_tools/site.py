@@ -42,6 +42,7 @@ def stage(root: Path, profile: str | None) -> Path:
         target / "book",
         ignore=shutil.ignore_patterns("records", "endpoints", "__pycache__"),
     )
+    shutil.copytree(root / "llfc_lib", target / "llfc_lib")  # for the library reference
     for tracked in sorted((root / "notebooks").glob("*.ipynb")):
         product = root / "_build" / "chapters" / (profile or "-") / tracked.name
         executed = (

@@ -54,7 +54,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 def write(path: Path, checkpoint: Checkpoint, key: str) -> None:
-    """Write atomically. ``key`` names the run (see :func:`llfc_book.study.runs.run_key`).
+    """Write atomically. ``key`` names the run that it is of.
 
     Source: this book.
     """
