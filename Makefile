@@ -12,14 +12,14 @@ STAMP := $(VENV)/.installed
 RUNS_PROFILE := $(if $(filter command line environment,$(origin PROFILE)),--profile $(PROFILE),)
 RUNS_RECIPES := $(if $(strip $(RECIPES)),--recipes $(RECIPES),)
 .DEFAULT_GOAL := help
-.PHONY: help setup book site pdf test refresh runs runs-status publish bench clean
+.PHONY: help setup book site pdf lint test refresh runs runs-status publish bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: $(STAMP) ## make the virtual environment (PIP_FLAGS=... goes to pip)
 
-$(STAMP): requirements.txt pyproject.toml
+$(STAMP): requirements.txt pyproject.toml book/pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q $(PIP_FLAGS) -r requirements.txt
 	touch $(STAMP)
@@ -34,11 +34,17 @@ site: $(STAMP) ## render the tracked chapters without executing them
 pdf: $(STAMP) ## the tracked chapters as one PDF, _build/llfc-book.pdf (needs Chromium)
 	$(PY) book/_tools/site.py --tracked --pdf
 
-test: $(STAMP) ## everything: unit and property tests, nbval, a strict build (an empty cache each time)
+lint: $(STAMP) ## formatter, linter and types
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy llfc_lib
+
+test: lint ## everything: lint, unit tests, nbval, a strict build, its pages (an empty cache each time)
 	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; export LLFC_CACHE="$$cache" OMP_NUM_THREADS=1; \
-	$(PY) -m pytest -n 2 --dist loadfile tests; \
+	$(PY) -m pytest -n 2 --dist loadfile --ignore tests/site tests; \
 	$(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks; \
-	$(PY) book/_tools/site.py --tracked
+	$(PY) book/_tools/site.py --tracked; \
+	$(PY) -m pytest -n 2 tests/site
 
 refresh: $(STAMP) ## execute the tracked pairs notebooks/NAME.ipynb again (profile smoke)
 	$(PY) book/_tools/execute.py $(CHAPTERS) --refresh

@@ -1,6 +1,7 @@
 """How chapters are executed and what the build refuses, on small chapters of their own."""
 
 import base64
+import hashlib
 import importlib.util
 import json
 import os
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import jupytext
 import nbformat
@@ -63,6 +64,15 @@ CHAPTERS = {
     "bad": chapter("Bad", "print('so far')", "# divide\n1 / 0", "print('never')"),
     "quits": chapter("Quits", "import sys\nsys.exit()", "print('never')"),
 }
+
+
+def load_tool(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module of book/_tools, one of which is called as a module of Python is."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    spec = importlib.util.spec_from_file_location(f"book_{name}", TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def execute(root: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -155,7 +165,7 @@ def test_products_hold_the_run_and_nothing_of_papermill(executed):
         "seconds",
         "parameters",
         "data",
-        "drawn_by",
+        "inputs",
         "records",
     } == set(run)
     assert (run.profile, run.data, run.parameters) == ("smoke", "digits", {"profile": "smoke"})
@@ -181,32 +191,35 @@ def test_parameters_reach_the_chapter_with_their_type(executed):
     assert product.metadata.run.parameters == {"profile": "lite", "repeat": 2}
 
 
-def test_refreshing_twice_writes_the_same_but_for_the_seconds(executed, tmp_path):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks/good.md").write_text(GOOD)
-    written = []
-    for _ in range(2):
-        assert execute(tmp_path, "--refresh").returncode == 0
-        written.append((tmp_path / "notebooks/good.ipynb").read_text())
-    first, second = (re.sub(r'"seconds": [\d.]+', "", text) for text in written)
-    assert first == second and "seconds" in written[0]
-    assert not (tmp_path / "_build").exists()
-
-
-def test_a_chapter_knows_the_records_that_it_shows(tmp_path):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks/good.md").write_text(
-        GOOD.replace("repeat = 1", 'repeat = 1  # of published("fig08")')
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A small project with one chapter, a library, and a record that the chapter opens by a name
+    that is no literal. It is refreshed once.
+    """
+    for folder in ("notebooks", "llfc_lib", "book/records/smoke"):
+        (tmp_path / folder).mkdir(parents=True)
+    text = GOOD.replace(
+        "profile * repeat",
+        "from llfc_book import records\nname = 'fig' + '08'\nrecords.load(name, 'paper').profile",
     )
-    assert execute(tmp_path, "--refresh").returncode == 0
-    (shown,) = read(tmp_path / "notebooks/good.ipynb").metadata.run.records
-    record = json.loads((ROOT / "book/records/paper/fig08.json").read_text())["pairs"]
+    (tmp_path / "notebooks/good.md").write_text(text)
+    (tmp_path / "llfc_lib/code.py").write_text("x = 1")
+    (tmp_path / "book/records/smoke/fig08.json").write_text("{}")
+    assert "good done in" in execute(tmp_path, "--refresh").stdout
+    return tmp_path
+
+
+def test_a_chapter_knows_the_records_that_it_opened(project):
+    (shown,) = read(project / "notebooks/good.ipynb").metadata.run.records
+    path = ROOT / "book/records/paper/fig08.json"
+    record = json.loads(path.read_text())["pairs"]
     assert (shown.record, shown.profile, shown.pairs, shown.data) == (
         "fig08",
         "paper",
         len(record),
         ["mnist"],
     )
+    assert shown.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     assert shown.train_minutes == round(sum(p["train_seconds"] for p in record.values()) / 60)
     assert (
         set(shown.seeds) == {seed for p in record.values() for seed in p["seeds"].values()}
@@ -217,17 +230,46 @@ def test_a_chapter_knows_the_records_that_it_shows(tmp_path):
     }
 
 
+def test_an_edit_of_prose_executes_nothing(project):
+    source, pair = project / "notebooks/good.md", project / "notebooks/good.ipynb"
+    before = read(pair)
+    source.write_text(source.read_text().replace("# Good", "# Better"))
+    assert "good has nothing to execute" in execute(project, "--refresh").stdout
+    after = read(pair)
+    assert after.cells[0].source == "# Better" and after.cells[1:] == before.cells[1:]
+    assert after.metadata == before.metadata
+
+
+def test_executing_twice_writes_the_same_but_for_the_seconds(project):
+    pair = project / "notebooks/good.ipynb"
+    first = pair.read_text()
+    pair.unlink()
+    assert "good done in" in execute(project, "--refresh").stdout
+    first, second = (re.sub(r'"seconds": [\d.]+', "", text) for text in (first, pair.read_text()))
+    assert first == second and not (project / "_build").exists()
+
+
+@pytest.mark.parametrize(
+    "name, old, new",
+    [
+        ("notebooks/good.md", "fig' + '08", "fig' '08"),
+        ("llfc_lib/code.py", "1", "2"),
+        ("book/records/smoke/fig08.json", "{}", "{ }"),
+    ],
+)
+def test_other_code_library_or_records_are_executed(project, monkeypatch, name, old, new):
+    tool = load_tool("execute", monkeypatch)
+    arguments = project, "good", project / "notebooks/good.ipynb"
+    assert tool.is_up_to_date(*arguments)
+    (project / name).write_text((project / name).read_text().replace(old, new))
+    assert not tool.is_up_to_date(*arguments)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["nope"], "unknown chapter 'nope'; choose from ['bad', 'good', 'quits']"),
-        (["--profile", "smok"], "unknown profile 'smok'; choose from ['smoke', 'lite', 'paper']"),
-        (["-p", "profile", "smok"], "unknown profile 'smok'"),
-        (
-            ["-p", "profil", "smoke"],
-            "unknown parameter 'profil'; chapter bad has ['profile', 'repeat']",
-        ),
-        (["-p", "repeat", "often"], "parameter repeat takes a value like 1, not 'often'"),
+        (["--profile", "smok"], "invalid choice: 'smok' (choose from 'smoke', 'lite', 'paper')"),
         (["--refresh", "--profile", "lite"], "--refresh writes the tracked pairs"),
     ],
 )
@@ -236,9 +278,28 @@ def test_unknown_names_are_refused_before_anything_runs(executed, arguments, mes
     assert done.returncode == 2 and message in done.stderr and not done.stdout
 
 
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["profil", "smoke"], "ValueError: unknown parameter 'profil'; choose from ['device'"),
+        (["profile", "smok"], "ValueError: unknown profile 'smok'; choose"),
+    ],
+)
+def test_a_chapter_refuses_unknown_parameters_by_name(tmp_path, given, message):
+    (tmp_path / "notebooks").mkdir()
+    begin = "retrain, device = False, 'cpu'\ndel repeat\n"
+    begin += "from llfc_book.chapter import begin\nhere = begin(globals())"
+    (tmp_path / "notebooks/strict.md").write_text(chapter("Strict", begin))
+    done = execute(tmp_path, "-p", *given)
+    assert done.returncode == 1 and message in done.stdout, done.stdout
+
+
 # the build
 
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
+    "gg=="
+)
 
 
 def figure(alt: str | None) -> nbformat.NotebookNode:
@@ -285,6 +346,18 @@ def stream(name: str) -> nbformat.NotebookNode:
     return nbformat.v4.new_output("stream", name=name, text="careful\n")
 
 
+LIBRARY = '''"""A library."""
+
+
+def first(x: float, of: "list[float] | None" = None) -> float:
+    """The first; see :func:`second`."""
+
+
+def second() -> None:
+    """The second."""
+'''
+
+
 def build(folder: Path, pages: dict[str, str], **environment: str) -> subprocess.CompletedProcess:
     """Strictly build a book of ``pages`` (name with suffix: content) with this project's
     configuration.
@@ -296,6 +369,9 @@ def build(folder: Path, pages: dict[str, str], **environment: str) -> subprocess
         ignore=shutil.ignore_patterns("__pycache__"),
     )
     shutil.copytree(ROOT / "book" / "_static" / "tippy", folder / "book" / "_static" / "tippy")
+    shutil.copy(ROOT / "book" / "_static" / "api.css", folder / "book" / "_static")
+    (folder / "llfc_lib").mkdir()
+    (folder / "llfc_lib" / "__init__.py").write_text(LIBRARY)
     (folder / "book" / "pixel.png").write_bytes(base64.b64decode(PIXEL))
     for name in ("references.bib", "_static/book.css"):
         shutil.copy(ROOT / "book" / name, folder / "book" / name)
@@ -491,10 +567,7 @@ def test_tips_are_in_order_and_long_tables_are_cut():
 
 
 def test_a_run_from_uncommitted_sources_says_so(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(TOOLS))
-    spec = importlib.util.spec_from_file_location("book_execute", TOOLS / "execute.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("execute", monkeypatch)
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks/a.md").write_text("one")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
@@ -542,6 +615,10 @@ Nothing to see.
 | a | b |
 |---|---|
 | 1 | 2 |
+
+```{eval-rst}
+.. autoapimodule:: llfc_lib
+```
 """
 
 
@@ -605,13 +682,11 @@ def test_pages_have_unique_ids_and_tables_that_keys_can_scroll(built_twice):
 
 
 def test_a_product_of_another_source_is_not_shown(executed, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(TOOLS))
-    spec = importlib.util.spec_from_file_location("book_site", TOOLS / "site.py")
-    site = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(site)
+    site = load_tool("site", monkeypatch)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "book" / "records").mkdir(parents=True)
+    (tmp_path / "llfc_lib").mkdir()
     shutil.copytree(executed[0] / "notebooks", tmp_path / "notebooks")
     product = tmp_path / "_build/chapters/smoke/good.ipynb"
     product.parent.mkdir(parents=True)

@@ -5,17 +5,15 @@ Hover tips come from sphinx-tippy, with its two scripts out of ``book/_static/ti
 from a CDN.
 """
 
-import gc
 import json
 import re
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import sphinx_tippy
+from sphinx.addnodes import number_reference, pending_xref
 from sphinx.application import Sphinx
-from sphinx.domains.std import StandardDomain
-from sphinx.environment import BuildEnvironment
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 #: sphinx-tippy gives the script of a page a random name at every build.
 RANDOM_NAME = re.compile(r"(.+)\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.js")
@@ -117,10 +115,8 @@ def tip_script(text: str) -> str:
     head, _, tail = text.partition("\n")  # the tips come in a random order
     if head.startswith("selector_to_html = "):
         tips = json.loads(head.removeprefix("selector_to_html = ").rstrip().rstrip(";"))
-        text = (
-            "selector_to_html ="
-            f" {json.dumps({target: shortened(tip) for target, tip in sorted(tips.items())})}\n{tail}"
-        )
+        short = {target: shortened(tip) for target, tip in sorted(tips.items())}
+        text = f"selector_to_html = {json.dumps(short)}\n{tail}"
     return text
 
 
@@ -153,61 +149,37 @@ def finish(app: Sphinx, failed: Exception | None) -> None:
             page.write_text(mended)
 
 
-def collect_tips(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
-) -> None:
-    """sphinx-tippy's own, but for the library reference: it reads every page's HTML again, and
-    those pages are long.
-    """
-    if not pagename.startswith("book/api/"):
-        sphinx_tippy.collect_tips(app, pagename, templatename, context, doctree)
-
-
-class ReadOnce:
-    """The environment as :class:`QuickNumbers` sees it: a page's tree is unpickled once, not once a
-    reference to it.
+class QuickNumbers(SphinxPostTransform):
+    """References to numbered figures and tables, before Sphinx comes to them: for each it reads the
+    whole page of the target anew, which was half of a build. What is not as plain is left to it.
     """
 
-    def __init__(self, env: BuildEnvironment, trees: dict[str, Any]) -> None:
-        self._env, self._trees = env, trees
+    default_priority = 5  # Sphinx's own has 10
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._env, name)
-
-    def get_doctree(self, docname: str) -> Any:
-        if docname not in self._trees:
-            self._trees[docname] = self._env.get_doctree(docname)
-        return self._trees[docname]
-
-
-class QuickNumbers(StandardDomain):
-    """Sphinx reads the whole tree of a page for every reference to a number in it, which was a
-    third of the build; here trees stay, for a number is only looked up in them.
-    """
-
-    def _resolve_numref_xref(self, env: BuildEnvironment, *arguments: Any) -> Any:
-        return super()._resolve_numref_xref(ReadOnce(env, TREES), *arguments)
-
-
-#: Trees of finished pages, of this build alone.
-TREES: dict[str, Any] = {}
+    def run(self, **arguments: Any) -> None:
+        domain = self.env.get_domain("std")
+        for node in list(self.document.findall(pending_xref)):
+            page, label = domain.anonlabels.get(node.get("reftarget"), ("", ""))
+            kinds = self.env.toc_fignumbers.get(page, {})
+            kind = next((kind for kind, numbers in kinds.items() if label in numbers), None)
+            title = self.config.numfig_format.get(kind, "")
+            if node.get("reftype") == "numref" and not node["refexplicit"] and "%s" in title:
+                number = ".".join(map(str, kinds[kind][label]))
+                link = domain.build_reference_node(
+                    self.env.docname,
+                    self.app.builder,
+                    page,
+                    label,
+                    title % number,
+                    "numref",
+                    nodeclass=number_reference,
+                    title=title,
+                )
+                node.replace_self(link)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    # trees of pages are hundreds of thousands of objects that stay: looking through them was a
-    # third of the time
-    gc.disable()
-    app.add_domain(QuickNumbers, override=True)
-    app.connect("env-updated", lambda app, env: TREES.clear())
-    for listener in [
-        one
-        for one in app.events.listeners["html-page-context"]
-        if one.handler is sphinx_tippy.collect_tips
-    ]:
-        app.disconnect(listener.id)
-    app.connect(
-        "html-page-context", collect_tips, priority=450
-    )  # sphinx-tippy's place: before MathJax
+    app.add_post_transform(QuickNumbers)
     app.connect("html-page-context", clean_page, priority=900)
     app.connect("build-finished", finish, priority=990)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

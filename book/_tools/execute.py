@@ -1,43 +1,48 @@
-"""Execute chapters: notebooks/NAME.md -> _build/chapters/<profile>/NAME.ipynb, two at a time.
+"""Execute chapters with papermill: notebooks/NAME.md -> _build/chapters/<profile>/NAME.ipynb.
 
-    python book/_tools/execute.py                              every chapter, profile smoke python
-    book/_tools/execute.py B2_llfc --profile paper      one chapter at full scale python
-    book/_tools/execute.py --refresh                    the tracked pairs notebooks/NAME.ipynb
-    (smoke)
+Usage::
 
-A chapter that fails names its cell; what it got to is kept in _build/failed, the last good product
-stays, the other chapters still run, and the exit status is 1. Unknown chapters, profiles and
-parameters are refused with status 2.
+    python book/_tools/execute.py                            # every chapter, profile smoke
+    python book/_tools/execute.py B2_llfc --profile paper    # one chapter at full scale
+    python book/_tools/execute.py --refresh                  # the tracked pairs NAME.ipynb (smoke)
+
+Two chapters run at a time. One that fails names its cell; what it got to is kept in _build/failed,
+the last good product stays, the others still run, and the exit status is 1. Unknown chapters,
+profiles are refused with status 2, unknown parameters by the chapters in their first cell.
+``--refresh`` executes what has other code, another library or other records than the tracked pair
+was made from; others get their new text.
 """
 
 import argparse
-import ast
 import hashlib
 import json
 import os
-import platform
-import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from importlib.metadata import version
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
 import papermill
+import yaml
+from jupyter_client import AsyncKernelManager
 from nbformat import NotebookNode
-from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ("smoke", "lite", "paper")
 #: A socket's path holds about a hundred characters, which TMPDIR may use up.
 SHORT = "/tmp" if len(tempfile.gettempdir()) > 60 else None
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+#: Cells that are executed and not kept: papermill's parameters, and what tells the provenance.
+ADDED = {"injected-parameters", "provenance"}
+PROVENANCE = "from llfc_book.chapter import Provenance\n\nProvenance()"
 
 
 def load(root: Path, name: str) -> NotebookNode:
@@ -50,290 +55,222 @@ def load(root: Path, name: str) -> NotebookNode:
     return notebook
 
 
-def declared(notebook: NotebookNode) -> dict[str, Any]:
-    """Names and defaults in the cell tagged `parameters`."""
-    return {
-        target.id: ast.literal_eval(statement.value)
-        for cell in notebook.cells
-        if "parameters" in cell.metadata.get("tags", [])
-        for statement in ast.parse(cell.source).body
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    }
-
-
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """The cells that execute: not those without code, nor the one that papermill injects."""
-    return [
-        cell
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-        and cell.source.strip()
-        and "injected-parameters" not in cell.metadata.get("tags", [])
-    ]
+    """Those that have code."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def write(notebook: NotebookNode, target: Path) -> None:
+    """In one piece, where a reader may look at the file."""
+    nbformat.validate(notebook)
+    partial = target.with_name(f".{target.name}.partial")
+    nbformat.write(notebook, partial)
+    os.replace(partial, target)
 
 
 def commit(root: Path) -> str:
-    git = partial(subprocess.run, cwd=root, capture_output=True, text=True)
-    head = git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-    dirty = git(
-        [
-            "git",
-            "status",
-            "--porcelain",
-            "--",
-            "llfc_lib",
-            "notebooks/*.md",
-            "book/records",
-            "book/endpoints",
-        ]
-    ).stdout
+    """HEAD, marked where what a chapter is made from is not committed."""
+    sources = ("llfc_lib", "book/llfc_book", "notebooks/*.md", "book/records", "book/endpoints")
+    head, dirty = (
+        subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
+        for words in (
+            ("rev-parse", "--short=12", "HEAD"),
+            ("status", "--porcelain", "--", *sources),
+        )
+    )
     return (head or "unknown") + ("-dirty" if dirty else "")
 
 
-def provenance(root: Path, notebook: NotebookNode, parameters: dict[str, Any]) -> dict[str, Any]:
-    """What ``metadata.run`` says: of the run, and of the records that the chapter shows."""
-    from llfc_book.chapter import drawn_by, origin
-    from llfc_book.study.units import cpu_name
+def inputs(root: Path, chapter: NotebookNode, records: list[dict[str, Any]]) -> str:
+    """Digest of what the outputs of a chapter depend on: its code, the library, its records."""
+    digest = hashlib.sha256(json.dumps([cell.source for cell in code_cells(chapter)]).encode())
+    files = [*root.glob("llfc_lib/**/*.py"), *root.glob("book/llfc_book/**/*.py")]
+    for experiment in {entry["record"] for entry in records}:
+        files += root.glob(f"book/records/*/{experiment}.json")
+    for path in sorted(files):
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
-    shown = dict.fromkeys(
-        re.findall(
-            r'\bpublished\("(\w+)"\)', "\n".join(cell.source for cell in code_cells(notebook))
-        )
-    )
-    return {
-        "profile": parameters["profile"],
-        "commit": commit(root),
-        "cpu": cpu_name(),
-        "threads": 1,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "parameters": parameters,
-        "drawn_by": drawn_by(),
-        "records": [entry for name in shown for entry in origin(name)],
-    }
+
+def is_up_to_date(root: Path, name: str, target: Path) -> bool:
+    """Whether a tracked pair needs no execution; its text is then that of the source."""
+    chapter = load(root, name)
+    try:
+        tracked = nbformat.read(target, as_version=4)
+        run = tracked.metadata["run"]
+        if run["inputs"] != inputs(root, chapter, run["records"]):
+            return False
+    except (OSError, KeyError, nbformat.reader.NotJSONError):
+        return False
+    for cell, executed in zip(code_cells(chapter), code_cells(tracked), strict=True):
+        cell.outputs, cell.execution_count = executed.outputs, executed.execution_count
+    chapter.metadata = tracked.metadata
+    if chapter != tracked:
+        write(chapter, target)
+    return True
 
 
 def clean(notebook: NotebookNode, run: dict[str, Any]) -> NotebookNode:
     """Strip papermill's timings and paths; keep one block, ``metadata.run``, to which an output
-    displayed with metadata ``{"run": {...}}`` adds: so a chapter can name its data set.
+    displayed with metadata ``{"run": {...}}`` adds: so a chapter can name its data set. papermill
+    takes sys.exit() in a cell for success; here every cell must have run, without an error.
     """
-    notebook.cells = [
-        c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])
-    ]
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        cell.metadata.pop("execution", None)
-        if not cell.metadata.get("tags"):
-            cell.metadata.pop("tags", None)
+    for output in (output for cell in code_cells(notebook) for output in cell.outputs):
+        run = {**run, **output.get("metadata", {}).pop("run", {})}
+    notebook.cells = [c for c in notebook.cells if not ADDED & set(c.metadata.get("tags", []))]
     for count, cell in enumerate(code_cells(notebook), 1):
+        if cell.execution_count is None or any(o.output_type == "error" for o in cell.outputs):
+            raise RuntimeError(f"cell {count} did not run to its end")
         cell.execution_count = count
         for output in cell.outputs:
-            run = {**run, **output.get("metadata", {}).pop("run", {})}
             output.update({"execution_count": count} if "execution_count" in output else {})
+    for cell in notebook.cells:
+        dropped = {"papermill", "execution"} | (
+            {"tags"} if not cell.metadata.get("tags") else set()
+        )
+        cell.metadata = {key: x for key, x in cell.metadata.items() if key not in dropped}
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "run": run})
     return notebook
 
 
-def check_complete(notebook: NotebookNode) -> None:
-    """papermill takes sys.exit() in a cell for success; here every cell must have run, and without
-    an error.
+def kernel_manager(folder: str, progress: Path) -> type[AsyncKernelManager]:
+    """Kernels whose sockets lie in a folder of their own (two chapters that ask for free TCP ports
+    at once can be told the same ones), and that say in ``progress`` how far they are.
     """
-    for number, cell in enumerate(code_cells(notebook), 1):
-        if cell.execution_count is None or any(
-            output.output_type == "error" for output in cell.outputs
-        ):
-            raise RuntimeError(f"cell {number} did not run to its end")
+    own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LLFC_PROGRESS": str(progress)}
+
+    class Kernel(AsyncKernelManager):
+        async def start_kernel(self, **options: Any) -> None:
+            self.transport, self.ip = "ipc", f"{folder}/kernel"
+            await super().start_kernel(env=os.environ | own, **options)
+
+    return Kernel
 
 
-def execute(root: Path, name: str, parameters: dict[str, Any], target: Path) -> None:
-    """Run one chapter in this process, to ``target``. If it fails the process ends with a message."""
+def execute(root: Path, name: str, parameters: dict[str, Any], target: Path) -> str:
+    """Run one chapter, to ``target``; what went wrong, where something did."""
     chapter, where = load(root, name), "before its first cell"
     number_of = {cell["id"]: number for number, cell in enumerate(code_cells(chapter), 1)}
-
-    def on_cell_start(cell: NotebookNode, cell_index: int) -> None:
-        nonlocal where
-        if number := number_of.get(cell.get("id")):
-            where = f"cell {number} of {len(number_of)}"
-            with open(
-                os.environ["LLFC_PROGRESS"], "a"
-            ) as file:  # the library writes there too, from the kernel
-                file.write(f"{where}\n")
-            where += (
-                f" ({next(line for line in cell.source.splitlines() if line.strip()).strip()!r})"
-            )
-
-    run = provenance(root, chapter, parameters)
+    chapter.cells.append(nbformat.v4.new_code_cell(PROVENANCE, metadata={"tags": ["provenance"]}))
+    run = {"profile": parameters["profile"], "commit": commit(root), "parameters": parameters}
+    kept, began = root / "_build" / "failed" / f"{name}.ipynb", time.monotonic()
     target.parent.mkdir(parents=True, exist_ok=True)
+    kept.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=SHORT) as folder:
-        source, product = Path(folder) / f"{name}.ipynb", Path(folder) / f"{name}.out.ipynb"
+        source, product, progress = (Path(folder, end) for end in ("in.ipynb", "out.ipynb", "told"))
         nbformat.write(chapter, source)
-        began = time.monotonic()
-        kept = root / "_build" / "failed" / f"{name}.ipynb"
-        kept.unlink(missing_ok=True)
-        # Sockets in a folder of its own: two chapters that ask for free TCP ports at once can be
-        # told the same ones.
-        sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
+        progress.touch()
+
+        def on_cell_start(cell: NotebookNode, cell_index: int) -> None:
+            nonlocal where
+            if number := number_of.get(cell.get("id")):
+                where = f"cell {number} of {len(number_of)}"
+                with open(progress, "a") as file:  # as the library does in the kernel
+                    file.write(f"{where}\n")
+                where += f" ({cell.source.strip().splitlines()[0]!r})"
+
         try:
-            papermill.execute_notebook(
-                str(source),
-                str(product),
-                parameters=parameters,
-                cwd=str(root),
-                progress_bar=False,
-                kernel_name="python3",
-                on_cell_start=on_cell_start,
-                config=sockets,
-            )
-            notebook = nbformat.read(product, as_version=4)
-            check_complete(notebook)
-            notebook = clean(notebook, {**run, "seconds": round(time.monotonic() - began, 1)})
-            nbformat.validate(notebook)
+            with following(name, progress):
+                papermill.execute_notebook(
+                    str(source),
+                    str(product),
+                    parameters=parameters,
+                    progress_bar=False,
+                    kernel_name="python3",
+                    on_cell_start=on_cell_start,
+                    kernel_manager_class=kernel_manager(folder, progress),
+                )
+            notebook = clean(nbformat.read(product, as_version=4), run)
+            run = notebook.metadata.run
+            run.seconds = round(time.monotonic() - began, 1)
+            run.inputs = inputs(root, load(root, name), run.records)
+            write(notebook, target)
         # the cell's own, a dead kernel, an invalid notebook: all the same to the reader
         except Exception as error:
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_bytes((product if product.exists() else source).read_bytes())
-            what = (
-                f"{getattr(error, 'ename', type(error).__name__)}:"
-                f" {getattr(error, 'evalue', error)}"
+            kind = getattr(error, "ename", type(error).__name__)
+            return (
+                f"{where}: {kind}: {getattr(error, 'evalue', error)}\n"
+                f"what it got to is in {kept.relative_to(root)}; the last good product stays"
             )
-            sys.exit(
-                f"{where}: {what}\nwhat it got to is in {kept.relative_to(root)}; the last good"
-                " product stays"
-            )
-        partial = target.with_name(f".{target.name}.partial")
-        nbformat.write(notebook, partial)
-        os.replace(partial, target)
+    return ""
 
 
 def say(text: str) -> None:
     print(f"{text}\n", end="", flush=True)  # in one piece: several threads print
 
 
-def execute_all(root: Path, targets: dict[str, Path], parameters: dict[str, Any], jobs: int) -> int:
-    """Run chapters (name: where the product goes), each in a process of its own; returns how many
-    failed.
-    """
+@contextmanager
+def following(name: str, progress: Path) -> Iterator[None]:
+    """Show what is written to ``progress``, as it comes."""
+    ended = threading.Event()
 
-    def one(number: int, name: str) -> bool:
-        title, began = f"chapter {number} of {len(targets)}: {name}", time.monotonic()
-        say(f"{title} ...")
-        with tempfile.TemporaryDirectory() as folder:
-            progress, log = Path(folder) / "progress", Path(folder) / "log"
-            progress.touch()
-            environment = {
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "MKL_NUM_THREADS": "1",
-                "LLFC_PROGRESS": str(progress),
-            }
-            arguments = json.dumps([name, parameters, str(targets[name])])
-            with open(log, "w") as output, open(progress) as lines:
-                process = subprocess.Popen(
-                    [sys.executable, __file__, "--root", str(root), "--one", arguments],
-                    env=environment,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
-                running = True
-                while running:
-                    running = process.poll() is None
-                    for line in lines:
-                        say(f"  {name}: {line.rstrip()}")
-                    time.sleep(0.2)
-            seconds = f"{time.monotonic() - began:.0f} s"
-            told = "\n".join(
-                line
-                for line in log.read_text().splitlines()
-                if not line.startswith("[IPKernelApp]")
-            )
-            how = f"FAILED after {seconds}\n{told}" if process.returncode else f"done in {seconds}"
-            say(f"{title} {how}")
-        return process.returncode != 0
+    def show() -> None:
+        with open(progress) as lines:
+            while True:
+                last = ended.wait(0.2)
+                for line in lines:
+                    say(f"  {name}: {line.rstrip()}")
+                if last:
+                    return
 
-    pool = ThreadPoolExecutor(jobs)
+    thread = threading.Thread(target=show)
+    thread.start()
     try:
-        return list(pool.map(one, range(1, len(targets) + 1), targets)).count(True)
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C no further chapter starts
-
-
-def check_parameters(
-    root: Path, names: list[str], profile: str, given: list[list[str]]
-) -> dict[str, Any]:
-    """`-p name value` pairs, typed as the chapters' defaults; ValueError for one that a chapter
-    does not have, since papermill takes any name and a misspelt one does nothing.
-    """
-    parameters: dict[str, Any] = {"profile": profile}
-    for name in names:
-        known = declared(load(root, name))
-        for key, text in given:
-            if key not in known:
-                raise ValueError(f"unknown parameter {key!r}; chapter {name} has {sorted(known)}")
-            try:
-                parameters[key] = (
-                    text
-                    if isinstance(known[key], str)
-                    else type(known[key])(ast.literal_eval(text))
-                )
-            except (ValueError, SyntaxError) as error:
-                raise ValueError(
-                    f"parameter {key} takes a value like {known[key]!r}, not {text!r}"
-                ) from error
-    if parameters["profile"] not in PROFILES:
-        raise ValueError(f"unknown profile {parameters['profile']!r}; choose from {list(PROFILES)}")
-    return parameters
+        ended.set()
+        thread.join()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help="chapters (default: all)")
-    parser.add_argument("--profile", default="smoke")
-    parser.add_argument(
-        "--refresh", action="store_true", help="write the tracked pairs, in profile smoke"
-    )
-    parser.add_argument(
-        "--jobs", type=int, choices=range(1, 9), default=2, metavar="N", help="chapters at a time"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder for the products (default: _build/chapters/<profile>)"
-    )
-    parser.add_argument(
-        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
-    )
-    parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--one", type=json.loads, help=argparse.SUPPRESS
-    )  # one chapter, in this process
+    add = parser.add_argument
+    add("names", nargs="*", help="chapters (default: all)")
+    add("--profile", default="smoke", choices=PROFILES)
+    add("--refresh", action="store_true", help="bring the tracked pairs up to date, profile smoke")
+    add("--jobs", type=int, choices=range(1, 9), default=2, metavar="N", help="chapters at a time")
+    add("--out", type=Path, help="folder of the products (default: _build/chapters/<profile>)")
+    add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    add("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     options = parser.parse_args()
     root = options.root.resolve()
-    if options.one:
-        name, parameters, target = options.one
-        execute(root, name, parameters, Path(target))
-        return 0
     known = sorted(path.stem for path in (root / "notebooks").glob("*.md"))
     names = list(dict.fromkeys(options.names)) or known
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown chapter {unknown[0]!r}; choose from {known}")
-    try:
-        parameters = check_parameters(root, names, options.profile, options.parameters)
-    except ValueError as error:
-        parser.error(str(error))
+    # the chapters refuse what they do not know, in their first cell
+    parameters = {key: yaml.safe_load(value) for key, value in options.parameters}
+    parameters = {"profile": options.profile, **parameters}
     if options.refresh and (options.out or parameters != {"profile": "smoke"}):
         parser.error("--refresh writes the tracked pairs: profile smoke, no parameters, no --out")
-    folder = options.out or root / (
-        "notebooks" if options.refresh else f"_build/chapters/{parameters['profile']}"
-    )
-    targets = {name: folder.resolve() / f"{name}.ipynb" for name in names}
-    failed = execute_all(root, targets, parameters, options.jobs)
-    say(
-        f"{len(targets) - failed} of {len(targets)} chapters executed in profile"
-        f" {parameters['profile']}"
-    )
-    return 1 if failed else 0
+    products = root / "_build" / "chapters" / str(parameters["profile"])
+    folder = root / "notebooks" if options.refresh else (options.out or products).resolve()
+    os.chdir(root)  # where papermill starts the kernels
+
+    def run(number: int, name: str) -> bool:
+        title, target = f"chapter {number} of {len(names)}: {name}", folder / f"{name}.ipynb"
+        if options.refresh and is_up_to_date(root, name, target):
+            say(f"{title} has nothing to execute")
+            return True
+        say(f"{title} ...")
+        began = time.monotonic()
+        wrong = execute(root, name, parameters, target)
+        seconds = f"{time.monotonic() - began:.0f} s"
+        say(f"{title} FAILED after {seconds}\n{wrong}" if wrong else f"{title} done in {seconds}")
+        return not wrong
+
+    pool = ThreadPoolExecutor(options.jobs)
+    try:
+        done = list(pool.map(run, range(1, len(names) + 1), names))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C no further chapter starts
+    what = "up to date" if options.refresh else "executed"
+    say(f"{sum(done)} of {len(names)} chapters {what} in profile {parameters['profile']}")
+    return 0 if all(done) else 1
 
 
 if __name__ == "__main__":

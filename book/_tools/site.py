@@ -1,8 +1,10 @@
 """Render the book strictly into _build/html from executed chapters; no tracked file is changed.
 
-python book/_tools/site.py --profile smoke     the products of book/_tools/execute.py (tracked pairs
-where one lacks) python book/_tools/site.py --tracked           the tracked pairs alone python
-book/_tools/site.py --tracked --pdf     the same as one PDF, _build/llfc-book.pdf (with Chromium)
+Usage::
+
+    python book/_tools/site.py --profile smoke     # products of execute.py, else tracked pairs
+    python book/_tools/site.py --tracked           # the tracked pairs alone
+    python book/_tools/site.py --tracked --pdf     # the same as _build/llfc-book.pdf (Chromium)
 """
 
 import argparse
@@ -14,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import jupytext
+from chromium import MISSING, chromium
 from execute import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +45,7 @@ def stage(root: Path, profile: str | None) -> Path:
         target / "book",
         ignore=shutil.ignore_patterns("records", "endpoints", "__pycache__"),
     )
+    shutil.copytree(root / "llfc_lib", target / "llfc_lib")  # for the library reference
     for tracked in sorted((root / "notebooks").glob("*.ipynb")):
         product = root / "_build" / "chapters" / (profile or "-") / tracked.name
         executed = (
@@ -88,11 +92,9 @@ def print_pdf(pages: Path, target: Path) -> None:
 
     RuntimeError if no Chromium is found or it prints nothing.
     """
-    from pages import chromium  # with playwright, which nothing else here needs
-
     browser = chromium()
     if browser is None:
-        raise RuntimeError("no Chromium: apt-get install chromium, or name one in LLFC_CHROMIUM")
+        raise RuntimeError(MISSING)
     # The root page lies in a subfolder, and the builder writes the paths of styles and scripts as
     # if it did not.
     whole = pages / "all.html"

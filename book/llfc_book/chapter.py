@@ -4,11 +4,9 @@ committed record.
 
 import hashlib
 import math
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -330,61 +328,49 @@ def published(name: str) -> records.Record:
     )
 
 
-def origin(name: str) -> list[dict[str, Any]]:
-    """Where the record that chapters show of experiment ``name`` comes from: one entry a profile,
-    JSON's types only.
+class Provenance:
+    """What the page at hand is made from: the last cell of an executed chapter shows it, and
+    ``book/_tools/execute.py`` takes its metadata for those of the notebook.
     """
-    record, found = published(name), []
-    for profile in record.profile.split(" and "):
-        own = {
-            pair: p
-            for pair, p in record.pairs.items()
-            if p.get("profile", record.profile) == profile
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
+        here = environment("cpu")
+        run = {
+            "cpu": here["cpu"],
+            "threads": here["threads"],
+            "python": here["versions"]["python"],
+            "torch": here["versions"]["torch"],
+            "records": [origin(*key, pairs) for key, pairs in records.opened.items()],
         }
-
-        def every(key: str, of: Any = lambda p: p, own: Any = own) -> list[str]:
-            return sorted({str(of(p)[key]) for p in own.values()})
-
-        digest = hashlib.sha256(records.path_of(name, profile).read_bytes()).hexdigest()[:16]
-        found.append(
-            {
-                "record": name,
-                "profile": profile,
-                "sha256": digest,
-                "pairs": len(own),
-                "data": every("name", lambda p: p["data"]),
-                "seeds": sorted(
-                    {seed for p in own.values() for seed in p["seeds"].values()},
-                    key=lambda s: (int(s[:-1]), s),
-                ),
-                "commits": sorted({one for p in own.values() for one in p["commit"].split(", ")}),
-                "device": every("device"),
-                "cpu": every("cpu"),
-                "threads": every("threads"),
-                "torch": every("torch", lambda p: p["versions"]),
-                "python": every("python", lambda p: p["versions"]),
-                "train_minutes": round(sum(p["train_seconds"] for p in own.values()) / 60),
-                "measure_minutes": round(sum(p["measure_seconds"] for p in own.values()) / 60),
-                "finished": max(p["finished"] for p in own.values()),
-            }
-        )
-    return found
+        return {"text/plain": f"{len(run['records'])} records opened"}, {"run": run}
 
 
-def drawn_by() -> str:
-    """Digest of the modules that draw: nbval compares a figure's words and never its pixels, so
-    that a chapter whose figures another state of these modules drew has to be told from one whose
-    figures are up to date.
-    """
-    folder = Path(__file__).parent
-    drawing = sorted(
-        path
-        for path in folder.rglob("*.py")
-        if re.search(r"^\s*(from|import) matplotlib", path.read_text(), re.MULTILINE)
-    )
-    return hashlib.sha256(
-        b"".join(path.read_bytes() for path in (*drawing, folder / "select.py"))
-    ).hexdigest()[:16]
+def origin(name: str, profile: str, pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Where ``pairs`` of the record of experiment ``name`` come from, in JSON's types only."""
+
+    def every(key: str, of: Any = lambda p: p) -> list[str]:
+        return sorted({str(of(p)[key]) for p in pairs.values()})
+
+    return {
+        "record": name,
+        "profile": profile,
+        "sha256": hashlib.sha256(records.path_of(name, profile).read_bytes()).hexdigest()[:16],
+        "pairs": len(pairs),
+        "data": every("name", lambda p: p["data"]),
+        "seeds": sorted(
+            {seed for p in pairs.values() for seed in p["seeds"].values()},
+            key=lambda s: (int(s[:-1]), s),
+        ),
+        "commits": sorted({one for p in pairs.values() for one in p["commit"].split(", ")}),
+        "device": every("device"),
+        "cpu": every("cpu"),
+        "threads": every("threads"),
+        "torch": every("torch", lambda p: p["versions"]),
+        "python": every("python", lambda p: p["versions"]),
+        "train_minutes": round(sum(p["train_seconds"] for p in pairs.values()) / 60),
+        "measure_minutes": round(sum(p["measure_seconds"] for p in pairs.values()) / 60),
+        "finished": max(p["finished"] for p in pairs.values()),
+    }
 
 
 def _below(difference: float) -> str:

@@ -33,6 +33,10 @@ KEYS = ["pair", "quantity", "site", "alpha", "direction", "statistics", "role", 
 HELD = {"resnet20_cifar10_spawn": "lite"}
 
 
+#: What was read in this process: by experiment and profile, the provenance of every pair.
+opened: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+
+
 class RecordError(ValueError):
     """A record that is missing, damaged, or of another recipe; the message says which and what to
     do.
@@ -215,6 +219,25 @@ def load(
 
     RecordError if there is none, if it is damaged, or if a pair's recipe is not the one given.
     """
+    record = _load(experiment, profile, folder, recipe_hashes)
+    _note(experiment, profile, folder, record.pairs)
+    return record
+
+
+def _note(
+    experiment: str, profile: str, folder: Path | None, pairs: Mapping[str, dict[str, Any]]
+) -> None:
+    """Put pairs of one of the book's own records on the list of what was :data:`opened`."""
+    if folder is None:
+        opened.setdefault((experiment, profile), {}).update(pairs)
+
+
+def _load(
+    experiment: str,
+    profile: str,
+    folder: Path | None,
+    recipe_hashes: Mapping[str, str] | None = None,
+) -> Record:
     path = path_of(experiment, profile, folder)
     if not path.exists():
         raise RecordError(
@@ -275,6 +298,12 @@ def provenances(
     """The provenance of every pair of a committed record, without reading its rows. RecordError if
     there is none.
     """
+    pairs = _pairs(experiment, profile, folder)
+    _note(experiment, profile, folder, pairs)
+    return pairs
+
+
+def _pairs(experiment: str, profile: str, folder: Path | None) -> dict[str, dict[str, Any]]:
     path = path_of(experiment, profile, folder)
     if not path.exists():
         raise RecordError(f"there is no record of {experiment!r} in profile {profile!r}")
@@ -313,7 +342,7 @@ def profiles_shown(experiment: str, folder: Path | None = None) -> list[str]:
 
 def _shows(experiment: str, profile: str, folder: Path | None) -> bool:
     return not HELD or any(
-        not is_held(p["recipe"], profile) for p in provenances(experiment, profile, folder).values()
+        not is_held(p["recipe"], profile) for p in _pairs(experiment, profile, folder).values()
     )
 
 
@@ -347,7 +376,7 @@ def best_of_each(experiment: str, folder: Path | None = None) -> Record:
     pairs: dict[str, dict[str, Any]] = {}
     tables, seen, used = [], set(), []
     for profile in there:
-        found = load(
+        found = _load(
             experiment,
             profile,
             folder,
@@ -361,6 +390,7 @@ def best_of_each(experiment: str, folder: Path | None = None) -> Record:
             and (profile != "smoke" or not full or p["recipe"] in asked)
         }
         if new:
+            _note(experiment, profile, folder, new)
             pairs |= new
             tables.append(found.table[found.table["pair"].isin(list(new))])
             used.append(profile)

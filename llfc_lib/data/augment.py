@@ -16,7 +16,8 @@ from llfc_lib.streams import generator
 
 BUILT = ("crop", "flip")
 RESAMPLED = ("resized crop", "flip", "rotate")
-ZOOM, DEGREES = (0.8, 1.2), 30.0  # B.1.2
+ZOOM = (0.8, 1.2)  # B.1.2
+DEGREES = 30.0  # B.1.2
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def linearity(
     between: View,
     loader: Loader,
     nodes: Mapping[str, str],
-    kept: "Sequence[dict[str, Tensor]] | None" = None,
+    kept: Sequence[dict[str, Tensor]] | None = None,
 ) -> Linearity:
     """rho at every site of ``nodes`` (site to node): sqrt(E[1 - cos(f_between, (f_1 + f_2) / 2)] /
     E[1 - cos(f_1, f_2)]).

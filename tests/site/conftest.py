@@ -1,0 +1,40 @@
+"""The rendered book in _build/html, and the system's Chromium with the network closed."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "book" / "_tools"))
+from chromium import MISSING, chromium  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    """What pytest-playwright starts. Whatever is not on this disk would have to pass a proxy where
+    there is none; Chromium has no sandbox for root.
+    """
+    if chromium() is None:
+        pytest.skip(MISSING)
+    closed = ["--proxy-server=http://127.0.0.1:9", "--proxy-bypass-list=<-loopback>"]
+    return {
+        **browser_type_launch_args,
+        "executable_path": chromium(),
+        "args": ["--no-sandbox", "--disable-gpu", *closed],
+    }
+
+
+@pytest.fixture
+def page(page: Page) -> Page:
+    """An empty tab, every page in which will have the functions of checks.js."""
+    page.add_init_script(path=Path(__file__).with_name("checks.js"))
+    return page
+
+
+@pytest.fixture(scope="session")
+def book() -> Path:
+    """Where the rendered book lies."""
+    return ROOT / "_build" / "html"
