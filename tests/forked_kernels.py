@@ -48,9 +48,10 @@ def kernel(ready: Connection, connection_file: str, folder: str) -> None:
     os.environ["LLFC_CACHE"] = str(Path(folder).parent / "cache")
     sys.path[:] = [
         str(Path(folder).parent),
+        str(Path(folder).parent / "book"),
         *(p for p in sys.path if p and Path(p).name != "tests"),
     ]
-    assert not [name for name in sys.modules if name.startswith("llfc_lib")]
+    assert not [name for name in sys.modules if name.startswith(("llfc_lib", "llfc_book"))]
     from ipykernel.kernelapp import IPKernelApp
 
     # without the server there is no use for kernels

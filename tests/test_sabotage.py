@@ -73,7 +73,7 @@ CHECKS = {
 
 @dataclass(frozen=True)
 class Sabotage:
-    """``new`` for ``old``, a part of one module's syntax tree, makes ``of`` wrong; ``check`` notices.
+    """``new`` for ``old``, a part of one module's syntax tree, makes ``of`` wrong.
 
     ``of`` are public names, and quantities of rows.
     """
@@ -110,14 +110,13 @@ OPEN = {
     ),
 }
 CONTROL = "nothing"  # is wrong in this copy
-WHERE = "assert Path(llfc_lib.__file__).resolve().parents[1] == Path().resolve().parent"
+WHERE = """assert Path(llfc_lib.__file__).resolve().parents[1] == Path().resolve().parent
+assert Path(llfc_book.__file__).resolve().parents[2] == Path().resolve().parent"""
 #: What is held against a record is noticed on one pair, and without partners displaced at random,
 #: if it is not about these.
-ONE_PAIR = (
-    "from llfc_lib.training import"
-    ' recipes\nrecipes.PAIRS["smoke"].update(dict.fromkeys(recipes.PAIRS["smoke"], 1))'
-)
-NOT_DISPLACED = "from llfc_book.study import pairs\npairs.DISPLACED.clear()"
+ONE_PAIR = """from llfc_book.study.settings import PAIRS
+PAIRS["smoke"].update(dict.fromkeys(PAIRS["smoke"], 1))"""
+NOT_DISPLACED = "from llfc_book.study.measures.pair import DISPLACED\nDISPLACED.clear()"
 #: How a chapter says that its numbers are others: nbval's comparison, an assertion, or rows that no
 #: record has.
 NOTICED = re.compile(
@@ -227,7 +226,7 @@ def cut_down(check: str) -> nbformat.NotebookNode:
             f"{chapter} has no cell, or several, with {text!r}"
         )
     first = nbformat.v4.new_code_cell(
-        f"from pathlib import Path\nimport llfc_lib\n{WHERE}", execution_count=1
+        f"from pathlib import Path\nimport llfc_book\nimport llfc_lib\n{WHERE}", execution_count=1
     )
     notebook.cells = [
         first,
@@ -241,16 +240,15 @@ def cut_down(check: str) -> nbformat.NotebookNode:
     return notebook
 
 
-def lay_out(folder: Path, library: Path, check: str, sabotage: Sabotage | None = None) -> None:
-    """What a chapter needs to be executed: a library of its own, with one error or none, the
+def lay_out(folder: Path, packages: Path, check: str, sabotage: Sabotage | None = None) -> None:
+    """What a chapter needs to be executed: packages of its own, with one error or none, the
     records and the networks.
     """
-    shutil.copytree(library, folder / "llfc_lib")
+    shutil.copytree(packages, folder)
     if sabotage is not None:
         place = source_of(sabotage.module).relative_to(ROOT)
         (folder / place).write_text(sabotaged(sabotage))
-    (folder / "book").mkdir()
-    for part in ("records", "endpoints"):
+    for part in ("data", "records", "endpoints"):
         (folder / "book" / part).symlink_to(ROOT / "book" / part)
     (folder / "notebooks").mkdir()
     nbformat.write(cut_down(check), folder / "notebooks" / f"{CHECKS[check][0]}.ipynb")
@@ -261,11 +259,10 @@ def outcomes(request, tmp_path_factory) -> Mapping[str, Outcome]:
     """What becomes of a chapter under each sabotage that is asked for, and under none: one run of
     nbval, a kernel for each.
     """
-    library, folder = (
-        tmp_path_factory.mktemp("library") / "llfc_lib",
-        tmp_path_factory.mktemp("copies"),
-    )
-    shutil.copytree(ROOT / "llfc_lib", library, ignore=shutil.ignore_patterns("__pycache__"))
+    library, folder = tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("copies")
+    for package in ("llfc_lib", "book/llfc_book"):
+        source, ignored = ROOT / package, shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, library / package, ignore=ignored)
     subprocess.run([sys.executable, "-m", "compileall", "-q", library])
     asked = [
         item.callspec.params["sabotage"]
