@@ -126,23 +126,21 @@ class Comparison:
         for row in sorted(told, key=lambda row: TOLD.index(row.quantity)):
             is_curve = row.quantity in ("error", "loss")
             if row.alpha in (ENDS if is_curve else (None, alpha)):
-                place = ENDS[row.alpha] if is_curve else f"{row.site} {row.direction}".strip()
+                place = f"{row.site} {row.direction}".strip()
+                if is_curve and row.alpha is not None:
+                    place = ENDS[row.alpha]
                 lines.setdefault((row.quantity, place), {})[_column(row)] = row.mean
         table = pd.DataFrame(
             list(lines.values()), pd.MultiIndex.from_tuples(lines, names=["quantity", "place"])
         )
-        nulls = [
-            name
-            for name in table
-            if name.startswith("null: ") and not name.endswith(", recomputed")
-        ]
+        told_once = [name for name in table if not name.endswith(", recomputed")]
+        nulls = [name for name in told_once if name.startswith("null: ")]
         from_zero = table.index.get_level_values("quantity").isin(FROM_ZERO)
         fair = table[nulls].copy()
         if "null: rotation matched" in fair and "dist_com" in table.index:
             w, h = table.loc["dist_W"], table.loc["dist_H"]
-            size = (
-                w["pair"] * h["pair"] / (w["null: rotation matched"] * h["null: rotation matched"])
-            ).rename(lambda place: ("dist_com", place))
+            turned = w["null: rotation matched"] * h["null: rotation matched"]
+            size = (w["pair"] * h["pair"] / turned).rename(lambda place: ("dist_com", place))
             fair["null: rotation matched"] *= size.reindex(table.index).fillna(1.0)
         table.insert(1, "pair / smallest null", (table["pair"] / fair.min(axis=1)).where(from_zero))
         return table
@@ -161,10 +159,8 @@ class Comparison:
         """
         placed = next((row.n for row in self.rows if row.quantity == "t"), 0)
         partners = f", {placed} of {self.draws} displaced partners" if self.draws else ""
-        return (
-            f"{f'{self.matching} matching' if self.matching else 'not matched'}, {self.images:,}"
-            f" images{partners}"
-        )
+        how = f"{self.matching} matching" if self.matching else "not matched"
+        return f"{how}, {self.images:,} images{partners}"
 
     def summary(self) -> str:
         """Every matching, and of every quantity the mean over its places beside the main null and
@@ -173,17 +169,11 @@ class Comparison:
         lines = [self.title()]
         for k, attempt in enumerate(self.attempts):
             loss = "" if attempt.loss is None else f", training loss half-way {attempt.loss:.4g}"
-            lines.append(
-                f"  matching {k}: objective"
-                f" {attempt.objective:.6g}{loss}{', chosen' * (k == self.chosen)}"
-            )
+            chosen = ", chosen" if k == self.chosen else ""
+            lines.append(f"  matching {k}: objective {attempt.objective:.6g}{loss}{chosen}")
         table = self.table().groupby(level="quantity", sort=False).mean()
-        shown = [
-            name
-            for name in table
-            if name.split(",")[0]
-            in ("pair", "pair / smallest null", CONTROL, "null: rotation matched")
-        ]
+        main = ("pair", "pair / smallest null", CONTROL, "null: rotation matched")
+        shown = [name for name in table if name.split(",")[0] in main]
         return "\n".join([*lines, table[shown].to_string(float_format="{:.3g}".format, na_rep="")])
 
     __str__ = summary
@@ -270,7 +260,7 @@ def compare(
         return rows
 
     found.rows = measured(partner, DeadUnits())
-    found.images = next(row.n for row in found.rows if row.quantity == "disagreement")
+    found.images = next(row.n or 0 for row in found.rows if row.quantity == "disagreement")
     if matching != "activation":  # which has said so already
         _warn_of_dead_units(found.rows)
     if matching is not None:

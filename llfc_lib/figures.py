@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -56,7 +56,7 @@ PANELS = (
     ("dist_com", 1, "commutativity: Dist$_{com}$"),
     ("stitched_error", 100, "stitched error (%),\nmean of both directions"),
 )
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.labelsize": 8.5,
@@ -97,11 +97,11 @@ class Shown:
 
 def legend(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None:
     """One legend above the panels, each label once."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels()):
             found.setdefault(label, handle)
-    look = {"ncols": columns, "fontsize": 7.5, "frameon": False}
+    look: Any = {"ncols": columns, "fontsize": 7.5, "frameon": False}
     figure.legend(found.values(), found.keys(), loc="outside upper left", **look)
 
 
@@ -109,7 +109,7 @@ def log_axis(axis: Axes) -> None:
     """A logarithmic axis with plain numbers where they are short."""
     axis.set_yscale("log")
 
-    def plain(value: float, _: int) -> str:
+    def plain(value: float, _: float) -> str:
         return f"{value:g}" if 1e-3 <= value < 1e4 else f"1e{round(np.log10(value))}"
 
     axis.yaxis.set_major_formatter(plain)
@@ -160,10 +160,10 @@ def panel(axis: Axes, rows: pd.DataFrame, factor: float, by: str) -> None:
         x, line, size = list(values.index), series.line, 3.0
         if by == "site":
             x, line, size = [places.index(site) for site in values.index], "", 4.5
-        look = {"marker": series.marker, "color": series.colour, "markersize": size}
+        look: Any = {"marker": series.marker, "color": series.colour, "markersize": size}
         axis.plot(x, values, linestyle=line, linewidth=1.2, label=series.label, **look)
     if by == "site":
-        upright = {"rotation": 90, "fontsize": 7} if len(places) > 4 else {}
+        upright: Any = {"rotation": 90, "fontsize": 7} if len(places) > 4 else {}
         axis.set_xticks(range(len(places)), places, **upright)
         axis.grid(axis="x", visible=False)
 

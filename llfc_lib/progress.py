@@ -18,9 +18,8 @@ class Progress:
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title, self.total, self.done, self.first = title, total, done, done
-        told = (
-            True if os.environ.get("LLFC_PROGRESS") else None
-        )  # None: a bar where there is a terminal
+        # None: a bar where there is a terminal
+        told = True if os.environ.get("LLFC_PROGRESS") else None
         self.bar = tqdm(total=total, initial=done, desc=title, disable=told, leave=False)
         self.start = self.last = time.monotonic()
 

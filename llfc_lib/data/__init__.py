@@ -96,7 +96,8 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
-        return tuple(self.x_train.shape[1:])
+        channels, height, width = self.x_train.shape[1:]
+        return channels, height, width
 
 
 @dataclass(frozen=True)
@@ -160,16 +161,9 @@ def _dataset(name: str, arrays: Arrays, source: str) -> Dataset:
         x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
         tensors[f"x_{split}"] = torch.from_numpy(np.ascontiguousarray(x))
         tensors[f"y_{split}"] = torch.from_numpy(y.astype(np.int64))
-    return Dataset(
-        name,
-        **tensors,
-        classes=entry.classes,
-        source=source,
-        sha256=digest.hexdigest(),
-        mean=entry.mean,
-        std=entry.std,
-        scale=entry.scale,
-    )
+    x_train, y_train, x_test, y_test = (tensors[key] for key in KEYS)
+    told = entry.classes, source, digest.hexdigest(), entry.mean, entry.std, entry.scale
+    return Dataset(name, x_train, y_train, x_test, y_test, *told)
 
 
 def _digits(_folder: Path) -> tuple[Arrays, str]:
@@ -181,13 +175,11 @@ def _digits(_folder: Path) -> tuple[Arrays, str]:
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(bunch.target))
     x, y = bunch.images.astype(np.uint8)[order], bunch.target.astype(np.uint8)[order]
     arrays = {"x_train": x[:1297], "y_train": y[:1297], "x_test": x[1297:], "y_test": y[1297:]}
-    return (
-        arrays,
-        (
-            "scikit-learn's digits (8 x 8 pixels), mixed once and split into 1,297 train / 500 test"
-            " images"
-        ),
+    source = (
+        "scikit-learn's digits (8 x 8 pixels), mixed once and split into 1,297 train / 500 test"
+        " images"
     )
+    return arrays, source
 
 
 def _read_archive(path: Path) -> tuple[Arrays, str]:
@@ -226,13 +218,8 @@ def _from_torchvision(kind: str, folder: Path) -> tuple[Arrays, str]:
         for split, s in (("train", train), ("test", test))
         for part, value in (("x", s.data), ("y", s.targets))
     }
-    return (
-        arrays,
-        (
-            f"{kind.lower()}, official {len(train):,} train / {len(test):,} test images, "
-            "downloaded through torchvision"
-        ),
-    )
+    sizes = f"official {len(train):,} train / {len(test):,} test images"
+    return arrays, f"{kind.lower()}, {sizes}, downloaded through torchvision"
 
 
 @dataclass(frozen=True)

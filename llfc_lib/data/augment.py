@@ -68,9 +68,8 @@ class Augmenter:
         column = draws.left[index][:, None] + torch.where(
             draws.flip[index][:, None], width - 1 - column, column
         )
-        return self.padded[index[:, None, None], row[:, :, None], column[:, None, :]].permute(
-            0, 3, 1, 2
-        )
+        images = self.padded[index[:, None, None], row[:, :, None], column[:, None, :]]
+        return images.permute(0, 3, 1, 2)
 
 
 class Resampler:
@@ -100,33 +99,23 @@ class Resampler:
         n, g = len(self.x), generator(*stream, "augment")
         u = torch.rand(5, n, generator=g)
         low, high = (math.log(z) for z in ZOOM)
-        zoom = (
-            torch.exp(low + (high - low) * u[0]) if "resized crop" in self.kinds else torch.ones(n)
-        )
+        zoom = torch.ones(n)
+        if "resized crop" in self.kinds:
+            zoom = torch.exp(low + (high - low) * u[0])
         shift = (2 * u[1:3] - 1) * (zoom - 1)
         mirror = torch.where(u[3] < 0.5, -1.0, 1.0) if "flip" in self.kinds else torch.ones(n)
         angle = math.radians(DEGREES) * (2 * u[4] - 1) if "rotate" in self.kinds else torch.zeros(n)
         # the result is rotated last, so a place in it is rotated first, then mirrored, moved and
         # zoomed
-        turned = torch.stack(
-            (
-                mirror * angle.cos(),
-                mirror * angle.sin(),
-                shift[0],
-                -angle.sin(),
-                angle.cos(),
-                shift[1],
-            )
-        )
+        first = (mirror * angle.cos(), mirror * angle.sin(), shift[0])
+        turned = torch.stack((*first, -angle.sin(), angle.cos(), shift[1]))
         return (turned / zoom).T.reshape(n, 2, 3).contiguous().to(self.x.device)
 
     def batch(self, index: Tensor, draws: Tensor) -> Tensor:
         """Images ``index`` (N' integers) as float32 in the range of the pixels, N' x C x H x W."""
         images = self.x[index].float()
         grid = F.affine_grid(draws[index], list(images.shape), align_corners=False)
-        return F.grid_sample(
-            images, grid, mode="bilinear", padding_mode="zeros", align_corners=False
-        )
+        return F.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)
 
 
 def augmenter_for(x: Tensor, kinds: Collection[str]) -> "Augmenter | Resampler | None":

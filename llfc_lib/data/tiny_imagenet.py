@@ -27,14 +27,11 @@ def download_tiny_imagenet(folder: Path) -> tuple[dict[str, np.ndarray], str]:
     torchvision().datasets.utils.download_url(URL, str(folder), md5=MD5)
     arrays = read_tiny_imagenet(folder / URL.rsplit("/", 1)[1])
     train, test = len(arrays["y_train"]), len(arrays["y_test"])
-    return (
-        arrays,
-        (
-            f"Tiny-ImageNet, the first {CLASSES} of its 200 classes by WordNet id, {train:,} train"
-            f" / {test:,} test images (the official validation images), downloaded through"
-            " torchvision"
-        ),
+    source = (
+        f"Tiny-ImageNet, the first {CLASSES} of its 200 classes by WordNet id, {train:,} train"
+        f" / {test:,} test images (the official validation images), downloaded through torchvision"
     )
+    return arrays, source
 
 
 def read_tiny_imagenet(archive: Path, classes: int = CLASSES) -> dict[str, np.ndarray]:

@@ -46,22 +46,22 @@ class _Products:
     """Streamed sums over images and pixels of one permutation's features."""
 
     def __init__(self, permutation: Permutation) -> None:
-        self.positions, self.axis, self.count = permutation.positions, permutation.axis, 0
-        self.ab: Tensor | float = 0.0
-        self.a: Tensor | float = 0.0
-        self.b: Tensor | float = 0.0
-        self.aa: Tensor | float = 0.0
-        self.bb: Tensor | float = 0.0
+        if permutation.site is None or permutation.positions is None:
+            raise ValueError(
+                f"the units of {permutation.name!r} pass no activation function on their own, so"
+                " there are no features to match them by; use weight matching"
+            )
+        self.site, self.positions = permutation.site, permutation.positions
+        self.axis, self.count = permutation.axis, 0
+        self.ab = self.a = self.b = self.aa = self.bb = torch.zeros((), dtype=torch.float64)
 
     def add(self, a: Tensor, b: Tensor) -> None:
         a, b = (self._units(h) for h in (a, b))
         self.count += len(a)
         self.ab = self.ab + (a.T @ b).double()
-        self.a, self.b = self.a + a.double().sum(0), self.b + b.double().sum(0)
-        self.aa, self.bb = (
-            self.aa + a.double().square().sum(0),
-            self.bb + b.double().square().sum(0),
-        )
+        a, b = a.double(), b.double()
+        self.a, self.b = self.a + a.sum(0), self.b + b.sum(0)
+        self.aa, self.bb = self.aa + a.square().sum(0), self.bb + b.square().sum(0)
 
     def _units(self, h: Tensor) -> Tensor:
         """Samples x units: a pixel of an image is a sample of its own."""
@@ -105,23 +105,15 @@ def activation_matching(
     check_same_shapes(*(view.state() for view in views))
     for view, who in zip(views, "AB"):
         check_finite(view.state(), who)
-    for use in (u for p in sym for u in p.uses):
-        if (
-            use.parameter in views[0].state()
-            and tuple(views[0].state()[use.parameter].shape) != sym.shapes[use.parameter]
-        ):
+    state = views[0].state()
+    for name in (u.parameter for p in sym for u in p.uses if u.parameter in state):
+        if tuple(state[name].shape) != sym.shapes[name]:
             raise ValueError(
-                f"{use.parameter!r} must be of shape {sym.shapes[use.parameter]}: the symmetry is"
-                " of another architecture"
+                f"{name!r} must be of shape {sym.shapes[name]}: the symmetry is of another"
+                " architecture"
             )
     products = {p.name: _Products(p) for p in sym}
-    for p in sym:
-        if p.site is None:
-            raise ValueError(
-                f"the units of {p.name!r} pass no activation function on their own, so there are no"
-                " features to match them by; use weight matching"
-            )
-    node = {p.name: views[0].site(p.site).node for p in sym}
+    node = {name: views[0].site(sums.site).node for name, sums in products.items()}
     images = 0
     for x, _ in loader:
         h_a, h_b = (view.run(x, set(node.values())) for view in views)
@@ -141,11 +133,9 @@ def activation_matching(
         if any(sums.dead()):
             dead[name] = sums.dead()
     if dead:
-        warnings.warn(
-            "units that respond to no image: "
-            + ", ".join(f"{a} of A, {b} of B in {name!r}" for name, (a, b) in dead.items()),
-            stacklevel=4,
-        )  # two decorators stand between
+        told = ", ".join(f"{a} of A, {b} of B in {name!r}" for name, (a, b) in dead.items())
+        # two decorators stand between
+        warnings.warn(f"units that respond to no image: {told}", stacklevel=4)
     return ActivationMatching(found, total, images, dead, similarities)
 
 

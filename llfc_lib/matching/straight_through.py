@@ -69,9 +69,8 @@ def straight_through(
     check_same_shapes(state_a, state_b)
     middle = copy_of(a).requires_grad_(True)
     parameters = dict(middle.named_parameters())
-    named = {
-        id(value): name for name, value in parameters.items()
-    }  # a tied parameter is learned once, and matched by every name
+    # a tied parameter is learned once, and matched by every name
+    named = {id(value): name for name, value in parameters.items()}
     names = {
         name: named[id(value)] for name, value in middle.named_parameters(remove_duplicate=False)
     }
@@ -80,10 +79,9 @@ def straight_through(
         [nn.Parameter(v) for v in surrogate.values()], lr=lr, momentum=momentum
     )
     learned = dict(zip(surrogate, optimiser.param_groups[0]["params"], strict=True))
-    matching: Matching | None = None
     found, lowest = StraightThrough({}, {}), float("inf")
 
-    def match(step: int) -> Matching:
+    def match(step: int, last: Matching | None) -> Matching:
         found.matchings += 1
         reference = {**state_a, **{name: learned[first].detach() for name, first in names.items()}}
         new = weight_matching(
@@ -91,14 +89,14 @@ def straight_through(
             reference,
             state_b,
             (seed, step),
-            matching and matching.permutations,
+            None if last is None else last.permutations,
             max_sweeps=max_sweeps,
-            prices=matching and matching.prices,
+            prices=None if last is None else last.prices,
         )
         found.sweeps += new.sweeps
         found.assignments += new.assignments
-        found.changed += matching is not None and any(
-            not torch.equal(p, matching.permutations[n]) for n, p in new.permutations.items()
+        found.changed += last is not None and any(
+            not torch.equal(p, last.permutations[n]) for n, p in new.permutations.items()
         )
         return new
 
@@ -125,7 +123,7 @@ def straight_through(
             lowest, found.best = total / n, found.last
 
     step = 0
-    matching = match(step)
+    matching = match(step, None)
     stand_half_way()
     judge()
     with Progress(title, epochs) as bar:
@@ -133,17 +131,13 @@ def straight_through(
             before = step
             for x, y in batches:
                 loss = F.cross_entropy(middle(x), y)
-                for name, gradient in zip(
-                    parameters,
-                    torch.autograd.grad(loss, list(parameters.values()), allow_unused=True),
-                    strict=True,
-                ):
-                    learned[name].grad = (
-                        None if gradient is None else gradient / 2
-                    )  # pi(B) makes up half of the network
+                gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                for name, gradient in zip(parameters, gradients, strict=True):
+                    # pi(B) makes up half of the network
+                    learned[name].grad = None if gradient is None else gradient / 2
                 optimiser.step()
                 step += 1
-                matching = match(step)
+                matching = match(step, matching)
                 stand_half_way()
             if step == before:
                 raise ValueError(

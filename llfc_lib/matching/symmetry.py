@@ -8,7 +8,6 @@ the axes of its parameters. Units that are used in the same places may change pl
 logits stay where they are.
 """
 
-import operator
 import re
 import textwrap
 import warnings
@@ -34,31 +33,18 @@ from llfc_lib.streams import generator
 FIXED = 0  # the number of whatever stays in place: inputs, logits, means over units
 ANY = -1  # the number of a constant, such as a padded pixel: no unit
 TOLERANCE = 1e-10  # of |f(pi(B)) - f(B)| in float64, relative to the largest logit
-INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+INSTANCE_NORMS, BATCH_NORMS = nn.modules.instancenorm._InstanceNorm, nn.modules.batchnorm._BatchNorm
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 POOLS = (
-    nn.MaxPool1d,
-    nn.MaxPool2d,
-    nn.MaxPool3d,
-    nn.AvgPool1d,
-    nn.AvgPool2d,
-    nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveAvgPool3d,
-    nn.AdaptiveMaxPool1d,
-    nn.AdaptiveMaxPool2d,
-    nn.AdaptiveMaxPool3d,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
     nn.Upsample,
 )
 ELEMENTWISE = (
     *ACTIVATIONS,
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
+    nn.modules.dropout._DropoutNd,
     nn.Identity,
     nn.Softplus,
     nn.Softsign,
@@ -73,54 +59,41 @@ ELEMENTWISE = (
 MOVING = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 
 # The same as functions and methods, by name.
-ELEMENTWISE_NAMES = (
-    {f.__name__ for f in ACTIVATION_FUNCTIONS}
-    | ACTIVATION_METHODS
-    | {
-        "dropout",
-        "dropout2d",
-        "softplus",
-        "mish",
-        "selu",
-        "hardtanh",
-        "hardsigmoid",
-        "exp",
-        "log",
-        "sqrt",
-        "rsqrt",
-        "abs",
-        "neg",
-        "square",
-        "clamp",
-        "sin",
-        "cos",
-        "erf",
-        "to",
-        "float",
-        "double",
-        "half",
-        "type_as",
-        "contiguous",
-        "clone",
-        "detach",
-        "identity",
-        "stochastic_depth",
-    }
-)
-POOL_NAMES = {
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "avg_pool1d",
-    "avg_pool2d",
-    "avg_pool3d",
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "interpolate",
-    "boolean_dispatch",
+ELEMENTWISE_NAMES = {f.__name__ for f in ACTIVATION_FUNCTIONS} | ACTIVATION_METHODS
+ELEMENTWISE_NAMES |= {
+    "dropout",
+    "dropout2d",
+    "softplus",
+    "mish",
+    "selu",
+    "hardtanh",
+    "hardsigmoid",
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "abs",
+    "neg",
+    "square",
+    "clamp",
+    "sin",
+    "cos",
+    "erf",
+    "to",
+    "float",
+    "double",
+    "half",
+    "type_as",
+    "contiguous",
+    "clone",
+    "detach",
+    "identity",
+    "stochastic_depth",
+}
+POOL_NAMES = {"interpolate", "boolean_dispatch"} | {
+    f"{kind}_pool{dims}d"
+    for kind in ("max", "avg", "adaptive_avg", "adaptive_max")
+    for dims in (1, 2, 3)
 }
 MOVING_NAMES = {
     "flatten",
@@ -154,20 +127,10 @@ MOVING_NAMES = {
 }
 BINARY_NAMES = {"add", "sub", "mul", "truediv", "div", "maximum", "minimum", "pow", "radd", "rmul"}
 REDUCTION_NAMES = {"mean", "sum", "amax", "amin", "std", "var"}
-WITHIN_NAMES = {
-    "softmax",
-    "log_softmax",
-    "normalize",
-}  # each unit against all others: order does not matter
-LAYERS_AS_FUNCTIONS = {
-    "linear",
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "layer_norm",
-    "group_norm",
-    "batch_norm",
-}
+# each unit against all others: order does not matter
+WITHIN_NAMES = {"softmax", "log_softmax", "normalize"}
+LAYERS_AS_FUNCTIONS = {"linear", "conv1d", "conv2d", "conv3d"}
+LAYERS_AS_FUNCTIONS |= {"layer_norm", "group_norm", "batch_norm"}
 
 
 class UnsupportedOperation(TypeError):
@@ -437,7 +400,8 @@ def _second_names(network: nn.Module, view: View) -> dict[str, list[str]]:
     """Names of one tensor that the traced network has under another name: a layer that is an
     attribute twice.
     """
-    state, groups = view.state(), defaultdict(list)
+    state = view.state()
+    groups: dict[int, list[str]] = defaultdict(list)
     for name, value in (
         *network.named_parameters(remove_duplicate=False),
         *network.named_buffers(remove_duplicate=False),
@@ -470,9 +434,8 @@ class _Derivation:
         self.parameters = {name for name, _ in view.module.named_parameters(remove_duplicate=False)}
         self.parent = [FIXED]  # union-find over numbers of units
         self.tokens: dict[int, list[tuple]] = defaultdict(list)  # number -> signature
-        self.axes: dict[
-            tuple[str, int, tuple[int, int] | None], np.ndarray
-        ] = {}  # numbers along an axis of a parameter
+        # numbers along an axis of a parameter
+        self.axes: dict[tuple[str, int, tuple[int, int] | None], np.ndarray] = {}
         self.numbers: dict[str, Any] = {}
         concrete: dict[str, Any] = {}
         weight = next((p for p in view.module.parameters() if p.is_floating_point()), x)
@@ -515,7 +478,7 @@ class _Derivation:
                 self.parent[high] = low
         return np.broadcast_to(np.where(a == ANY, b, a), shape)
 
-    def _units(self, numbers: np.ndarray, axis: int, node: fx.Node) -> np.ndarray:
+    def _units(self, numbers: np.ndarray, axis: int, node: fx.Node | None) -> np.ndarray:
         """The number of each unit along ``axis``, which must be the same at every other index."""
         (small,) = _squashed(self._roots(numbers))
         rows = np.broadcast_to(
@@ -567,16 +530,14 @@ class _Derivation:
 
     def _followed(self, node: fx.Node, concrete: dict[str, Any]) -> Any:
         try:
-            concrete[node.name] = _value(self.view, node, concrete)
+            concrete[node.name] = self.view.evaluate(node, concrete)
             return self._follow(node, concrete)
         except UnsupportedOperation:
             raise
-        except (
-            Exception
-        ) as error:  # called in a way that nobody thought of: still refused by its name
-            raise UnsupportedOperation(
-                _unknown(node, f"this use ({type(error).__name__}: {error})")
-            ) from error
+        except Exception as error:
+            # called in a way that nobody thought of: still refused by its name
+            told = f"this use ({type(error).__name__}: {error})"
+            raise UnsupportedOperation(_unknown(node, told)) from error
 
     def _follow(self, node: fx.Node, concrete: Mapping[str, Any]) -> Any:
         out = concrete[node.name]
@@ -590,14 +551,9 @@ class _Derivation:
         if not inputs or not _has_tensor(out):
             return out  # computed from constants, or a size
         if node.op == "call_module":
-            return self._layer(
-                node, self.view._modules[str(node.target)], str(node.target), inputs, out
-            )
-        name = (
-            node.target
-            if node.op == "call_method"
-            else getattr(node.target, "__name__", str(node.target))
-        )
+            name = str(node.target)
+            return self._layer(node, self.view._modules[name], name, inputs, out)
+        name = getattr(node.target, "__name__", str(node.target))
         return self._function(node, str(name).strip("_"), inputs, concrete)
 
     def _layer(
@@ -608,19 +564,14 @@ class _Derivation:
             return self._linear(node, h, f"{name}.weight", f"{name}.bias", out)
         if isinstance(layer, CONVOLUTIONS):
             return self._convolution(node, h, f"{name}.weight", f"{name}.bias", layer.groups, out)
-        if isinstance(layer, BATCH_NORMS) or isinstance(layer, INSTANCE_NORMS):
-            return self._per_unit(
-                node,
-                h,
-                1,
-                [f"{name}.{n}" for n in ("weight", "bias", "running_mean", "running_var")],
-            )
+        affine = [f"{name}.weight", f"{name}.bias"]
+        if isinstance(layer, (BATCH_NORMS, INSTANCE_NORMS)):
+            running = [f"{name}.running_mean", f"{name}.running_var"]
+            return self._per_unit(node, h, 1, affine + running)
         if isinstance(layer, nn.LayerNorm):
-            return self._layer_norm(
-                node, h, len(layer.normalized_shape), [f"{name}.weight", f"{name}.bias"]
-            )
+            return self._layer_norm(node, h, len(layer.normalized_shape), affine)
         if isinstance(layer, nn.GroupNorm):
-            return self._group_norm(node, h, layer.num_groups, [f"{name}.weight", f"{name}.bias"])
+            return self._group_norm(node, h, layer.num_groups, affine)
         if isinstance(layer, nn.PReLU):
             return self._per_unit(node, h, 1, [f"{name}.weight"]) if layer.num_parameters > 1 else h
         if isinstance(layer, POOLS):
@@ -639,18 +590,16 @@ class _Derivation:
         self, node: fx.Node, name: str, inputs: list[fx.Node], concrete: Mapping[str, Any]
     ) -> Any:
         out = concrete[node.name]
-        args = fx.node.map_arg(node.args, lambda n: self.numbers[n.name])
-        kwargs = fx.node.map_arg(node.kwargs, lambda n: self.numbers[n.name])
+        args: Any = fx.node.map_arg(node.args, lambda n: self.numbers[n.name])
+        kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: self.numbers[n.name])
         h = self.numbers[inputs[0].name]
         if name in LAYERS_AS_FUNCTIONS:
             return self._layer_as_function(node, name, h, out)
         if name in ("iadd", "isub", "imul", "itruediv"):
             name = name[1:]
         if name in BINARY_NAMES:
-            operands = [
-                *args,
-                *(kwargs[key] for key in ("input", "other", "exponent") if key in kwargs),
-            ]
+            named = (kwargs[key] for key in ("input", "other", "exponent") if key in kwargs)
+            operands = [*args, *named]
             return self._binary(node, operands[0], operands[1], out)
         if name in ELEMENTWISE_NAMES:
             if len(node.all_input_nodes) > 1 and name not in ("to", "type_as"):
@@ -668,16 +617,8 @@ class _Derivation:
             dims = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
             return self._reduce(node, h, dims, out)
         if name in WITHIN_NAMES:
-            dim = kwargs.get(
-                "dim",
-                (
-                    args[1]
-                    if name != "normalize" and len(args) > 1
-                    else args[2]
-                    if len(args) > 2
-                    else 1
-                ),
-            )
+            place = 2 if name == "normalize" else 1
+            dim = kwargs.get("dim", args[place] if len(args) > place else 1)
             return self._within(node, h, dim)
         if name in MOVING_NAMES:
             return self._move(node, args, kwargs)
@@ -692,7 +633,7 @@ class _Derivation:
             "group_norm": ("num_groups", "weight", "bias"),
             "batch_norm": ("running_mean", "running_var", "weight", "bias"),
         }.get(name, ("weight", "bias", "stride", "padding", "dilation", "groups"))
-        given = dict(zip(order, node.args[1:])) | dict(node.kwargs)
+        given: dict[str, Any] = dict(zip(order, node.args[1:])) | dict(node.kwargs)
         names = {}
         for key in ("weight", "bias", "running_mean", "running_var"):
             if isinstance(given.get(key), fx.Node):
@@ -702,9 +643,8 @@ class _Derivation:
         if name == "linear":
             return self._linear(node, h, names["weight"], names.get("bias", ""), out)
         if name.startswith("conv"):
-            return self._convolution(
-                node, h, names["weight"], names.get("bias", ""), given.get("groups", 1), out
-            )
+            weight, bias, groups = names["weight"], names.get("bias", ""), given.get("groups", 1)
+            return self._convolution(node, h, weight, bias, groups, out)
         if name == "layer_norm":
             return self._layer_norm(node, h, len(given["normalized_shape"]), list(names.values()))
         if name == "group_norm":
@@ -770,9 +710,8 @@ class _Derivation:
             for name in parameters:
                 if name in self.canonical:
                     self._write(name, axis - (h.ndim - dims), units)
-            h = np.where(
-                h == ANY, self._spread(units, axis, h.shape), h
-            )  # a constant has been given each unit's own scale
+            # a constant has been given each unit's own scale
+            h = np.where(h == ANY, self._spread(units, axis, h.shape), h)
         return h
 
     def _refuse_parts(self, node: fx.Node, moving: set[int], together: set[int]) -> None:
@@ -797,11 +736,8 @@ class _Derivation:
     def _pool(self, node: fx.Node, name: str, h: np.ndarray, out: Tensor) -> np.ndarray:
         dims = re.search(r"(\d)d$", name)
         if not isinstance(out, Tensor) or out.ndim != h.ndim or dims and h.ndim != int(dims[1]) + 2:
-            raise UnsupportedOperation(
-                _unknown(
-                    node, "pooling that returns indices, or of features without an axis of images"
-                )
-            )
+            told = "pooling that returns indices, or of features without an axis of images"
+            raise UnsupportedOperation(_unknown(node, told))
         return self._spread(self._units(h, 1, node), 1, tuple(out.shape))
 
     def _pad(self, h: np.ndarray, padding: Any) -> np.ndarray:
@@ -879,64 +815,38 @@ class _Derivation:
             if isinstance(value, Tensor):
                 raise UnsupportedOperation(_unknown(node, "features joined with a constant"))
             if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-                return (
-                    tuple(map(as_tensor, value))
-                    if isinstance(value, tuple)
-                    else list(map(as_tensor, value))
-                )
+                moved = map(as_tensor, value)
+                return tuple(moved) if isinstance(value, tuple) else list(moved)
             return value
 
         def as_numbers(value: Any) -> Any:
             return value.numpy() if isinstance(value, Tensor) else [as_numbers(v) for v in value]
 
-        args, kwargs = (
-            as_tensor(tuple(args)),
-            {key: as_tensor(value) for key, value in kwargs.items()},
-        )
+        args = as_tensor(tuple(args))
+        kwargs = {key: as_tensor(value) for key, value in kwargs.items()}
+        target: Any = node.target
         if node.op == "call_method":
-            return as_numbers(getattr(args[0], str(node.target))(*args[1:], **kwargs))
-        return as_numbers(node.target(*args, **kwargs))
+            return as_numbers(getattr(args[0], target)(*args[1:], **kwargs))
+        return as_numbers(target(*args, **kwargs))
 
     # the result
 
     def result(self) -> Symmetry:
-        where: dict[int, dict[tuple, list[int]]] = defaultdict(
-            lambda: defaultdict(list)
-        )  # unit -> use -> positions
-        for (name, axis, rows), units in self.axes.items():
-            for position, unit in enumerate(self._roots(units).tolist()):
-                if unit != FIXED:
-                    where[unit][name, axis, rows].append(position)
+        where = self._where()
         marks: dict[int, list[tuple]] = defaultdict(list)
         for unit, tokens in self.tokens.items():
             marks[self._find(unit)] += tokens
         groups: dict[tuple, list[int]] = defaultdict(list)
-        for unit, uses in where.items():
-            signature = (
-                tuple((use, len(positions)) for use, positions in uses.items()),
-                tuple(sorted(marks[unit], key=str)),
-            )
-            groups[signature].append(unit)
-        aliases = defaultdict(list)
-        for name, canonical in self.canonical.items():
-            if name != canonical:
-                aliases[canonical].append(name)
-        for name, others in self.second_names.items():
-            aliases[self.canonical[name]] += others
-        sites = self._sites()
-        found, names = [], set()
+        for unit, places in where.items():
+            counts = tuple((use, len(positions)) for use, positions in places.items())
+            groups[counts, tuple(sorted(marks[unit], key=str))].append(unit)
+        aliases = self._aliases()
+        sites, names = self._sites(), set[str]()
+        found = []
         for members in groups.values():
             if len(members) == 1:
                 continue  # nothing to put in another order
-            for (parameter, _, _), places in where[members[0]].items():
-                if parameter not in self.stored:
-                    raise UnsupportedOperation(
-                        f"{parameter!r}, a constant of the forward pass with an entry a unit,"
-                        " cannot be moved with the units: it is in no state dict; register it as a"
-                        " buffer"
-                    )
-                if len(places) > 1:
-                    self._refuse_crossed(parameter, [where[u] for u in members])
+            self._check_movable([where[u] for u in members])
             uses = tuple(
                 Use(
                     alias,
@@ -949,38 +859,59 @@ class _Derivation:
                 for name, axis, rows in where[members[0]]
                 for alias in (name, *aliases[name])
             )
-            made = next(
-                (u for u in uses if u.axis == 0 and self.tensors[u.parameter].ndim > 1), uses[0]
-            )
-            name = base = made.parameter.rpartition(".")[0] or made.parameter
+            weights = [u for u in uses if u.axis == 0 and not u.alias]
+            makers = [u for u in weights if self.tensors[u.parameter].ndim > 1]
+            made = (makers or uses)[0].parameter
+            name = base = made.rpartition(".")[0] or made
             count = 1
             while name in names:
                 name = f"{base}#{(count := count + 1)}"
             names.add(name)
-            site = next(
-                (
-                    (name, torch.tensor([positions[u] for u in members]), axis)
-                    for name, positions, axis in sites
-                    if all(u in positions for u in members)
-                ),
-                (),
-            )
-            found.append(Permutation(name, len(members), uses, *site))
+            own = [site for site in sites if all(u in site[1] for u in members)]
+            where_read: Any = ()
+            if own:
+                site, positions, axis = own[0]
+                where_read = (site, torch.tensor([positions[u] for u in members]), axis)
+            found.append(Permutation(name, len(members), uses, *where_read))
         shapes = {name: tuple(value.shape) for name, value in self.tensors.items()}
-        return Symmetry(
-            tuple(found),
-            shapes
-            | {
-                other: shapes[name]
-                for name, others in self.second_names.items()
-                for other in others
-            },
-            [
-                name
-                for name, canonical in self.canonical.items()
-                if name == canonical and name in self.parameters and name in self.stored
-            ],
-        )
+        shapes |= {
+            other: shapes[name] for name, others in self.second_names.items() for other in others
+        }
+        trained = [
+            name
+            for name, canonical in self.canonical.items()
+            if name == canonical and name in self.parameters and name in self.stored
+        ]
+        return Symmetry(tuple(found), shapes, trained)
+
+    def _where(self) -> dict[int, dict[tuple, list[int]]]:
+        """Unit to use to positions."""
+        where: dict[int, dict[tuple, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for (name, axis, rows), units in self.axes.items():
+            for position, unit in enumerate(self._roots(units).tolist()):
+                if unit != FIXED:
+                    where[unit][name, axis, rows].append(position)
+        return where
+
+    def _aliases(self) -> dict[str, list[str]]:
+        """First name of a tied parameter to its others."""
+        aliases: dict[str, list[str]] = defaultdict(list)
+        for name, canonical in self.canonical.items():
+            if name != canonical:
+                aliases[canonical].append(name)
+        for name, others in self.second_names.items():
+            aliases[self.canonical[name]] += others
+        return aliases
+
+    def _check_movable(self, uses: list[dict[tuple, list[int]]]) -> None:
+        for (parameter, _, _), places in uses[0].items():
+            if parameter not in self.stored:
+                raise UnsupportedOperation(
+                    f"{parameter!r}, a constant of the forward pass with an entry a unit, cannot be"
+                    " moved with the units: it is in no state dict; register it as a buffer"
+                )
+            if len(places) > 1:
+                self._refuse_crossed(parameter, uses)
 
     @staticmethod
     def _refuse_crossed(parameter: str, uses: list[dict[tuple, list[int]]]) -> None:
@@ -1002,11 +933,8 @@ class _Derivation:
         found = []
         for site in reversed(self.view.sites):
             numbers = self.numbers[site.node]
-            moving = (
-                self._moving_axes(numbers)
-                if isinstance(numbers, np.ndarray) and numbers.ndim > 1
-                else set()
-            )
+            follows = isinstance(numbers, np.ndarray) and numbers.ndim > 1
+            moving = self._moving_axes(numbers) if follows else set()
             if len(moving) != 1 or 0 in moving:
                 continue
             (axis,) = moving
@@ -1014,27 +942,9 @@ class _Derivation:
                 units = self._roots(self._units(numbers, axis, None))
             except UnsupportedOperation:
                 continue
-            found.append(
-                (
-                    site.name,
-                    {int(u): i for i, u in enumerate(units) if (units == u).sum() == 1},
-                    axis,
-                )
-            )
+            places = {int(u): i for i, u in enumerate(units) if (units == u).sum() == 1}
+            found.append((site.name, places, axis))
         return found
-
-
-def _value(view: View, node: fx.Node, values: Mapping[str, Any]) -> Any:
-    """What the node gives on the image that is followed through the graph."""
-    args = fx.node.map_arg(node.args, lambda n: values[n.name])
-    kwargs = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
-    if node.op == "call_module":
-        return view._modules[str(node.target)](*args, **kwargs)
-    if node.op == "call_function":
-        return node.target(*args, **kwargs)
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    return operator.attrgetter(str(node.target))(view.module)
 
 
 def _squashed(*arrays: np.ndarray) -> list[np.ndarray]:
@@ -1045,9 +955,8 @@ def _squashed(*arrays: np.ndarray) -> list[np.ndarray]:
 
 def _as_tensor(numbers: np.ndarray) -> Tensor:
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "The given NumPy array is not writable"
-        )  # nothing here writes to it
+        # nothing here writes to it
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(numbers)
 
 

@@ -100,14 +100,11 @@ def objective(sym: Symmetry, a: State, b: State, permutations: Permutations) -> 
 
 
 def _inner(a: State, b: State, names: Iterable[str]) -> float:
-    return sum(
-        float(
-            dot(a[name], b[name])
-            if a[name].numel() > PIECE
-            else (a[name].double() * b[name].double()).sum()
-        )
-        for name in names
-    )
+    total = 0.0
+    for name in names:
+        x, y = a[name], b[name]
+        total += float(dot(x, y) if x.numel() > PIECE else (x.double() * y.double()).sum())
+    return total
 
 
 @dataclass
@@ -149,17 +146,14 @@ class _Ascent:
         self.prices = {
             p.name: np.array(prices[p.name]) if prices else np.zeros(p.size) for p in sym
         }
-        self.whole = {
-            id(u) for p in sym for u in p.uses if _is_whole(u, sym)
-        }  # they own their axis, one row a unit, in order
+        # they own their axis, one row a unit, in order
+        self.whole = {id(u) for p in sym for u in p.uses if _is_whole(u, sym)}
         self.terms: dict[str, list[_Term]] = {}
-        self.vectors: dict[
-            str, Tensor
-        ] = {}  # one-dimensional parameters: their product is only ever reordered
+        # one-dimensional parameters: their product is only ever reordered
+        self.vectors: dict[str, Tensor] = {}
         self.twice = {
-            p.name: (
-                len({(u.parameter, u.axis) for u in p.uses}) > len({u.parameter for u in p.uses})
-            )
+            p.name: len({(u.parameter, u.axis) for u in p.uses})
+            > len({u.parameter for u in p.uses})
             for p in sym
         }
         for p in sym:
@@ -167,15 +161,11 @@ class _Ascent:
             for use in p.uses:
                 if use.statistic or use.alias:
                     continue
+                of_a = self._rows(a[use.parameter].detach(), use)
                 if a[use.parameter].ndim == 1:
-                    columns.append(
-                        (
-                            self._rows(a[use.parameter].detach(), use),
-                            self._rows(self.b[use.parameter], use),
-                        )
-                    )
-                    continue
-                self.terms[p.name].append(_Term(use, self._rows(a[use.parameter].detach(), use)))
+                    columns.append((of_a, self._rows(self.b[use.parameter], use)))
+                else:
+                    self.terms[p.name].append(_Term(use, of_a))
             if columns:
                 x, y = (torch.cat([pair[i].flatten(1) for pair in columns], 1) for i in (0, 1))
                 self.vectors[p.name] = x @ y.T
@@ -206,39 +196,36 @@ class _Ascent:
         return value.reshape(n, r, others, -1)
 
     def _similarity(self, p: Permutation) -> Tensor:
-        total = self.vectors[p.name].clone() if p.name in self.vectors else None
-        for term in self.terms[p.name]:
-            self._refresh(term)
-            total = term.product.clone() if total is None else total.add_(term.product)
+        parts = [self.vectors[p.name]] if p.name in self.vectors else []
+        parts += [self._refreshed(term) for term in self.terms[p.name]]
+        total = parts[0].clone()
+        for part in parts[1:]:
+            total.add_(part)
         return total
 
-    def _refresh(self, term: _Term) -> None:
-        if term.product is not None and term.pending is None:
-            return
-        moved = (
-            torch.empty(0)
-            if term.pending is None
-            else torch.nonzero(term.pending != torch.arange(len(term.pending))).flatten()
-        )
-        if term.product is not None and not len(moved):
-            term.pending = None
-            return
+    def _refreshed(self, term: _Term) -> Tensor:
+        """The term's product, made or mended if units of the other axis have moved."""
+        kept, pending, term.pending = term.product, term.pending, None
+        if kept is not None and pending is None:
+            return kept
+        moved = torch.empty(0)
+        if pending is not None:
+            moved = torch.nonzero(pending != torch.arange(len(pending))).flatten()
+        if kept is not None and not len(moved):
+            return kept
         with self._timed("gathers"):
             b = self._rows(self.b[term.use.parameter], term.use)
-            little = term.product is not None and 3 * len(moved) < 2 * len(term.pending)
-            if (
-                little
-            ):  # only these have changed: what was there before stands now where the order took it
-                device = b.device
-                before = torch.argsort(term.pending)[moved].to(device)
-                moved = moved.to(device)
+            if kept is None or pending is None or 3 * len(moved) >= 2 * len(pending):
+                kept, a, b = None, term.a.flatten(1), b.flatten(1)
+            else:
+                # only these have changed: what was there before stands where the order took it
+                before = torch.argsort(pending)[moved].to(b.device)
+                moved = moved.to(b.device)
                 b = (b.index_select(2, moved) - b.index_select(2, before)).flatten(1)
                 a = term.a.index_select(2, moved).flatten(1)
-            else:
-                a, b = term.a.flatten(1), b.flatten(1)
         with self._timed("products"):
-            term.product = torch.addmm(term.product, a, b.T) if little else a @ b.T
-        term.pending = None
+            term.product = a @ b.T if kept is None else torch.addmm(kept, a, b.T)
+        return term.product
 
     def visit(self, p: Permutation) -> bool:
         """Put the units of ``p`` in their best order; whether that raised the objective."""
@@ -251,9 +238,8 @@ class _Ascent:
         if not gain > self.tolerance * scale:
             self.solved.add(p.name)
             return False
-        if self.twice[
-            p.name
-        ]:  # both axes move at once, so that the similarity foretold it only roughly
+        if self.twice[p.name]:
+            # both axes move at once, so that the similarity foretold it only roughly
             before = self._exact(p)
             self._move(p, order)
             gain = self._exact(p) - before
@@ -279,9 +265,8 @@ class _Ascent:
         if price.any():
             price, best = _improved_prices(similarity, price, np.arange(p.size), 1)
             scale = float(np.abs(own).sum())
-            if (
-                best - (own - price)
-            ).sum() <= self.tolerance * scale:  # the most that any order could gain
+            most = (best - (own - price)).sum()  # that any order could gain
+            if most <= self.tolerance * scale:
                 self.prices[p.name] = price
                 return torch.arange(p.size), 0.0, scale
             reduced = similarity - price
@@ -312,16 +297,12 @@ class _Ascent:
                     term.product = term.product.index_select(1, on_device)
         for other, term, u in self.beside[p.name]:
             self.solved.discard(other)
-            if (
-                u.rows is not None or term.use.rows is not None
-            ):  # only some rows have changed: begin anew
-                term.product = None
+            if u.rows is not None or term.use.rows is not None:
+                term.product = None  # only some rows have changed: begin anew
                 continue
-            now = (
-                torch.arange(self.b[u.parameter].shape[u.axis])
-                if term.pending is None
-                else term.pending
-            )
+            now = term.pending
+            if now is None:
+                now = torch.arange(self.b[u.parameter].shape[u.axis])
             term.pending = now.clone()
             term.pending[u.positions.reshape(-1)] = now[u.positions[order].reshape(-1)]
 

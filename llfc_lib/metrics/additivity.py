@@ -1,5 +1,7 @@
 """Weak additivity of the ReLU (Definition 3), with the null of unrelated images."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ class WeakAdditivity:
         self.seed, self.nulls = seed, nulls
 
     def start(self, pair: Pair) -> None:
-        self.sites = {site.name: site.pre for site in pair.a.sites if site.relu}
+        self.sites = {site.name: site.pre for site in pair.a.sites if site.relu and site.pre}
         pair.want(*self.sites.values())
         self.sums = {name: {"value": Sums(), "null": Sums()} for name in self.sites}
         self.batches = 0
@@ -42,25 +44,15 @@ class WeakAdditivity:
         for name, sums in self.sums.items():
             rows.append(Row("dist_add", self._dist(sums["value"]), site=name))
             if sums["null"].total:
-                rows.append(
-                    Row(
-                        "dist_add",
-                        self._dist(sums["null"]),
-                        site=name,
-                        role="null",
-                        kind="shuffled images",
-                    )
-                )
+                null: Any = {"site": name, "role": "null", "kind": "shuffled images"}
+                rows.append(Row("dist_add", self._dist(sums["null"]), **null))
         return rows
 
     @staticmethod
     def _add(sums: Sums, x: Tensor, y: Tensor) -> None:
         together, apart = torch.relu(x + y), torch.relu(x) + torch.relu(y)
-        sums.add(
-            tt=dot(together, together),
-            aa=dot(apart, apart),
-            dd=dot(together - apart, together - apart),
-        )
+        off = together - apart
+        sums.add(tt=dot(together, together), aa=dot(apart, apart), dd=dot(off, off))
 
     @staticmethod
     def _dist(s: Sums) -> float:
@@ -68,9 +60,7 @@ class WeakAdditivity:
 
     def _shifted(self, y: Tensor, name: str) -> Tensor:
         n, units = y.shape[:2]
-        drawn = numpy_generator("shuffled images", name, self.batches, self.seed).integers(
-            1, n, units
-        )
-        shift = torch.from_numpy(drawn).to(y.device)
+        rng = numpy_generator("shuffled images", name, self.batches, self.seed)
+        shift = torch.from_numpy(rng.integers(1, n, units)).to(y.device)
         index = (torch.arange(n, device=y.device)[:, None] + shift) % n
         return y.gather(0, index.view(n, units, *[1] * (y.ndim - 2)).expand_as(y))

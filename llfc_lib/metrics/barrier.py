@@ -51,12 +51,8 @@ class Barrier:
             # device
             known = batch.y.clamp(0, logits.shape[-1] - 1)
             loss = F.cross_entropy(logits.double(), known, reduction="sum")
-            self.sums.add(
-                **{
-                    f"error/{alpha}": (logits.argmax(1) != batch.y).double().sum(),
-                    f"loss/{alpha}": loss,
-                }
-            )
+            wrong = (logits.argmax(1) != batch.y).double().sum()
+            self.sums.add(**{f"error/{alpha}": wrong, f"loss/{alpha}": loss})
         differ = batch.a[self.output].argmax(1) != batch.b[self.output].argmax(1)
         self.sums.add(disagreement=differ.double().sum())
         self.n += len(batch.y)

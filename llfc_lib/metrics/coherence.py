@@ -11,9 +11,8 @@ from llfc_lib.metrics.measure import METRICS, Batch, Pair, Sums, dot, ratio
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models.view import LinearMap
 
-PATCHES = (
-    2**20
-)  # numbers in the patches held at once: 8 MB in float64, of which products need several copies
+# numbers in the patches held at once: 8 MB in float64, of which products need several copies
+PATCHES = 2**20
 
 
 @METRICS.register("coherence")
@@ -64,9 +63,8 @@ class Coherence:
         rows = []
         for m in self.maps:
             sums = self.sums[m.name]
-            by_sign, by_order = expectations(
-                self.d_w[m.name], sums.total["own"], sums.total["whole"]
-            )
+            own, whole = sums.total["own"], sums.total["whole"]
+            by_sign, by_order = expectations(self.d_w[m.name], own, whole)
             found = {
                 "commutator_energy": sums["energy"],
                 "sign_energy": by_sign,
@@ -101,9 +99,8 @@ def expectations(d_w: Tensor, own: Tensor, whole: Tensor) -> tuple[float, float]
     # group by group, since inputs of different groups share no output
     off_w, off_h = torch.einsum("got,gou->tu", total, total) - trace_w, whole - trace_h
     by_order = dot(trace_w, trace_h) / n + (dot(off_w, off_h) / (n * (n - 1)) if n > 1 else 0.0)
-    return float(dot(gram, own)), max(
-        float(by_order), 0.0
-    )  # of squares: rounding must not make it negative
+    # of squares: rounding must not make it negative
+    return float(dot(gram, own)), max(float(by_order), 0.0)
 
 
 def _patches(m: LinearMap, d_w: Tensor, d_h: Tensor, positions: int) -> Iterator[Tensor]:
@@ -122,11 +119,8 @@ def _patches(m: LinearMap, d_w: Tensor, d_h: Tensor, positions: int) -> Iterator
     # One output a tap: the map itself picks patches, whatever its stride, dilation and padding. It
     # takes as many channels as it has groups and keeps them apart, so that many of them pass as one
     # image.
-    pick = (
-        torch.eye(taps, dtype=d_h.dtype, device=d_h.device)
-        .repeat(groups, 1)
-        .reshape(groups * taps, 1, *kernel)
-    )
+    one_each = torch.eye(taps, dtype=d_h.dtype, device=d_h.device).repeat(groups, 1)
+    pick = one_each.reshape(groups * taps, 1, *kernel)
     for h in d_h.split(max(1, PATCHES // (units * taps * positions))):
         picked = m.apply(pick, h.reshape(-1, groups, *h.shape[2:]))
         yield picked.double().reshape(len(h), units, taps, positions)

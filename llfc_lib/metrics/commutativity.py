@@ -1,5 +1,7 @@
 """Commutativity (Definition 4): Dist_com, Dist_W and Dist_H of B.3, with two nulls."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -40,45 +42,33 @@ class Commutativity:
             h_a, h_b = batch.a[m.input], batch.b[m.input]
             d_w, d_h = w_a - w_b, h_a - h_b
             p, q = m.apply(w_a + w_b, h_a + h_b), m.apply(d_w, d_h)
-            self.sums[m.name].add(
-                pp=dot(p, p),
-                qq=dot(q, q),
-                pq=dot(p, q),
-                aa=dot(h_a, h_a),
-                bb=dot(h_b, h_b),
-                dd=dot(d_h, d_h),
-            )
+            sums = self.sums[m.name]
+            sums.add(pp=dot(p, p), qq=dot(q, q), pq=dot(p, q))
+            sums.add(aa=dot(h_a, h_a), bb=dot(h_b, h_b), dd=dot(d_h, d_h))
             if self.nulls:
-                shuffled = m.apply(
-                    d_w, d_h.index_select(m.unit_axis % d_h.ndim, unit_order(m, d_h, self.seed))
-                )
-                self.sums[m.name].add(ss=dot(shuffled, shuffled), ps=dot(p, shuffled))
+                order = unit_order(m, d_h, self.seed)
+                shuffled = m.apply(d_w, d_h.index_select(m.unit_axis % d_h.ndim, order))
+                sums.add(ss=dot(shuffled, shuffled), ps=dot(p, shuffled))
 
     def rows(self) -> list[Row]:
         rows = []
         for m in self.maps:
             s, (w_a, w_b) = self.sums[m.name], self.weights[m.name]
             w_aa, w_bb, w_dd = (float(dot(w, w)) for w in (w_a, w_b, w_a - w_b))
-            w_sum, h_sum = (
-                2 * (w_aa + w_bb) - w_dd,
-                2 * (s["aa"] + s["bb"]) - s["dd"],
-            )  # |x+y|^2 by the parallelogram
+            # |x + y|^2 by the parallelogram
+            w_sum, h_sum = 2 * (w_aa + w_bb) - w_dd, 2 * (s["aa"] + s["bb"]) - s["dd"]
             r = ratio(w_dd * s["dd"], w_sum * h_sum)
-            null = {"site": m.name, "role": "null"}
+            null: Any = {"site": m.name, "role": "null"}
             rows += [
                 Row("dist_com", _two_sides(s["pp"], s["qq"], s["pq"]), site=m.name),
                 Row("dist_W", ratio(w_dd, (w_aa * w_bb) ** 0.5), site=m.name),
                 Row("dist_H", ratio(s["dd"], (s["aa"] * s["bb"]) ** 0.5), site=m.name),
             ]
             if self.nulls:
+                shuffled = _two_sides(s["pp"], s["ss"], s["ps"])
                 rows += [
                     Row("dist_com", 4 * r / (1 + r), **null, kind="formula"),
-                    Row(
-                        "dist_com",
-                        _two_sides(s["pp"], s["ss"], s["ps"]),
-                        **null,
-                        kind="shuffled units",
-                    ),
+                    Row("dist_com", shuffled, **null, kind="shuffled units"),
                 ]
         return rows
 

@@ -16,6 +16,7 @@ max-pooling. So each part can be followed upwards by itself.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -39,14 +40,7 @@ NORMALISATIONS = (
     nn.modules.instancenorm._InstanceNorm,
     nn.LocalResponseNorm,
 )
-POOLINGS = (
-    nn.MaxPool1d,
-    nn.MaxPool2d,
-    nn.MaxPool3d,
-    nn.AdaptiveMaxPool1d,
-    nn.AdaptiveMaxPool2d,
-    nn.AdaptiveMaxPool3d,
-)
+POOLINGS = (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd)
 POOLING_FUNCTIONS = {
     F.max_pool1d,
     F.max_pool2d,
@@ -56,10 +50,9 @@ POOLING_FUNCTIONS = {
     F.adaptive_max_pool3d,
 }
 NORMALISATION_FUNCTIONS = {F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.normalize}
-# units in the last place of the largest entry: own parts below that are the rounding of a node
-# without any
+# units in the last place of the largest entry: own parts below that are rounding of a node without
 ROUNDING = 64
-Key = tuple[str, object]  # ("since", "relu") | ("from", rank of a site) | ("origin", "relu")
+Key = tuple[str, Any]  # ("since", "relu") | ("from", rank of a site) | ("origin", "relu")
 
 
 @dataclass(frozen=True)
@@ -77,10 +70,8 @@ class Split:
 
     def shares(self) -> dict[str, float]:
         """<part, e> / |e|^2 of every part: signed, and together 1."""
-        whole = float(dot(self.residual, self.residual))
-        return {
-            name: ratio(float(dot(part, self.residual)), whole) for name, part in self.parts.items()
-        }
+        e, whole = self.residual, float(dot(self.residual, self.residual))
+        return {name: ratio(float(dot(part, e)), whole) for name, part in self.parts.items()}
 
 
 @torch.no_grad()
@@ -120,18 +111,16 @@ class Step:
     parts: dict[Key, Tensor]
     site: bool
     before: int = -1  # rank of the site before
-    entering: dict[str, tuple[Tensor, Tensor]] = field(
-        default_factory=dict
-    )  # by node: what A's and B's read
+    # by node: what A's and B's read
+    entering: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def split(self) -> Split:
         """The parts by their names, as a site shows them."""
         parts: dict[str, Tensor] = {}
         for (kind, label), value in self.parts.items():
             if kind != "origin":
-                name = (
-                    label if kind == "since" else "carried" if label == self.before else "skipped"
-                )
+                from_below = "carried" if label == self.before else "skipped"
+                name = label if kind == "since" else from_below
                 parts[name] = parts[name] + value if name in parts else value
         origins = {label: value for (kind, label), value in self.parts.items() if kind == "origin"}
         return Split(self.between - self.mean, parts, origins, self.mean, self.a - self.b)
@@ -171,28 +160,14 @@ def walk(a: View, b: View, between: View, x: Tensor, alpha: float) -> Iterator[S
                 weights,
             )
             own = at_mean - mean
-            if not _carries_exactly(
-                a, node, kind
-            ):  # what the tangent at m misses is the node's own as well
-                linear = sum(
-                    (v for (what, _), v in carried.items() if what != "origin"),
-                    torch.zeros_like(at_mean),
-                )
-                own = own + (found[2] - at_mean - linear)
-            if own.numel() and float(own.abs().max()) > ROUNDING * torch.finfo(
-                own.dtype
-            ).eps * float(at_mean.abs().max()):
-                for key in (("since", kind), ("origin", kind)):
-                    carried[key] = carried[key] + own if key in carried else own
-            step = Step(
-                node.name,
-                *found,
-                mean,
-                carried,
-                node.name in sites,
-                before,
-                {name: (values[0][name], values[1][name]) for name in sources},
-            )
+            if not _carries_exactly(a, node, kind):
+                # what the tangent at m misses is the node's own as well
+                linear = [v for (what, _), v in carried.items() if what != "origin"]
+                own = own + (found[2] - at_mean - sum(linear, torch.zeros_like(at_mean)))
+            _add_own(carried, kind, own, at_mean)
+            entering = {name: (values[0][name], values[1][name]) for name in sources}
+            is_site, (f_a, f_b, f_between) = node.name in sites, found
+            step = Step(node.name, f_a, f_b, f_between, mean, carried, is_site, before, entering)
             yield step
             if step.site:
                 carried = {key: value for key, value in carried.items() if key[0] == "origin"} | {
@@ -200,15 +175,8 @@ def walk(a: View, b: View, between: View, x: Tensor, alpha: float) -> Iterator[S
                 }
                 before = rank
             parts[node.name] = carried
-        elif (
-            sources
-            and isinstance(found[0], (tuple, list))
-            and any(isinstance(v, Tensor) for v in found[0])
-        ):
-            raise ValueError(
-                f"{node.format_node()} gives several tensors; the decomposition follows one at a"
-                " time"
-            )
+        elif sources:
+            _refuse_several(node, found[0])
         for known, value in zip(values, found):
             known[node.name] = value
         if node.name == a.output:
@@ -219,25 +187,34 @@ def walk(a: View, b: View, between: View, x: Tensor, alpha: float) -> Iterator[S
                 known.pop(name, None)
 
 
+def _add_own(parts: dict[Key, Tensor], kind: str, own: Tensor, value: Tensor) -> None:
+    """Add what a node adds of its own, if that is more than the rounding of its ``value``."""
+    rounding = ROUNDING * torch.finfo(own.dtype).eps
+    if own.numel() and float(own.abs().max()) > rounding * float(value.abs().max()):
+        for key in (("since", kind), ("origin", kind)):
+            parts[key] = parts[key] + own if key in parts else own
+
+
+def _refuse_several(node: fx.Node, value: object) -> None:
+    if isinstance(value, (tuple, list)) and any(isinstance(v, Tensor) for v in value):
+        raise ValueError(
+            f"{node.format_node()} gives several tensors; the decomposition follows one at a time"
+        )
+
+
 def kind_of(view: View, node: fx.Node, maps: Mapping[str, LinearMap]) -> str:
     """One of :data:`SOURCES`."""
     layer, function = view.layer(node), node.target if node.op == "call_function" else None
     if node.name in maps:
         return "commutativity"
-    if (
-        isinstance(layer, nn.ReLU)
-        or function in RELU_FUNCTIONS
-        or node.op == "call_method"
-        and node.target == "relu"
-    ):
+    called = node.target if node.op == "call_method" else None
+    if isinstance(layer, nn.ReLU) or function in RELU_FUNCTIONS or called == "relu":
         return "relu"
     if isinstance(layer, POOLINGS) or function in POOLING_FUNCTIONS:
         return "pooling"
-    return (
-        "normalisation"
-        if isinstance(layer, NORMALISATIONS) or function in NORMALISATION_FUNCTIONS
-        else "other"
-    )
+    if isinstance(layer, NORMALISATIONS) or function in NORMALISATION_FUNCTIONS:
+        return "normalisation"
+    return "other"
 
 
 def _carries_exactly(view: View, node: fx.Node, kind: str) -> bool:
@@ -252,7 +229,7 @@ def _carries_exactly(view: View, node: fx.Node, kind: str) -> bool:
 def _carry(
     view: View,
     node: fx.Node,
-    values: Mapping[str, object],
+    values: Mapping[str, Any],
     mixed: Mapping[str, Tensor],
     at_mean: Tensor,
     now: Tensor,
@@ -369,10 +346,11 @@ class Decomposition:
         self.alphas = tuple(check_alpha(alpha) for alpha in alphas)
 
     def start(self, pair: Pair) -> None:
-        self.pair, self.sums = pair, {}
+        self.pair = pair
+        self.sums: dict[tuple, Sums] = {}
         self.names = {site.node: site.name for site in pair.a.sites}
         self.relus = {site.pre: site.name for site in pair.a.sites if site.relu}
-        self.maps = {m.node: m for m in pair.a.maps}
+        self.maps = {m.node: m for m in pair.a.maps if not m.first}
         self.bound = _is_chain(pair.a)
         self.norms: dict[tuple[float, str], Tensor] = {}
 
@@ -383,13 +361,11 @@ class Decomposition:
             for step in walk(self.pair.a, self.pair.b, between, batch.x, alpha):
                 if step.node in self.names:
                     self._site(step, alpha)
-                if alpha == self.alphas[0] and step.node in self.relus:
+                if alpha != self.alphas[0]:
+                    continue  # the rest does not depend on it
+                if step.node in self.relus:
                     self._signs(step)
-                if (
-                    alpha == self.alphas[0]
-                    and step.node in self.maps
-                    and not self.maps[step.node].first
-                ):
+                if step.node in self.maps:
                     self._map(step)
             if self.bound and (alpha, self.pair.a.maps[0].name) not in self.norms:
                 state = between.state()
@@ -439,21 +415,11 @@ class Decomposition:
         w_a, w_b = (state[m.weight] for state in (self.pair.state_a, self.pair.state_b))
         h_a, h_b = step.entering[m.input]
         d_h, h = h_a - h_b, 0.5 * (h_a + h_b)
-        carried, crossed, fresh = (
-            m.apply(0.5 * (w_a + w_b), d_h),
-            m.apply(w_a - w_b, d_h),
-            m.apply(w_a - w_b, h),
-        )
+        carried = m.apply(0.5 * (w_a + w_b), d_h)
+        crossed, fresh = m.apply(w_a - w_b, d_h), m.apply(w_a - w_b, h)
         rest = step.a - step.b - carried
-        self._add(
-            ("map", m.name),
-            dd=dot(d_h, d_h),
-            hh=dot(h, h),
-            cc=dot(carried, carried),
-            ff=dot(rest, rest),
-            xx=dot(crossed, crossed),
-            ww=dot(fresh, fresh),
-        )
+        sums = {"dd": d_h, "hh": h, "cc": carried, "ff": rest, "xx": crossed, "ww": fresh}
+        self._add(("map", m.name), **{name: dot(v, v) for name, v in sums.items()})
 
     def rows(self) -> list[Row]:
         rows = [row for where in self.sums for row in self._rows_of(where)]
@@ -473,7 +439,7 @@ class Decomposition:
                 Row("fresh", ratio(s["ff"], s["ff"] + s["cc"]), site=where[1]),
                 Row("aligned", ratio(s["xx"] * s["hh"], s["ww"] * s["dd"]), site=where[1]),
             ]
-        at = {"site": where[1], "alpha": where[2]}
+        at: Any = {"site": where[1], "alpha": where[2]}
         found = [
             Row("e_over_m", ratio(s["ee"], s["mm"]), **at),
             Row("e_over_d", ratio(s["ee"], s["dd"]), **at),
@@ -485,13 +451,10 @@ class Decomposition:
         found += [Row("c", c, **at), Row("turned_over_d", ratio(turned, s["dd"]), **at)]
         for part in PARTS:
             if f"e {part}" in known:
+                left = c * s[f"e {part}"] + (c - 1) * s[f"m {part}"]
                 found += [
                     Row(f"share_{part}", ratio(s[f"e {part}"], s["ee"]), **at),
-                    Row(
-                        f"turned_{part}",
-                        ratio(c * s[f"e {part}"] + (c - 1) * s[f"m {part}"], turned),
-                        **at,
-                    ),
+                    Row(f"turned_{part}", ratio(left, turned), **at),
                 ]
         return found + [
             Row(f"origin_{name}", ratio(s[f"origin {name}"], s["ee"]), **at)

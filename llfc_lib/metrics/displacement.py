@@ -7,6 +7,7 @@ training.
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -171,23 +172,14 @@ def displacement_null(
             found.setdefault(("t", "", None, ""), []).append(t)
             for row in measure(view, partner, loader, make_metrics(), dtype):
                 if row.role == "value":
-                    found.setdefault((row.quantity, row.site, row.alpha, row.direction), []).append(
-                        row.mean
-                    )
-    return [
-        Row(
-            quantity,
-            float(np.mean(values)),
-            float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            len(values),
-            site,
-            alpha,
-            direction,
-            role="null",
-            kind=name,
-        )
-        for (quantity, site, alpha, direction), values in found.items()
-    ]
+                    place = (row.quantity, row.site, row.alpha, row.direction)
+                    found.setdefault(place, []).append(row.mean)
+    rows = []
+    for (quantity, site, alpha, direction), values in found.items():
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        row = Row(quantity, float(np.mean(values)), std, len(values), site, alpha, direction)
+        rows.append(replace(row, role="null", kind=name))
+    return rows
 
 
 def _first_images(loader: Loader, dtype: torch.dtype | None) -> Tensor:

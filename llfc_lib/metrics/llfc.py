@@ -15,7 +15,7 @@ from llfc_lib.models.weights import check_alpha
 
 ROUNDING = 1e-12  # of the largest summand, which float64 leaves of a sum that is 0
 CACHED = 2**16  # numbers of one network's features that are compared at a time
-NEAREST = {"role": "null", "kind": "nearest endpoint"}
+NEAREST: dict[str, Any] = {"role": "null", "kind": "nearest endpoint"}
 
 
 @METRICS.register("llfc")
@@ -100,27 +100,20 @@ class LLFC:
             if zeros:
                 rows.append(Row("zero_features", zeros, site=name))
             for alpha in self.alphas:
-                where = {"site": name, "alpha": alpha}
+                where: Any = {"site": name, "alpha": alpha}
+                both: tuple[tuple[str, Any], ...] = (("value", {}), ("null", NEAREST))
                 for quantity in ("1-cos_alpha", "1-coef_alpha"):
-                    rows.append(self.moments[quantity, name, alpha, "value"].row(quantity, **where))
-                    rows.append(
-                        self.moments[quantity, name, alpha, "null"].row(
-                            quantity, **where, **NEAREST
-                        )
-                    )
+                    for role, extra in both:
+                        values = self.moments[quantity, name, alpha, role]
+                        rows.append(values.row(quantity, **where, **extra))
                 base = float(self.moments["1-cos_AB", name, None, "value"].mean)
-                for role, extra in (("value", {}), ("null", NEAREST)):
+                for role, extra in both:
                     mean = float(self.moments["1-cos_alpha", name, alpha, role].mean)
                     rows.append(Row("cos_ratio", ratio(mean, base), **where, **extra))
                 s = self.sums["set", name, alpha]
+                c = ratio(s["fm"], s["ff"]) if s["ff"] or not s["mm"] else math.nan
                 rows.append(Row("set_1-cos_alpha", _set_one_minus_cos(s), **where))
-                rows.append(
-                    Row(
-                        "set_c",
-                        ratio(s["fm"], s["ff"]) if s["ff"] or not s["mm"] else math.nan,
-                        **where,
-                    )
-                )
+                rows.append(Row("set_c", c, **where))
         return rows
 
     def _moments(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,8 @@ from llfc_lib.models.weights import check_finite, check_same_shapes, interpolate
 from llfc_lib.registry import Registry
 
 Network = nn.Module | View  # any module that torch.fx can trace, or one that has been
-Loader = Iterable[
-    tuple[Tensor, Tensor]
-]  # batches of images (N x C x H x W) and labels (N integers)
+# batches of images (N x C x H x W) and labels (N integers)
+Loader = Iterable[tuple[Tensor, Tensor]]
 PIECE = 2**15
 NO_IMAGES = "the loader gave no images; is the data set empty, or an iterator already used up?"
 
@@ -63,11 +62,8 @@ class Pair:
         calibration: Sequence[Tensor] | None = None,
     ) -> None:
         self.a, self.b = (n if isinstance(n, View) else View(n) for n in (a, b))
-        self._given = [
-            (given, view)
-            for given, view in ((a, self.a), (b, self.b))
-            if not isinstance(given, View)
-        ]
+        both = ((a, self.a), (b, self.b))
+        self._given = [(net, view) for net, view in both if not isinstance(net, View)]
         if dtype is not None:
             self.a, self.b = self.a.to(dtype), self.b.to(dtype)
         self.state_a, self.state_b = self.a.state(), self.b.state()
@@ -110,10 +106,8 @@ class Pair:
         ``h += 1`` for ``h = h + 1``, which is something else where the old tensor is read again."""
         for module, view in self._given:
             own = next((p.dtype for p in module.parameters()), x.dtype)
-            given, traced = (
-                copy_of(module).eval()(x.to(own)),
-                view(x.to(own)),
-            )  # a copy: its mode is the user's
+            given = copy_of(module).eval()(x.to(own))  # a copy: its mode is the user's
+            traced = view(x.to(own))
             if not torch.allclose(given, traced, rtol=0, atol=0, equal_nan=True):
                 raise UntraceableError(
                     f"the traced graph of {type(module).__name__} gives other outputs than the"
@@ -234,13 +228,14 @@ class Moments:
     """
 
     def __init__(self) -> None:
-        self.n, self.mean, self.m2 = 0, None, None
+        self.n = 0
+        self.mean = self.m2 = torch.zeros((), dtype=torch.float64)
 
     def add(self, values: Tensor) -> None:
         """``values``: one number an image (N, float64)."""
         n, mean = len(values), values.mean()
         m2 = (values - mean).square().sum()
-        if self.mean is None:
+        if self.n == 0:
             self.n, self.mean, self.m2 = n, mean, m2
             return
         total, delta = self.n + n, mean - self.mean
@@ -248,7 +243,7 @@ class Moments:
         self.m2 = self.m2 + m2 + delta.square() * (self.n * n / total)
         self.n = total
 
-    def row(self, quantity: str, **where: object) -> Row:
+    def row(self, quantity: str, **where: Any) -> Row:
         """Mean, standard deviation (None for a single image) and number of what was added, as a
         row.
         """

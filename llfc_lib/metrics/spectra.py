@@ -3,6 +3,7 @@ structure?
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def _rows(
     values = singular_values(matrix)
     values = torch.cat((values, values.new_zeros(max(n - len(values), 0))))
     scaled = values / (values[0] or 1.0)
-    where = {"n": n, "site": site, "role": role, "kind": kind}
+    where: Any = {"n": n, "site": site, "role": role, "kind": kind}
     rows = [
         Row(f"sigma_{what}/{share:g}", float(scaled[round(share * (n - 1))]), **where)
         for share in SHARES
@@ -72,7 +73,8 @@ def living_units(network: Network, loader: Loader) -> dict[str, Tensor]:
     ValueError for an empty loader.
     """
     view = network if isinstance(network, View) else View(network)
-    nodes, found = {s.node for s in view.sites if s.node != view.output}, {}
+    nodes = {s.node for s in view.sites if s.node != view.output}
+    found: dict[str, Tensor] = {}
     for x, _ in loader:
         for node, h in view.run(x, nodes).items():
             responds = (h != 0).movedim(1, -1).flatten(0, -2).any(0)
@@ -114,16 +116,14 @@ def weight_spectra(
             )
             blocks["W_living"] = out, living.get(m.input, torch.ones(w.shape[1], dtype=torch.bool))
         for what, kept in blocks.items():
-            w, first = (
-                _block(weights[m.weight], *kept) if m.weight in weights else None
-                for weights in (own, before)
-            )
+            w = _block(own[m.weight], *kept)
             gaussian = numpy_generator("spectrum", m.name, seed).standard_normal(w.shape)
             n = min(w.shape) if shorter_side else w.shape[1]
             rows += _rows(what, w, n, m.name) + _rows(
                 what, torch.from_numpy(gaussian), n, m.name, "null", "gaussian matrix"
             )
-            if first is not None:
+            if m.weight in before:
+                first = _block(before[m.weight], *kept)
                 rows += _rows(what, first, n, m.name, "null", "before training")
     return rows
 
@@ -145,11 +145,10 @@ def feature_spectra(network: Network, loader: Loader, start: nn.Module | None = 
     Source: B.5, Figure 21; the nulls are ours.
     """
     rows = []
-    for view, role, kind in (
-        (network, "value", ""),
-        *(((start, "null", "before training"),) if start is not None else ()),
-    ):
-        view = view if isinstance(view, View) else View(view)
+    for given, role, kind in ((network, "value", ""), (start, "null", "before training")):
+        if given is None:
+            continue
+        view = given if isinstance(given, View) else View(given)
         sites = [s for s in view.sites if s.node != view.output]
         kept: dict[str, list[Tensor]] = {s.node: [] for s in sites}
         for x, _ in loader:
@@ -162,26 +161,17 @@ def feature_spectra(network: Network, loader: Loader, start: nn.Module | None = 
             rows += _both(h, s.name, role, kind)
             if role == "value":
                 rng = numpy_generator("shuffled images", s.name)
-                shuffled = torch.from_numpy(
-                    np.stack([rng.permutation(unit) for unit in h.cpu().numpy()])
-                )
-                rows += _both(shuffled, s.name, "null", SHUFFLED)
+                shuffled = np.stack([rng.permutation(unit) for unit in h.cpu().numpy()])
+                rows += _both(torch.from_numpy(shuffled), s.name, "null", SHUFFLED)
     return rows
 
 
 def _both(h: Tensor, site: str, role: str, kind: str) -> list[Row]:
     centred, alive = h - h.mean(1, keepdim=True), (h != 0).any(1)
     rows = _rows("H", h, len(h), site, role, kind) + _rows("Hc", centred, len(h), site, role, kind)
-    rows += (
-        _rows("Hc_living", centred[alive], int(alive.sum()), site, role, kind)
-        if alive.any()
-        else []
-    )
-    return (
-        rows
-        if kind == SHUFFLED
-        else [
-            *rows,
-            Row("living_units", float(alive.sum()), n=len(h), site=site, role=role, kind=kind),
-        ]
-    )
+    if alive.any():
+        rows += _rows("Hc_living", centred[alive], int(alive.sum()), site, role, kind)
+    if kind != SHUFFLED:
+        where: Any = {"n": len(h), "site": site, "role": role, "kind": kind}
+        rows.append(Row("living_units", float(alive.sum()), **where))
+    return rows

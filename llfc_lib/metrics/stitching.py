@@ -20,11 +20,8 @@ def cut_nodes(view: View, names: Sequence[str] | None = None) -> dict[str, str]:
 
     Source: B.4.
     """
-    names = (
-        names
-        if names is not None
-        else [s.name for s in view.sites if s.cut and s.node != view.output]
-    )
+    if names is None:
+        names = [s.name for s in view.sites if s.cut and s.node != view.output]
     nodes = {name: view.input if name == "input" else view.site(name).node for name in names}
     for name, node in nodes.items():
         if not view.is_cut(node):
@@ -41,9 +38,8 @@ def stitched_wrong(batch: Batch, nodes: Mapping[str, str]) -> Iterator[tuple[str
 
     Source: B.4, Tables 1 to 3.
     """
-    for direction, bottom, top in zip(
-        DIRECTIONS, (batch.a, batch.b), (batch.pair.b, batch.pair.a), strict=True
-    ):
+    tops = (batch.pair.b, batch.pair.a)
+    for direction, bottom, top in zip(DIRECTIONS, (batch.a, batch.b), tops, strict=True):
         for name, node in nodes.items():
             yield direction, name, top.run_from(node, bottom[node]).argmax(1) != batch.y
 
@@ -66,11 +62,8 @@ class Stitching:
     def start(self, pair: Pair) -> None:
         self.nodes = cut_nodes(pair.a, self.names)
         if self.raw:
-            self.nodes |= {
-                name: node
-                for name, node in pair.a.features((), raw=True).items()
-                if pair.a.is_cut(node)
-            }
+            raw = pair.a.features((), raw=True)
+            self.nodes |= {name: node for name, node in raw.items() if pair.a.is_cut(node)}
         pair.want(*self.nodes.values())
         self.sums, self.n = Sums(), 0
 
@@ -80,14 +73,9 @@ class Stitching:
         self.n += len(batch.y)
 
     def rows(self) -> list[Row]:
-        return [
-            Row(
-                "stitched_error",
-                self.sums[f"{direction}/{name}"] / self.n,
-                n=self.n,
-                site=name,
-                direction=direction,
-            )
-            for direction in DIRECTIONS
-            for name in self.nodes
-        ]
+        rows = []
+        for direction in DIRECTIONS:
+            for name in self.nodes:
+                error = self.sums[f"{direction}/{name}"] / self.n
+                rows.append(Row("stitched_error", error, n=self.n, site=name, direction=direction))
+        return rows

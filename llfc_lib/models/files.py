@@ -4,6 +4,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +21,7 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     (compiled). FileNotFoundError; ValueError for a damaged file, one that needs code to be read, or
     weights of another network, which is then left as it was.
     """
-    state = _read(Path(path))
+    state: Mapping[str, Any] = _read(Path(path))
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(state.get(key), Mapping):
             state = state[key]
@@ -57,7 +58,7 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     return network
 
 
-def _read(path: Path) -> Mapping[str, object]:
+def _read(path: Path) -> Mapping[str, Any]:
     path.stat()  # FileNotFoundError; any other OSError below comes from what is in the file
     try:
         state = (

@@ -44,7 +44,7 @@ ACTIVATION_METHODS = {"relu", "tanh", "sigmoid"}
 RELU_FUNCTIONS = {F.relu, torch.relu}
 MAP_MODULES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 MAP_FUNCTIONS = {F.linear, F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d}
-IN_PLACE = {
+IN_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
     operator.imul: operator.mul,
     operator.isub: operator.sub,
@@ -224,19 +224,20 @@ class View:
         """What one node gives, with this view's weights, when the nodes that it reads have these
         values.
         """
-        args = fx.node.map_arg(node.args, lambda n: values[n.name])
-        kwargs = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
+        args: Any = fx.node.map_arg(node.args, lambda n: values[n.name])
+        kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: values[n.name])
+        target: Any = node.target
         if node.op == "call_module":
-            return self._modules[node.target](*args, **kwargs)
+            return self._modules[target](*args, **kwargs)
         if node.op == "call_function":
-            return node.target(*args, **kwargs)
+            return target(*args, **kwargs)
         if node.op == "call_method":
-            return getattr(args[0], node.target)(*args[1:], **kwargs)
-        return operator.attrgetter(node.target)(self.module)  # get_attr
+            return getattr(args[0], target)(*args[1:], **kwargs)
+        return operator.attrgetter(target)(self.module)  # get_attr
 
     def layer(self, node: fx.Node) -> nn.Module | None:
         """The module that the node calls, if it calls one."""
-        return self._modules.get(node.target) if node.op == "call_module" else None
+        return self._modules.get(str(node.target)) if node.op == "call_module" else None
 
     def is_live(self, node: str) -> bool:
         """Whether its value depends on the input, and not on the weights alone."""
@@ -262,25 +263,17 @@ class View:
         )
 
     def _find_sites(self, nodes: list[fx.Node], names: Mapping[str, str]) -> list[Site]:
-        sites, seen = [], {}
+        sites = []
+        seen: dict[str, int] = {}
         for n in nodes:
-            module = self._modules.get(n.target) if n.op == "call_module" else None
-            if not (
-                isinstance(module, ACTIVATIONS)
-                or n.op == "call_function"
-                and n.target in ACTIVATION_FUNCTIONS
-                or n.op == "call_method"
-                and n.target in ACTIVATION_METHODS
-            ):
+            module, target = self.layer(n), str(n.target)
+            function = n.target if n.op == "call_function" else None
+            method = target if n.op == "call_method" else None
+            by_name = function in ACTIVATION_FUNCTIONS or method in ACTIVATION_METHODS
+            if not (isinstance(module, ACTIVATIONS) or by_name):
                 continue
-            relu = (
-                isinstance(module, nn.ReLU)
-                or n.op == "call_function"
-                and n.target in RELU_FUNCTIONS
-                or n.op == "call_method"
-                and n.target == "relu"
-            )
-            name = names.get(str(n.target), n.target) if n.op == "call_module" else n.name
+            relu = isinstance(module, nn.ReLU) or function in RELU_FUNCTIONS or method == "relu"
+            name = names.get(target, target) if n.op == "call_module" else n.name
             seen[name] = seen.get(name, 0) + 1
             name = name if seen[name] == 1 else f"{name}#{seen[name]}"
             sites.append(Site(name, n.name, n.all_input_nodes[0].name, self.is_cut(n.name), relu))
@@ -294,48 +287,38 @@ class View:
         for n in nodes:
             if any(source.name in behind for source in n.all_input_nodes):
                 behind.add(n.name)
-            module = self._modules.get(n.target) if n.op == "call_module" else None
+            module = self.layer(n)
+            used: Any = n.args[1] if n.op == "call_function" and n.target in MAP_FUNCTIONS else None
             if isinstance(module, MAP_MODULES):
                 weight, name = f"{n.target}.weight", names.get(str(n.target), str(n.target))
                 apply = _apply_module(module)
                 linear = isinstance(module, nn.Linear)
-            elif (
-                n.op == "call_function"
-                and n.target in MAP_FUNCTIONS
-                and getattr(n.args[1], "op", "") == "get_attr"
-            ):
-                weight, name = str(n.args[1].target), n.name
+            elif getattr(used, "op", "") == "get_attr":
+                weight, name = str(used.target), n.name
                 apply = _apply_function(n)
                 linear = n.target is F.linear
             else:
                 continue
             source = n.all_input_nodes[0].name
             count = sum(m.name.split("#")[0] == name for m in maps)
-            maps.append(
-                LinearMap(
-                    name if not count else f"{name}#{count + 1}",
-                    weight,
-                    source,
-                    n.name,
-                    source not in behind,
-                    apply,
-                    -1 if linear else 1,
-                )
-            )
+            name = f"{name}#{count + 1}" if count else name
+            first, axis = source not in behind, -1 if linear else 1
+            maps.append(LinearMap(name, weight, source, n.name, first, apply, axis))
             behind.add(n.name)
         return maps
 
 
-def _apply_module(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+def _apply_module(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
     if isinstance(module, nn.Linear):
         return lambda weight, h: F.linear(h, weight)
     return lambda weight, h: module._conv_forward(h, weight, None)
 
 
 def _apply_function(node: fx.Node) -> Callable[[Tensor, Tensor], Tensor]:
-    rest = node.args[3:]  # (input, weight, bias, *rest)
+    rest: Any = node.args[3:]  # (input, weight, bias, *rest)
+    target: Any = node.target
     kwargs = {k: v for k, v in node.kwargs.items() if k not in ("input", "weight", "bias")}
-    return lambda weight, h: node.target(h, weight, None, *rest, **kwargs)
+    return lambda weight, h: target(h, weight, None, *rest, **kwargs)
 
 
 def _trace(module: nn.Module) -> fx.GraphModule:
@@ -345,9 +328,8 @@ def _trace(module: nn.Module) -> fx.GraphModule:
     """
     try:
         graph = fx.symbolic_trace(copy_of(module).eval())
-    except (
-        Exception
-    ) as error:  # torch.fx raises what the network's own Python raised on a symbolic value
+    # torch.fx raises what the network's own Python raised on a symbolic value
+    except Exception as error:
         raise UntraceableError(
             f"torch.fx cannot follow the forward pass of {type(module).__name__}: {error}. Usual"
             " causes are branches or loops over values of a tensor; put such code in a function"
@@ -373,7 +355,7 @@ def _trace(module: nn.Module) -> fx.GraphModule:
             )
     for submodule in graph.modules():
         if getattr(submodule, "inplace", False):
-            submodule.inplace = False
+            vars(submodule)["inplace"] = False
     graph.recompile()
     return graph
 
@@ -383,8 +365,8 @@ def _weights_of(traced: fx.GraphModule) -> nn.Module:
     longer than running it.
     """
     plain = nn.Module()
-    for name, value in traced._parameters.items():
-        plain.register_parameter(name, value)
+    for name, parameter in traced._parameters.items():
+        plain.register_parameter(name, parameter)
     for name, value in traced._buffers.items():
         plain.register_buffer(name, value, name not in traced._non_persistent_buffers_set)
     for name, layer in traced._modules.items():
@@ -392,9 +374,7 @@ def _weights_of(traced: fx.GraphModule) -> nn.Module:
     return plain.eval()
 
 
-PLAIN = set(
-    vars(nn.Module())
-)  # what every layer has: weights, layers, a dozen dictionaries of hooks
+PLAIN = set(vars(nn.Module()))  # what every layer has: weights, layers, dictionaries of hooks
 
 
 def copy_of(module: nn.Module) -> nn.Module:
@@ -415,14 +395,13 @@ def _out_of_place(n: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     before = (n.target, n.args, n.kwargs)
     if n.op == "call_module":
         return bool(getattr(modules[str(n.target)], "inplace", False))
+    target: Any = n.target
     if n.op == "call_function":
-        n.target = IN_PLACE.get(n.target, n.target)
-        if (
-            n.target in ACTIVATION_FUNCTIONS and len(n.args) > 1 and n.args[1] is True
-        ):  # F.relu(x, True)
+        n.target = IN_PLACE.get(target, target)
+        if n.target in ACTIVATION_FUNCTIONS and n.args[1:2] == (True,):  # F.relu(x, True)
             n.args = (n.args[0],)
-    elif n.op == "call_method" and n.target.endswith("_") and not n.target.endswith("__"):
-        n.target = n.target[:-1]
+    elif n.op == "call_method" and target.endswith("_") and not target.endswith("__"):
+        n.target = target[:-1]
     if n.kwargs.get("inplace"):
         n.kwargs = {**n.kwargs, "inplace": False}
     return before != (n.target, n.args, n.kwargs)

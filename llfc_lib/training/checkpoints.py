@@ -42,20 +42,18 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(
-            tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
+        flat = tensors[name].detach().cpu().contiguous().view(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def write(path: Path, checkpoint: Checkpoint, key: str) -> None:
     """Write atomically. ``key`` names the run; :func:`read` asks for it."""
+    parts = {"model": checkpoint.model, "optimiser": checkpoint.optimiser}
     tensors = {
-        f"model/{name}": t.detach().cpu().contiguous() for name, t in checkpoint.model.items()
-    }
-    tensors |= {
-        f"optimiser/{name}": t.detach().cpu().contiguous()
-        for name, t in checkpoint.optimiser.items()
+        f"{part}/{name}": value.detach().cpu().contiguous()
+        for part, values in parts.items()
+        for name, value in values.items()
     }
     meta = {
         "key": key,

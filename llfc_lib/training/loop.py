@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,18 +70,11 @@ def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     Source: B.1.
     """
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    how: Any = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
     if recipe.optimiser == "adam":
-        return torch.optim.Adam(
-            model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused
-        )
+        return torch.optim.Adam(model.parameters(), **how)
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(
-            model.parameters(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            fused=fused,
-        )
+        return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, **how)
     raise ValueError(f"unknown optimiser {recipe.optimiser!r}; choose 'adam' or 'sgd'")
 
 
@@ -107,9 +101,8 @@ def speedups(recipe: Recipe, device: torch.device | str) -> tuple[str, ...]:
     processor has bf16; "compiled" by torch.compile where there is a C++ compiler.
     """
     if torch.device(device).type == "cpu":
-        bf16 = torch.cpu.get_capabilities().get(
-            "avx512_bf16", False
-        ) or torch.cpu.get_capabilities().get("amx_bf16", False)
+        has = torch.cpu.get_capabilities()
+        bf16 = has.get("avx512_bf16", False) or has.get("amx_bf16", False)
     else:
         bf16 = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
     can = {
@@ -157,7 +150,7 @@ def train_epoch(
     device, n = data.x_train.device, len(data.y_train)
     torch.manual_seed(seed_of(*stream, epoch, "dropout"))
     order = torch.randperm(n, generator=generator(*stream, epoch, "order")).to(device)
-    draws = augmenter.draw(*stream, epoch) if augmenter else None
+    draws: Any = augmenter.draw(*stream, epoch) if augmenter else None  # the augmenter's own
     model.train()
     total = torch.zeros(2, device=device)
     for start in range(0, n, recipe.batch):
@@ -177,7 +170,7 @@ def evaluate(model: nn.Module, data: Dataset, split: str = "test") -> Tensor:
     Source: Err of Definition 1 (A.1).
     """
     model.eval()
-    total, n = 0, 0
+    total, n = torch.zeros(2, device=data.x_test.device), 0
     for x, y in data.loader(split):
         logits = model(x)
         total = total + torch.stack(
@@ -194,9 +187,9 @@ def prepare(
     augmentation, if there is one.
     """
     if "channels last" in fast:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
     # static shapes: the full batch and the last partial one are compiled once each
-    learner = torch.compile(model, dynamic=False) if "compiled" in fast else model
+    learner: Any = torch.compile(model, dynamic=False) if "compiled" in fast else model
     return learner, augmenter_for(data.x_train, recipe.augment)
 
 
@@ -280,11 +273,9 @@ def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> No
         index, key = name.split("/", 1)
         like = parameters[int(index)]
         # fused kernels walk through memory: a buffer must lie in the order of its parameter
-        restored = (
-            torch.empty_like(like, dtype=value.dtype).copy_(value)
-            if value.shape == like.shape
-            else value.clone()
-        )
+        restored = value.clone()
+        if value.shape == like.shape:
+            restored = torch.empty_like(like, dtype=value.dtype).copy_(value)
         state.setdefault(int(index), {})[key] = restored
     optimiser.load_state_dict(
         {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
