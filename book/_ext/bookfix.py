@@ -21,20 +21,15 @@ from sphinx.util import logging
 
 log = logging.getLogger("bookfix")
 
-# A backtick in the title of a backtick fence ends it: the rest of the chapter silently turns into
-# text.
+# A backtick in the title of a backtick fence ends it: the rest of a chapter turns into text.
 BROKEN_FENCE = re.compile(r"^\s*`{3,}\{[^}\n]+\}[^\n]*`", re.MULTILINE)
 ROLE_IN_HEADING = re.compile(r"^#{1,6} .*\{[\w:]+\}`", re.MULTILINE)
-
-
-def tags_of(cell: NotebookNode) -> list[str]:
-    return cell.metadata.get("tags", [])
 
 
 def findings(cell: NotebookNode) -> Iterator[str]:
     """What is wrong with a cell of a chapter, in words."""
     text, outputs = cell.source, cell.get("outputs", [])
-    if "papermill-error-cell-tag" in tags_of(cell):
+    if "papermill-error-cell-tag" in cell.metadata.get("tags", []):
         yield "left over from a failed run"
     if cell["cell_type"] == "markdown" and BROKEN_FENCE.search(text):
         yield "a backtick inside the title of a backtick fence; use a colon fence"
@@ -54,15 +49,9 @@ def findings(cell: NotebookNode) -> Iterator[str]:
 
 
 def is_stale(notebook: NotebookNode, written: Path) -> bool:
-    """Whether the notebook has other cells than the source beside it, leaving aside the one that
-    papermill injects.
-    """
-    cells = [
-        (cell.cell_type, cell.source)
-        for cell in notebook["cells"]
-        if "injected-parameters" not in tags_of(cell)
-    ]
-    return cells != [(cell.cell_type, cell.source) for cell in jupytext.read(written).cells]
+    """Whether the notebook has other cells than the source beside it."""
+    cells, source = notebook.cells, jupytext.read(written).cells
+    return [(c.cell_type, c.source) for c in cells] != [(c.cell_type, c.source) for c in source]
 
 
 def warn(docname: str, text: str, *arguments: object) -> None:
@@ -77,12 +66,13 @@ def read_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
             warn(docname, "a backtick inside the title of a backtick fence: %s", match[0].strip())
         return
     notebook, written = nbformat.reads(source[0], as_version=4), path.with_suffix(".md")
+    cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    notebook.cells = cells
     if written.exists() and is_stale(notebook, written):
         other = "its outputs belong to another source than %s: execute it again"
         warn(docname, other, written.name)
     if (notebook["metadata"].get("papermill") or {}).get("exception"):
         warn(docname, "papermill recorded an exception")
-    cells = [cell for cell in notebook["cells"] if "injected-parameters" not in tags_of(cell)]
     for number, cell in enumerate(cells):
         for finding in findings(cell):
             warn(docname, "cell %d: %s", number, finding)
@@ -95,7 +85,6 @@ def read_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
     elif cells and cells[0]["cell_type"] == "markdown":
         title, _, rest = cells[0].source.partition("\n")
         cells[0].source = f"{title}\n\n{provenance(run)}\n{rest}"
-    notebook.cells = cells
     source[0] = nbformat.writes(notebook)
 
 

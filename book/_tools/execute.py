@@ -167,7 +167,6 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, pro
                 str(product),
                 parameters=parameters,
                 progress_bar=False,
-                kernel_name="python3",
                 on_cell_start=on_cell_start,
                 kernel_manager_class=kernel_manager(folder, progress),
             )
@@ -231,8 +230,6 @@ def main() -> int:
     products = root / "_build" / "chapters" / str(parameters["profile"])
     folder = root / "notebooks" if options.refresh else (options.out or products).resolve()
     os.chdir(root)  # where papermill starts the kernels
-
-    failed = 0
     with tempfile.TemporaryDirectory() as told, ThreadPoolExecutor(options.jobs) as pool:
         running = {}
         for number, name in enumerate(names, 1):

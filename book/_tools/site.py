@@ -21,8 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from bookfix import is_stale  # noqa: E402
 
-STRICT = ["--all", "-W", "-n", "--keep-going", "-q"]
-
 
 def stage(root: Path, profile: str | None) -> Path:
     """A copy of what the build reads, with the executed chapters in place of the tracked ones."""
@@ -53,8 +51,8 @@ def build(source: Path, output: Path, builder: str = "html") -> int:
     """A strict build: any warning is an error."""
     shutil.rmtree(output / "_build", ignore_errors=True)
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    where = ["--path-output", str(output), "--builder", builder]
-    command = [str(jupyter_book), "build", str(source), *where, *STRICT]
+    where = [str(source), "--path-output", str(output), "--builder", builder]
+    command = [str(jupyter_book), "build", *where, "--all", "-W", "-n", "--keep-going", "-q"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         print(done.stdout)
@@ -73,8 +71,8 @@ def print_pdf(pages: Path, target: Path) -> None:
     # if it did not.
     whole = Path(shutil.copy(pages / "book" / "index.html", pages / "all.html"))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page()
+        options = {"executable_path": chromium(), "args": ["--no-sandbox"]}
+        page = playwright.chromium.launch(**options).new_page()
         page.goto(whole.as_uri())
         page.evaluate("MathJax.startup.promise.then(() => true)")  # all formulae are typeset
         page.pdf(path=target, prefer_css_page_size=True)
@@ -90,19 +88,17 @@ def main() -> int:
     options = parser.parse_args()
     output = ROOT / "_build" / ("pdf" if options.pdf else "book")
     builder = "singlehtml" if options.pdf else "html"
-    status = build(stage(ROOT, None if options.tracked else options.profile), output, builder)
-    if status:
+    if status := build(stage(ROOT, None if options.tracked else options.profile), output, builder):
         print("the book was not rendered: see the warnings above", file=sys.stderr)
         return status
     if options.pdf:
         target = ROOT / "_build" / "llfc-book.pdf"
         print_pdf(output / "_build" / "singlehtml", target)
-        print(f"\nThe book is printed: {target}")
-        return 0
-    target = ROOT / "_build" / "html"
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.move(output / "_build" / "html", target)
-    print(f"\nThe book is ready. Open {target / 'index.html'}")
+    else:
+        target = ROOT / "_build" / "html"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(output / "_build" / "html", target)
+    print(f"\nThe book is ready. Open {target if options.pdf else target / 'index.html'}")
     return 0
 
 
