@@ -46,7 +46,7 @@ test: lint ## everything: lint, unit tests, nbval, a strict build, its pages (an
 	$(PY) book/_tools/site.py --tracked; \
 	$(PY) -m pytest -n 2 tests/site
 
-refresh: $(STAMP) ## execute the tracked pairs notebooks/NAME.ipynb again (profile smoke)
+refresh: $(STAMP) ## bring the tracked pairs notebooks/NAME.ipynb up to date (profile smoke)
 	$(PY) book/_tools/execute.py $(CHAPTERS) --refresh
 
 runs: $(STAMP) ## train and measure everything still missing, resumable (PROFILE=..., RECIPES="a b", DEVICE=cuda)

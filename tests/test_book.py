@@ -136,7 +136,6 @@ def test_tracked_pairs_are_not_touched(executed):
 
 def test_progress_shows_cells_and_what_the_library_says(executed):
     _, done = executed
-    assert "chapter 2 of 3: good ...\n" in done.stdout
     told = [
         line.removeprefix("  good: ")
         for line in done.stdout.splitlines()
@@ -674,7 +673,7 @@ def test_tips_are_local_whole_and_repeat_no_id(built_twice):
 def test_pages_have_unique_ids_and_tables_that_keys_can_scroll(built_twice):
     page = (built_twice[0] / "book/all.html").read_text()
     ids = re.findall(r' id="([^"]+)"', page)
-    assert len(ids) == len(set(ids)) and {"proof-1", "proof-2"} <= set(ids)
+    assert len(ids) == len(set(ids)) and page.count('class="proof ') == 3
     assert re.search(r'<table tabindex="0" class="[^"]*table', page)
 
 

@@ -7,7 +7,6 @@ from a CDN.
 
 import json
 import re
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,94 +14,51 @@ from sphinx.addnodes import number_reference, pending_xref
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-#: sphinx-tippy gives the script of a page a random name at every build.
-RANDOM_NAME = re.compile(r"(.+)\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.js")
+#: sphinx-tippy gives the script of a page a random name at every build, with a checksum in pages.
+RANDOM_END = re.compile(r"\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.js(\?v=[0-9a-f]+)?")
 #: Of a table that a tip quotes, its head included.
 TIP_ROWS = 10
-#: Sphinx sets the parameters of a long signature as a list of descriptions without a term, which is
-#: none.
-PARAMETERS = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
-LINE = re.compile(r"<dd>(.*?)</dd>", re.DOTALL)
-#: Wrong or missing roles and labels in the theme's own frame of a page.
-FRAME = (
-    (
-        ' aria-label="Search" data-bs-placement',
-        " data-bs-placement",
-    ),  # hides the words that the button shows
-    (
-        '<div id="pst-primary-sidebar" class="',
-        '<div id="pst-primary-sidebar" role="complementary" aria-label="Book navigation" class="',
-    ),
-    (
-        '<div class="bd-sidebar-primary bd-sidebar">',
-        (
-            '<div class="bd-sidebar-primary bd-sidebar" role="complementary" aria-label="Book'
-            ' navigation">'
-        ),
-    ),
-    (
-        '<summary><span class="toctree-toggle"',
-        '<summary aria-label="Pages below"><span class="toctree-toggle"',
-    ),
-)
-
-
-def clean_page(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
-) -> None:
-    """On "html-page-context": drop sphinx-thebe, which names a CDN on every page and declares its
-    script twice; give proofs ids of their own; drop roles and labels that screen readers stumble
-    over.
-    """
-
-    def wanted(script: Any) -> bool:
-        body = (getattr(script, "attributes", None) or {}).get("body", "") or ""
-        return "THEBE_JS_URL" not in body and "sphinx-thebe" not in str(
-            getattr(script, "filename", script)
-        )
-
-    for key in ("script_files", "css_files"):
-        context[key] = [script for script in context.get(key, []) if wanted(script)]
-    body = context.get("body") or ""
-    body = re.sub(r'<script type="text/x-thebe-config">.*?</script>\s*', "", body, flags=re.DOTALL)
-    body = re.sub(r"<script>kernelName = '[^']*'</script>\s*", "", body)
-    body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
-    body = body.replace(' role="doc-biblioentry"', "")  # no longer a role of its own
-    body = body.replace(
-        ' aria-label="Toggle hidden content"', ""
-    )  # hides the words that the button shows
-    body = re.sub(
-        r'<table (?![^>]*tabindex)(class="[^"]*\btable\b)', r'<table tabindex="0" \1', body
-    )  # wide ones scroll, by keys as well
-    body = PARAMETERS.sub(
-        lambda found: (
-            '<span class="sig-lines">' + LINE.sub(r"<span>\1</span>", found[1]) + "</span>"
-        ),
-        body,
+NAVIGATION = ' role="complementary" aria-label="Book navigation"'
+#: Pattern and replacement. What is dropped from the theme and from extensions, and why:
+REPAIRS = [
+    (re.compile(pattern, re.DOTALL), replacement)
+    for pattern, replacement in (
+        # sphinx-thebe names a CDN on every page, declares its script twice, and is not used
+        (r"<script[^>]*>[^<]*THEBE_JS_URL[^<]*</script>\s*", ""),
+        (r'<script[^>]*src="[^"]*sphinx-thebe[^"]*"></script>\s*', ""),
+        (r'<link[^>]*href="[^"]*sphinx-thebe[^"]*"[^>]*>\s*', ""),
+        (r'<script type="text/x-thebe-config">.*?</script>\s*', ""),
+        (r"<script>kernelName = '[^']*'</script>\s*", ""),
+        # roles that are none, and labels that hide the words which a button shows
+        (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
+        (r' role="doc-biblioentry"', ""),
+        (r' aria-label="Toggle hidden content"', ""),
+        (r' aria-label="Search" data-bs-placement', " data-bs-placement"),
+        # landmarks and folds without a name
+        (r'<div id="pst-primary-sidebar"(?= class)', r"\g<0>" + NAVIGATION),
+        (r'<div class="bd-sidebar-primary bd-sidebar"(?=>)', r"\g<0>" + NAVIGATION),
+        (r'<summary(?=><span class="toctree-toggle")', r'\g<0> aria-label="Pages below"'),
+        # wide tables scroll, by keys as well
+        (r'<table(?![^>]*tabindex)(?= class="[^"]*\btable\b)', r'\g<0> tabindex="0"'),
+        # every proof without a label, and every part of one, has the same id
+        (r'(<div class="proof [^"]*admonition") id="proof"', r"\1"),
+        (r'(<section class="[^"]*-content") id="proof-content"', r"\1"),
+        (r'(<p class="admonition-title") id="[^"]*"', r"\1"),
+        # Sphinx sets the parameters of a long signature as a list of descriptions without a term
+        (r'<dl>(?=\s*<dd><em class="sig-param">)', '<span class="sig-lines">'),
+        (r'<dd>(<em class="sig-param">(?:(?!</dd>).)*)</dd>\s*</dl>', r"<span>\1</span></span>"),
+        (r'<dd>(<em class="sig-param">.*?)</dd>', r"<span>\1</span>"),
     )
-    number = count(1)
-    body = re.sub(
-        r'(<section class="[^"]*-content") id="proof-content"', r"\1", body
-    )  # every proof has the same id
-    body = re.sub(
-        r'(<div class="proof [^"]*admonition") id="proof"',
-        lambda found: f'{found[1]} id="proof-{next(number)}"',
-        body,
-    )
-    body = re.sub(r'(<p class="admonition-title") id="[^"]*"', r"\1", body)
-    if context.get("body"):
-        context["body"] = body
+]
 
 
 def shortened(tip: str) -> str:
     """A tip of a long table has its caption and first rows: more would not fit a window."""
     rows = tip.split("</tr>")
-    if not tip.startswith("<table") or len(rows) <= TIP_ROWS + 1:
+    more = len(rows) - 1 - TIP_ROWS
+    if not tip.startswith("<table") or more <= 0:
         return tip
-    return (
-        "</tr>".join(rows[:TIP_ROWS])
-        + f"</tr></tbody></table><p>… {len(rows) - 1 - TIP_ROWS} more rows</p>"
-    )
+    return "</tr>".join(rows[:TIP_ROWS]) + f"</tr></tbody></table><p>… {more} more rows</p>"
 
 
 def tip_script(text: str) -> str:
@@ -112,41 +68,27 @@ def tip_script(text: str) -> str:
     text = text.replace("onShow(instance)", "onMount(instance)")  # before, MathJax measures nothing
     text = text.replace('console.log("tippy tips loaded!");', "")
     text = re.sub(r' id=\\"[^"\\]*\\"', "", text)  # a tip must not repeat the id of what it quotes
-    head, _, tail = text.partition("\n")  # the tips come in a random order
-    if head.startswith("selector_to_html = "):
-        tips = json.loads(head.removeprefix("selector_to_html = ").rstrip().rstrip(";"))
-        short = {target: shortened(tip) for target, tip in sorted(tips.items())}
-        text = f"selector_to_html = {json.dumps(short)}\n{tail}"
-    return text
+    head, _, tail = text.partition("\n")
+    tips = json.loads(head.removeprefix("selector_to_html = ").rstrip().rstrip(";"))
+    short = {target: shortened(tip) for target, tip in sorted(tips.items())}  # random before
+    return f"selector_to_html = {json.dumps(short)}\n{tail}"
 
 
 def finish(app: Sphinx, failed: Exception | None) -> None:
-    """On "build-finished", after sphinx-tippy: mend the scripts of the tips and the frame of every
-    page.
-    """
+    """On "build-finished", after sphinx-tippy: mend every page and the scripts of the tips."""
     if failed or app.builder.format != "html":
         return
-    out, renamed = Path(app.outdir), {}
+    out = Path(app.outdir)
     for script in sorted((out / "_static" / "tippy").rglob("*.js")):
-        if found := RANDOM_NAME.fullmatch(script.name):
-            target = script.with_name(f"{found[1]}.tips.js")
+        if RANDOM_END.search(script.name):
+            target = script.with_name(RANDOM_END.sub(".tips.js", script.name))
             target.write_text(tip_script(script.read_text()))
             script.unlink()
-            renamed[script.name] = target.name
     for page in out.rglob("*.html"):
-        text = page.read_text()
-        # the name of a script is followed by a checksum of what it was
-        mended = (
-            re.sub(r"([\w.-]+\.js)\?v=[0-9a-f]+", lambda m: renamed.get(m[1], m[0]), text)
-            if renamed
-            else text
-        )
-        for old, new in renamed.items():
-            mended = mended.replace(old, new)
-        for old, new in FRAME:
-            mended = mended.replace(old, new)
-        if mended != text:
-            page.write_text(mended)
+        text = RANDOM_END.sub(".tips.js", page.read_text())
+        for pattern, replacement in REPAIRS:
+            text = pattern.sub(replacement, text)
+        page.write_text(text)
 
 
 class QuickNumbers(SphinxPostTransform):
@@ -164,22 +106,13 @@ class QuickNumbers(SphinxPostTransform):
             kind = next((kind for kind, numbers in kinds.items() if label in numbers), None)
             title = self.config.numfig_format.get(kind, "")
             if node.get("reftype") == "numref" and not node["refexplicit"] and "%s" in title:
-                number = ".".join(map(str, kinds[kind][label]))
-                link = domain.build_reference_node(
-                    self.env.docname,
-                    self.app.builder,
-                    page,
-                    label,
-                    title % number,
-                    "numref",
-                    nodeclass=number_reference,
-                    title=title,
-                )
-                node.replace_self(link)
+                text = title % ".".join(map(str, kinds[kind][label]))
+                where = (self.env.docname, self.app.builder, page, label, text, "numref")
+                options = {"nodeclass": number_reference, "title": title}
+                node.replace_self(domain.build_reference_node(*where, **options))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_post_transform(QuickNumbers)
-    app.connect("html-page-context", clean_page, priority=900)
     app.connect("build-finished", finish, priority=990)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

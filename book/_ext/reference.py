@@ -21,14 +21,9 @@ MARKUP = re.compile(r"(``.+?``|:\w+:`[^`]+`)", re.DOTALL)
 #: Pages of the book that a section of the appendix is linked to.
 SECTION = re.compile(r"\b(A\.[1-3]|B\.[1-5])(\.\d)?\b")
 CHAPTERS = {
-    "A.1": "A1_lemma",
-    "A.2": "A2_theorem",
-    "A.3": "A3_assignment",
-    "B.1": "B1_settings",
-    "B.2": "B2_llfc",
-    "B.3": "B3_commutativity",
-    "B.4": "B4_stitching",
-    "B.5": "B5_rebasin",
+    f"{name[0]}.{name[1]}": f"/notebooks/{name}"
+    for name in ("A1_lemma", "A2_theorem", "A3_assignment", "B1_settings", "B2_llfc")
+    + ("B3_commutativity", "B4_stitching", "B5_rebasin")
 }
 
 
@@ -73,7 +68,7 @@ def plain_docstring(
     parts = MARKUP.split("\n".join(lines))
     parts[::2] = [re.sub(r"[\\*|`]|_\b", r"\\\g<0>", part) for part in parts[::2]]
     text, source, names = "".join(parts).partition("\nSource: ")
-    names = SECTION.sub(lambda found: f":doc:`{found[0]} </notebooks/{CHAPTERS[found[1]]}>`", names)
+    names = SECTION.sub(lambda found: f":doc:`{found[0]} <{CHAPTERS[found[1]]}>`", names)
     lines[:] = (text + source + names).splitlines()
 
 

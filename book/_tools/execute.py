@@ -20,13 +20,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jupytext
 import nbformat
@@ -68,17 +65,15 @@ def write(notebook: NotebookNode, target: Path) -> None:
     os.replace(partial, target)
 
 
+def git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
+
+
 def commit(root: Path) -> str:
     """HEAD, marked where what a chapter is made from is not committed."""
     sources = ("llfc_lib", "book/llfc_book", "notebooks/*.md", "book/records", "book/endpoints")
-    head, dirty = (
-        subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
-        for words in (
-            ("rev-parse", "--short=12", "HEAD"),
-            ("status", "--porcelain", "--", *sources),
-        )
-    )
-    return (head or "unknown") + ("-dirty" if dirty else "")
+    dirty = git(root, "status", "--porcelain", "--", *sources)
+    return (git(root, "rev-parse", "--short=12", "HEAD") or "unknown") + ("-dirty" if dirty else "")
 
 
 def inputs(root: Path, chapter: NotebookNode, records: list[dict[str, Any]]) -> str:
@@ -125,10 +120,8 @@ def clean(notebook: NotebookNode, run: dict[str, Any]) -> NotebookNode:
         for output in cell.outputs:
             output.update({"execution_count": count} if "execution_count" in output else {})
     for cell in notebook.cells:
-        dropped = {"papermill", "execution"} | (
-            {"tags"} if not cell.metadata.get("tags") else set()
-        )
-        cell.metadata = {key: x for key, x in cell.metadata.items() if key not in dropped}
+        kept = {key: cell.metadata.get(key) for key in ("tags", "mystnb")}
+        cell.metadata = nbformat.from_dict({key: value for key, value in kept.items() if value})
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "run": run})
     return notebook
 
@@ -147,8 +140,8 @@ def kernel_manager(folder: str, progress: Path) -> type[AsyncKernelManager]:
     return Kernel
 
 
-def execute(root: Path, name: str, parameters: dict[str, Any], target: Path) -> str:
-    """Run one chapter, to ``target``; what went wrong, where something did."""
+def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, progress: Path) -> str:
+    """Run one chapter, to ``target``; returns what became of it, in words."""
     chapter, where = load(root, name), "before its first cell"
     number_of = {cell["id"]: number for number, cell in enumerate(code_cells(chapter), 1)}
     chapter.cells.append(nbformat.v4.new_code_cell(PROVENANCE, metadata={"tags": ["provenance"]}))
@@ -157,9 +150,8 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     kept.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=SHORT) as folder:
-        source, product, progress = (Path(folder, end) for end in ("in.ipynb", "out.ipynb", "told"))
+        source, product = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
         nbformat.write(chapter, source)
-        progress.touch()
 
         def on_cell_start(cell: NotebookNode, cell_index: int) -> None:
             nonlocal where
@@ -170,16 +162,14 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path) -> 
                 where += f" ({cell.source.strip().splitlines()[0]!r})"
 
         try:
-            with following(name, progress):
-                papermill.execute_notebook(
-                    str(source),
-                    str(product),
-                    parameters=parameters,
-                    progress_bar=False,
-                    kernel_name="python3",
-                    on_cell_start=on_cell_start,
-                    kernel_manager_class=kernel_manager(folder, progress),
-                )
+            papermill.execute_notebook(
+                str(source),
+                str(product),
+                parameters=parameters,
+                progress_bar=False,
+                on_cell_start=on_cell_start,
+                kernel_manager_class=kernel_manager(folder, progress),
+            )
             notebook = clean(nbformat.read(product, as_version=4), run)
             run = notebook.metadata.run
             run.seconds = round(time.monotonic() - began, 1)
@@ -191,37 +181,27 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path) -> 
             kept.write_bytes((product if product.exists() else source).read_bytes())
             kind = getattr(error, "ename", type(error).__name__)
             return (
+                f"FAILED after {time.monotonic() - began:.0f} s\n"
                 f"{where}: {kind}: {getattr(error, 'evalue', error)}\n"
                 f"what it got to is in {kept.relative_to(root)}; the last good product stays"
             )
-    return ""
+    return f"done in {run.seconds:.0f} s"
 
 
-def say(text: str) -> None:
-    print(f"{text}\n", end="", flush=True)  # in one piece: several threads print
-
-
-@contextmanager
-def following(name: str, progress: Path) -> Iterator[None]:
-    """Show what is written to ``progress``, as it comes."""
-    ended = threading.Event()
-
-    def show() -> None:
-        with open(progress) as lines:
-            while True:
-                last = ended.wait(0.2)
-                for line in lines:
-                    say(f"  {name}: {line.rstrip()}")
-                if last:
-                    return
-
-    thread = threading.Thread(target=show)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+def follow(running: dict[str, tuple[str, TextIO, Future[str]]]) -> int:
+    """Show the progress of chapters (title, file, outcome) until all are done; how many failed."""
+    failed = 0
+    while running:
+        time.sleep(0.2)
+        for name, (title, progress, future) in list(running.items()):
+            done = future.done()
+            for line in progress:
+                print(f"  {name}: {line.rstrip()}", flush=True)
+            if done:
+                failed += future.result().startswith("FAILED")
+                print(f"{title} {future.result()}", flush=True)
+                del running[name]
+    return failed
 
 
 def main() -> int:
@@ -250,27 +230,23 @@ def main() -> int:
     products = root / "_build" / "chapters" / str(parameters["profile"])
     folder = root / "notebooks" if options.refresh else (options.out or products).resolve()
     os.chdir(root)  # where papermill starts the kernels
-
-    def run(number: int, name: str) -> bool:
-        title, target = f"chapter {number} of {len(names)}: {name}", folder / f"{name}.ipynb"
-        if options.refresh and is_up_to_date(root, name, target):
-            say(f"{title} has nothing to execute")
-            return True
-        say(f"{title} ...")
-        began = time.monotonic()
-        wrong = execute(root, name, parameters, target)
-        seconds = f"{time.monotonic() - began:.0f} s"
-        say(f"{title} FAILED after {seconds}\n{wrong}" if wrong else f"{title} done in {seconds}")
-        return not wrong
-
-    pool = ThreadPoolExecutor(options.jobs)
-    try:
-        done = list(pool.map(run, range(1, len(names) + 1), names))
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C no further chapter starts
-    what = "up to date" if options.refresh else "executed"
-    say(f"{sum(done)} of {len(names)} chapters {what} in profile {parameters['profile']}")
-    return 0 if all(done) else 1
+    with tempfile.TemporaryDirectory() as told, ThreadPoolExecutor(options.jobs) as pool:
+        running = {}
+        for number, name in enumerate(names, 1):
+            title, target = f"chapter {number} of {len(names)}: {name}", folder / f"{name}.ipynb"
+            if options.refresh and is_up_to_date(root, name, target):
+                print(f"{title} has nothing to execute")
+                continue
+            (progress := Path(told, name)).touch()
+            future = pool.submit(execute, root, name, parameters, target, progress)
+            running[name] = title, progress.open(), future
+        try:
+            failed = follow(running)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C no further chapter starts
+    done, what = len(names) - failed, "up to date" if options.refresh else "executed"
+    print(f"{done} of {len(names)} chapters {what} in profile {parameters['profile']}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -8,29 +8,18 @@ Usage::
 """
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-import jupytext
+import nbformat
 from chromium import MISSING, chromium
 from execute import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def belongs(product: Path, source: Path) -> bool:
-    """Whether an executed chapter has the text and code of its source: a product of yesterday's
-    source is not shown.
-    """
-    cells = [
-        (cell["cell_type"], "".join(cell["source"]))
-        for cell in json.loads(product.read_text())["cells"]
-    ]
-    return cells == [(cell.cell_type, cell.source) for cell in jupytext.read(source).cells]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+from bookfix import is_stale  # noqa: E402
 
 
 def stage(root: Path, profile: str | None) -> Path:
@@ -47,39 +36,23 @@ def stage(root: Path, profile: str | None) -> Path:
     )
     shutil.copytree(root / "llfc_lib", target / "llfc_lib")  # for the library reference
     for tracked in sorted((root / "notebooks").glob("*.ipynb")):
+        source = tracked.with_suffix(".md")
+        shutil.copy(source, target / "notebooks")  # the build refuses a pair of another source
         product = root / "_build" / "chapters" / (profile or "-") / tracked.name
-        executed = (
-            bool(profile) and product.exists() and belongs(product, tracked.with_suffix(".md"))
-        )
-        if profile and not executed:
-            print(
-                f"{tracked.stem} as it stands was not executed in profile {profile}: its tracked"
-                " pair is shown"
-            )
+        executed = product.exists() and not is_stale(nbformat.read(product, as_version=4), source)
         shutil.copy(product if executed else tracked, target / "notebooks")
-        shutil.copy(
-            tracked.with_suffix(".md"), target / "notebooks"
-        )  # for the build to see whether they belong together
+        if profile and not executed:
+            print(f"{tracked.stem} as it stands was not executed in profile {profile}: its tracked")
+            print("  pair is shown")
     return target
 
 
 def build(source: Path, output: Path, builder: str = "html") -> int:
     """A strict build: any warning is an error."""
     shutil.rmtree(output / "_build", ignore_errors=True)
-    command = [
-        str(Path(sys.executable).with_name("jupyter-book")),
-        "build",
-        str(source),
-        "--path-output",
-        str(output),
-        "--builder",
-        builder,
-        "--all",
-        "-W",
-        "-n",
-        "--keep-going",
-        "-q",
-    ]
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    where = [str(source), "--path-output", str(output), "--builder", builder]
+    command = [str(jupyter_book), "build", *where, "--all", "-W", "-n", "--keep-going", "-q"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         print(done.stdout)
@@ -88,33 +61,21 @@ def build(source: Path, output: Path, builder: str = "html") -> int:
 
 def print_pdf(pages: Path, target: Path) -> None:
     """Print the rendered single page ``pages`` (a folder of the builder singlehtml) with Chromium;
-    no LaTeX is needed.
-
-    RuntimeError if no Chromium is found or it prints nothing.
+    no LaTeX is needed. RuntimeError if no Chromium is found.
     """
-    browser = chromium()
-    if browser is None:
+    from playwright.sync_api import sync_playwright  # which nothing else here needs
+
+    if chromium() is None:
         raise RuntimeError(MISSING)
     # The root page lies in a subfolder, and the builder writes the paths of styles and scripts as
     # if it did not.
-    whole = pages / "all.html"
-    shutil.copy(pages / "book" / "index.html", whole)
-    target.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as profile:
-        command = [
-            str(browser),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            f"--user-data-dir={profile}",
-            "--virtual-time-budget=120000",
-            "--no-pdf-header-footer",
-            f"--print-to-pdf={target}",
-            whole.as_uri(),
-        ]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode or not target.exists():
-        raise RuntimeError(f"Chromium printed nothing:\n{done.stdout}")
+    whole = Path(shutil.copy(pages / "book" / "index.html", pages / "all.html"))
+    with sync_playwright() as playwright:
+        options = {"executable_path": chromium(), "args": ["--no-sandbox"]}
+        page = playwright.chromium.launch(**options).new_page()
+        page.goto(whole.as_uri())
+        page.evaluate("MathJax.startup.promise.then(() => true)")  # all formulae are typeset
+        page.pdf(path=target, prefer_css_page_size=True)
 
 
 def main() -> int:
@@ -127,19 +88,17 @@ def main() -> int:
     options = parser.parse_args()
     output = ROOT / "_build" / ("pdf" if options.pdf else "book")
     builder = "singlehtml" if options.pdf else "html"
-    status = build(stage(ROOT, None if options.tracked else options.profile), output, builder)
-    if status:
+    if status := build(stage(ROOT, None if options.tracked else options.profile), output, builder):
         print("the book was not rendered: see the warnings above", file=sys.stderr)
         return status
     if options.pdf:
         target = ROOT / "_build" / "llfc-book.pdf"
         print_pdf(output / "_build" / "singlehtml", target)
-        print(f"\nThe book is printed: {target}")
-        return 0
-    target = ROOT / "_build" / "html"
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.move(output / "_build" / "html", target)
-    print(f"\nThe book is ready. Open {target / 'index.html'}")
+    else:
+        target = ROOT / "_build" / "html"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(output / "_build" / "html", target)
+    print(f"\nThe book is ready. Open {target if options.pdf else target / 'index.html'}")
     return 0
 
 
