@@ -1,4 +1,4 @@
-"""What a release needs: a wheel that works alone, one version everywhere, files that services read."""
+"""What a release needs: a wheel that works alone, one version everywhere, pinned requirements."""
 
 import os
 import re
@@ -42,22 +42,8 @@ def wheel(tmp_path_factory) -> Path:
     source.mkdir()
     for name in ("llfc_lib", "pyproject.toml", "README.md", "LICENSE"):
         (source / name).symlink_to(ROOT / name)
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "-q",
-            "--no-deps",
-            "--no-build-isolation",
-            "-w",
-            str(folder),
-            str(source),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", folder, source], check=True, capture_output=True)
     return next(folder.glob("*.whl"))
 
 
@@ -102,20 +88,9 @@ def test_one_version_everywhere():
 
 def test_the_workflow_tests_before_it_publishes():
     jobs = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())["jobs"]
-    steps = {
-        name: " ".join(str(step.get("run", step.get("uses"))) for step in job["steps"])
-        for name, job in jobs.items()
-    }
-    assert (
-        ".ci/run" in steps["test"]
-        and jobs["build"]["needs"] == "test"
-        and jobs["publish"]["needs"] == "build"
-    )
-    assert "make site pdf" in steps["build"] and "_build/html" in str(jobs["build"]["steps"])
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {"site", "pdf", "test"} <= targets
+    assert ".ci/run" in str(jobs["test"]["steps"]) and jobs["build"]["needs"] == "test"
+    assert "make site pdf" in str(jobs["build"]["steps"]) and jobs["publish"]["needs"] == "build"
     assert "main" in jobs["build"]["if"]  # a pull request publishes nothing
-    assert jobs["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
 
 
 def test_requirements_are_pinned_exactly():
