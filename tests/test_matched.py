@@ -30,6 +30,7 @@ from llfc_lib.metrics import Row, stable_rank
 from llfc_lib.models import MLP
 from llfc_lib.models.view import View
 from llfc_lib.models.weights import interpolate
+from llfc_lib.training.loop import new_network
 
 CLAIM = {claim.id: claim for claim in CLAIMS}
 NAME = "mlp_mnist_perm_weight"
@@ -364,13 +365,22 @@ def test_what_matching_leaves_is_the_root_of_a_ratio_over_maps_that_a_permutatio
 def test_a_sweep_measures_the_matched_pair_beside_the_unmatched_one(monkeypatch):
     profile, name = "smoke", list(WIDTHS)[0]
     monkeypatch.setattr(widths, "WIDTH_EPOCHS", (0, 2))
-    rows = widths.sweep(profile, name, 0, dataset(recipe(name, profile)))
+    r, data = recipe(name, profile), dataset(recipe(name, profile))
+    rows = widths.sweep(profile, name, 0, data)
     for epoch in (0, 2):
-        before = {"epoch": epoch, "role": "control", "kind": "unmatched"}
-        cosines = [find(rows, "matched_cosine", **where) for where in ({"epoch": epoch}, before)]
-        assert cosines[0].mean > cosines[1].mean + 0.05 * (epoch > 0)
-        control = [r for r in rows if r.quantity == "cos_ratio" and r.role == "control"]
-        assert epoch in {r.epoch for r in control}
+        found, before = (
+            [row.mean for row in rows if (row.quantity, row.epoch, row.role, row.kind) == what]
+            for what in (
+                ("dist_transfer", epoch, "value", ""),
+                ("dist_transfer", epoch, "control", "unmatched"),
+            )
+        )
+        assert len(found) == len(before) > 0 and sum(found) < 0.9 * sum(before)
+    start = new_network(r, data, 0)
+    for m in View(start).maps:
+        w = start.state_dict()[m.weight]
+        rank = find(rows, "stable_rank_share_W", site=m.name, epoch=0, kind="").mean
+        assert rank == pytest.approx(stable_rank(w) / w.shape[1])
     kinds = {r.kind for r in rows if r.quantity == "dist_transfer" and r.epoch == 0}
     assert kinds >= {widths.TRUNCATED, f"{widths.TRUNCATED}: unmatched"}
 
