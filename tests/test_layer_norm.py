@@ -4,6 +4,7 @@ that its recipe keeps.
 
 import shutil
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -11,12 +12,12 @@ from llfc_book import places
 from llfc_book.study import pairs, runs, widths
 from llfc_book.study.runs import kept_path, run_key, run_path
 from llfc_book.study.settings import KEPT, LAYER_NORM, LAYER_NORM_BY_CODE, RECIPES, recipe
+from nets import find, randomised, same
 from torch import nn
 
 from llfc_lib.data import load
 from llfc_lib.data.augment import Resampler, augmenter_for
 from llfc_lib.matching import check_symmetry, symmetry, weight_matching
-from llfc_lib.matching.symmetry import randomise_norms
 from llfc_lib.models import build
 from llfc_lib.models.resnet import ChannelNorm
 from llfc_lib.models.view import View
@@ -39,17 +40,12 @@ def parameters(m: float, channels: int = 3, classes: int = 10) -> int:
     return stem + first + wider + classifier
 
 
-@pytest.mark.parametrize("m", [0.25, 1])
-def test_number_of_parameters(m):
-    assert sum(p.numel() for p in network(int(16 * m)).parameters()) == parameters(m)
-
-
-def test_number_of_parameters_at_the_paper_s_width():
-    with torch.device("meta"):
+def test_number_of_parameters():
+    assert sum(p.numel() for p in network(4).parameters()) == parameters(0.25)
+    with torch.device("meta"):  # at the paper's width
         count = sum(p.numel() for p in build("resnet20_ln", (3, 32, 32), 10).parameters())
-    assert (
-        count == parameters(32) and 297.3e6 < count < 297.6e6
-    )  # 297.4 million in the code of Ainsworth et al.
+    assert count == parameters(32)
+    assert 297.3e6 < count < 297.6e6  # 297.4 million in the code of Ainsworth et al.
 
 
 def test_the_norm_is_over_the_channels_of_each_pixel():
@@ -57,52 +53,38 @@ def test_the_norm_is_over_the_channels_of_each_pixel():
     norm, x = ChannelNorm(6).double(), torch.randn(3, 6, 4, 5, dtype=torch.float64)
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
     want = torch.empty_like(x)
-    for n in range(3):
-        for i in range(4):
-            for j in range(5):
-                pixel = x[n, :, i, j]
-                variance = ((pixel - pixel.mean()) ** 2).mean()
-                want[n, :, i, j] = (pixel - pixel.mean()) / torch.sqrt(
-                    variance + 1e-6
-                ) * norm.weight + norm.bias
+    for n, i, j in product(range(3), range(4), range(5)):
+        pixel = x[n, :, i, j]
+        variance = ((pixel - pixel.mean()) ** 2).mean()
+        standard = (pixel - pixel.mean()) / torch.sqrt(variance + 1e-6)
+        want[n, :, i, j] = standard * norm.weight + norm.bias
     torch.testing.assert_close(norm(x), want, rtol=1e-12, atol=1e-12)
-    flat = torch.full(
-        (1, 6, 1, 1), 2.0, dtype=torch.float64
-    )  # a pixel without variance gives the shift, not a division by zero
+    # a pixel without variance gives the shift, not a division by zero
+    flat = torch.full((1, 6, 1, 1), 2.0, dtype=torch.float64)
     torch.testing.assert_close(norm(flat).flatten(), norm.bias.data)
 
 
 def test_shortcuts_are_convolutions_only_where_the_stride_is_not_one():
     net = network(4)
-    kinds = {
-        f"{s}_{k}": type(net.get_submodule(f"block{s}_{k}.shortcut")).__name__
-        for s in (1, 2, 3)
-        for k in (1, 2, 3)
-    }
-    assert {name for name, kind in kinds.items() if kind == "Sequential"} == {"2_1", "3_1"}
-    conv = net.get_submodule("block2_1.shortcut.0")
+    names = [f"{s}-{k}" for s in (1, 2, 3) for k in (1, 2, 3)]
+    shortcuts = {k: net.get_submodule(f"block{k.replace('-', '_')}.shortcut") for k in names}
+    kinds = {name for name, layer in shortcuts.items() if isinstance(layer, nn.Sequential)}
+    assert kinds == {"2-1", "3-1"}
+    conv = shortcuts["2-1"][0]
     assert conv.kernel_size == (3, 3) and conv.stride == (2, 2) and conv.bias is None
     view = View(net)
-    assert [s.name for s in view.sites if s.cut] == [
-        "Conv 1",
-        *(f"Block {s}-{k}" for s in (1, 2, 3) for k in (1, 2, 3)),
-        "logits",
-    ]
-    assert [s.name for s in view.sites][1:3] == [
-        "Block 1-1 inner",
-        "Block 1-1",
-    ] and "Block 2-1 shortcut" in [m.name for m in view.maps]
+    cut = [s.name for s in view.sites if s.cut]
+    assert cut == ["Conv 1", *(f"Block {name}" for name in names), "logits"]
+    assert [s.name for s in view.sites][1:3] == ["Block 1-1 inner", "Block 1-1"]
+    assert "Block 2-1 shortcut" in [m.name for m in view.maps]
 
 
 def test_every_residual_stream_has_one_permutation_and_the_function_survives_all_of_them():
-    net, x = network(4).double(), torch.randn(3, 3, 32, 32, dtype=torch.float64)
-    randomise_norms(net)
-    sym = symmetry(net, x)
-    assert sorted(p.size for p in sym) == sorted(
-        [4] * 4 + [8] * 4 + [16] * 4
-    )  # a stream a stage, and the inside of each block
-    stream = sym["conv"]
-    assert {(u.parameter, u.axis) for u in stream.uses} >= {
+    net, x = randomised(network(4).double()), torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    sym, state = symmetry(net, x), net.state_dict()
+    # a stream a stage, and the inside of each block
+    assert sorted(p.size for p in sym) == [4] * 4 + [8] * 4 + [16] * 4
+    assert {(u.parameter, u.axis) for u in sym["conv"].uses} >= {
         ("conv.weight", 0),
         ("norm.weight", 0),
         ("block1_2.conv2.weight", 0),
@@ -113,90 +95,77 @@ def test_every_residual_stream_has_one_permutation_and_the_function_survives_all
     assert all(p.site is not None for p in sym)
     # matched to itself in another order, the order is found
     planted = sym.random("planted")
-    other = sym.apply(net.state_dict(), planted)
-    found = weight_matching(sym, net.state_dict(), other)
-    assert all(
-        torch.equal(planted[name][found.permutations[name]], torch.arange(sym[name].size))
-        for name in planted
-    )
+    found = weight_matching(sym, state, sym.apply(state, planted)).permutations
+    assert same(sym.compose(planted, found), sym.identity())
 
 
 def test_augmentation_is_one_resampling_of_crop_flip_and_rotation():
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     for name in (*LAYER_NORM, LAYER_NORM_BY_CODE):
         r = recipe(name, "lite")
         assert set(r.augment) == {"resized crop", "flip", "rotate"}
-        assert isinstance(
-            augmenter_for(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), r.augment), Resampler
-        )
+        assert isinstance(augmenter_for(images, r.augment), Resampler)
 
 
 def test_settings_are_the_appendix_and_the_code_beside_it():
     ours, code = RECIPES["resnet20x32_cifar10_perm"], RECIPES[LAYER_NORM_BY_CODE]
-    assert (ours.warmup, ours.weight_decay, ours.lr, ours.momentum, ours.schedule) == (
-        1,
-        5e-4,
-        0.1,
-        0.9,
-        "cosine",
-    )
+    assert (ours.warmup, ours.weight_decay, ours.lr, ours.momentum) == (1, 5e-4, 0.1, 0.9)
     assert (code.warmup, code.weight_decay) == (5, 1e-4) and dict(code.model_args) == {"width": 8}
     assert ours.hash == "3818c6ebb8cedf83"  # runs are named by it
     for name, m in LAYER_NORM.items():
         r = recipe(name, "lite")
-        assert (dict(r.model_args)["width"], r.epochs, r.kept) == (
-            16 * m,
-            24,
-            KEPT,
-        ) and r.is_variant
-        assert loop.learning_rate(r, 24) == pytest.approx(0, abs=1e-12) and loop.learning_rate(
-            r, 1
-        ) == pytest.approx(0.1)
-        assert (
-            replace(r, kept=()).hash == r.hash
-        )  # what is kept on the way changes nothing that is learned
+        width = dict(r.model_args)["width"]
+        assert (width, r.epochs, r.kept, r.schedule) == (16 * m, 24, KEPT, "cosine")
+        assert r.is_variant
+        rates = [loop.learning_rate(r, epoch) for epoch in (1, 24)]
+        assert rates == pytest.approx([0.1, 0], abs=1e-12)
+        # what is kept on the way changes nothing that is learned
+        assert replace(r, kept=()).hash == r.hash
 
 
 # checkpoints on the way
 
 
+NAME, EPOCHS = "resnet20x0.25_cifar10_perm", {"epochs": 3, "kept": (0, 1, 3)}
+
+
 @pytest.fixture
-def tiny(monkeypatch):
-    """The smoke recipe, shorter, on 64 digits."""
-    r = replace(recipe("resnet20x0.25_cifar10_perm", "smoke"), epochs=3, kept=(0, 1, 3))
+def tiny(monkeypatch, tmp_path):
+    """The smoke recipe, shorter, on 64 digits; none of its networks is shipped."""
+    monkeypatch.setattr(pairs, "recipe", lambda n, p: replace(recipe(n, p), **EPOCHS))
+    monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path / "endpoints")
+    r = replace(recipe(NAME, "smoke"), **EPOCHS)
     data = load("digits", normalise=r.normalise)
-    return r, replace(
-        data,
-        x_train=data.x_train[:64],
-        y_train=data.y_train[:64],
-        x_test=data.x_test[:32],
-        y_test=data.y_test[:32],
-    )
+    first = {key: getattr(data, key)[:64] for key in ("x_train", "y_train", "x_test", "y_test")}
+    return r, replace(data, **first)
+
+
+def kept(r, data) -> dict[int, checkpoints.Checkpoint]:
+    """What a run of the recipe has kept."""
+    path, key = run_path(r, 0, "A", data), run_key(r, 0, "A", data)
+    return {epoch: checkpoints.read(kept_path(path, epoch), key) for epoch in (0, 1)}
 
 
 def test_networks_are_kept_after_the_epochs_that_the_recipe_names(tiny):
     r, data = tiny
     done = runs.train(r, 0, "A", data)
-    path, key = run_path(r, 0, "A", data), run_key(r, 0, "A", data)
-    kept = {epoch: checkpoints.read(kept_path(path, epoch), key) for epoch in (0, 1)}
-    assert sorted(path.parent.glob("*.epoch*")) == sorted(
-        kept_path(path, epoch) for epoch in kept
-    )  # the last is the run itself
-    assert [c.epoch for c in kept.values()] == [0, 1] and not any(
-        c.optimiser for c in kept.values()
-    )
-    assert done.digest() != kept[1].digest() != kept[0].digest()
+    found, path = kept(r, data), run_path(r, 0, "A", data)
+    # the last is the run itself
+    assert sorted(path.parent.glob("*.epoch*")) == [kept_path(path, epoch) for epoch in (0, 1)]
+    assert [c.epoch for c in found.values()] == [0, 1]
+    assert not any(c.optimiser for c in found.values())
+    assert done.digest() != found[1].digest() != found[0].digest()
     start = loop.new_network(r, data, 0).state_dict()
-    assert all(torch.equal(kept[0].model[name], value) for name, value in start.items())
+    assert same({name: found[0].model[name] for name in start}, start)
     # the network after one epoch is that of a run that ends there, on the same draws
     alone = loop.fit(checkpoints.Checkpoint(dict(start)), r, data, (0, "A"), 1)
-    assert alone.digest() == kept[1].digest()
+    assert alone.digest() == found[1].digest()
 
 
 def test_a_run_that_is_stopped_keeps_the_same_networks(tiny, monkeypatch):
     r, data = tiny
-    whole = runs.train(r, 0, "A", data)
-    path, key = run_path(r, 0, "A", data), run_key(r, 0, "A", data)
-    digests = [checkpoints.read(kept_path(path, epoch), key).digest() for epoch in (0, 1)]
+    whole, path = runs.train(r, 0, "A", data), run_path(r, 0, "A", data)
+    digests = [c.digest() for c in kept(r, data).values()]
     for file in path.parent.glob("*"):
         file.unlink()
     write, count = checkpoints.write, [0]
@@ -207,12 +176,11 @@ def test_a_run_that_is_stopped_keeps_the_same_networks(tiny, monkeypatch):
             raise KeyboardInterrupt
         write(*args)
 
-    monkeypatch.setattr(checkpoints, "write", stops)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "write", stops)
         runs.train(r, 0, "A", data)
-    monkeypatch.setattr(checkpoints, "write", write)
     assert runs.train(r, 0, "A", data).digest() == whole.digest()
-    assert [checkpoints.read(kept_path(path, epoch), key).digest() for epoch in (0, 1)] == digests
+    assert [c.digest() for c in kept(r, data).values()] == digests
 
 
 def cut_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,132 +200,87 @@ def test_a_run_that_goes_on_elsewhere_brings_what_it_kept(tiny, monkeypatch, tmp
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         cut_after(2, patch)
         runs.train(r, 0, "A", data)
-    path, key = run_path(r, 0, "A", data), run_key(r, 0, "A", data)
+    path = run_path(r, 0, "A", data)
     monkeypatch.setattr(places, "UNFINISHED", tmp_path / "unfinished")
     (tmp_path / "unfinished").mkdir()
     shutil.copy(runs.latest_path(path), runs.unfinished_path(path))
     for epoch in (0, 1):
         shutil.copy(kept_path(path, epoch), runs.unfinished_kept_path(path, epoch))
     monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "another"))
-    path = run_path(r, 0, "A", data)
     done = runs.train(r, 0, "A", data)
-    assert [checkpoints.read(kept_path(path, epoch), key).history for epoch in (0, 1)] == [
-        done.history[:0],
-        done.history[:1],
-    ]
+    assert {k: c.history for k, c in kept(r, data).items()} == {0: [], 1: done.history[:1]}
     # without them it begins anew, and says so
     monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "third"))
     runs.unfinished_kept_path(path, 1).unlink()
-    with pytest.warns(UserWarning, match="what it kept after epoch 1 is gone"):
+    with pytest.warns(UserWarning, match="epoch 1"):
         again = runs.train(r, 0, "A", data)
-    assert again.digest() == done.digest() and kept_path(run_path(r, 0, "A", data), 1).exists()
+    assert again.digest() == done.digest() and kept(r, data)
 
 
-def test_epochs_of_another_run_are_refused(tiny, monkeypatch, tmp_path):
+def after(epoch: int, data) -> checkpoints.Checkpoint:
+    return pairs.endpoint_after(epoch, "smoke", NAME, 0, "A", data)
+
+
+def test_epochs_of_another_run_are_refused(tiny, monkeypatch):
     """On another processor a network comes out with other bits: its epochs are not those of the
     network that is shipped.
     """
     r, data = tiny
-    name = "resnet20x0.25_cifar10_perm"
-    monkeypatch.setattr(
-        pairs, "recipe", lambda n, p: replace(recipe(n, p), epochs=3, kept=(0, 1, 3))
-    )
-    monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path)
     runs.train(r, 0, "A", data)
     path, key = run_path(r, 0, "A", data), run_key(r, 0, "A", data)
-    assert pairs.endpoint_after(1, "smoke", name, 0, "A", data).epoch == 1
-    assert (
-        pairs.endpoint_after(3, "smoke", name, 0, "A", data).digest()
-        == pairs.endpoint("smoke", name, 0, "A", data).digest()
-    )
-    shipped = pairs.shipped_path("smoke", name, 0, "A")
+    assert after(1, data).epoch == 1
+    last = pairs.endpoint("smoke", NAME, 0, "A", data)
+    assert after(3, data).digest() == last.digest()
+    shipped = pairs.shipped_path("smoke", NAME, 0, "A")
     shipped.parent.mkdir(parents=True)
     other = checkpoints.read(path, key)
     other.history = [{**entry, "seconds": 99.0} for entry in other.history]
     checkpoints.write(shipped, other, key)
-    monkeypatch.setattr(
-        pairs, "train", lambda *_: pytest.fail("trained for nothing: it would be another network")
-    )
-    with pytest.raises(
-        CheckpointError,
-        match="was after epoch 1 is not here; remove .*-0A.safetensors and measure its pairs anew",
-    ):
-        pairs.endpoint_after(1, "smoke", name, 0, "A", data)
-    assert pairs.lacks_epochs("smoke", name, 0, "A", data)
-    assert not pairs.lacks_epochs("smoke", name, 1, "A", data)  # it is to be trained yet
+    monkeypatch.setattr(pairs, "train", lambda *_: pytest.fail("it would be another network"))
+    with pytest.raises(CheckpointError, match="epoch 1.*-0A.safetensors"):
+        after(1, data)
+    assert pairs.lacks_epochs("smoke", NAME, 0, "A", data)
+    assert not pairs.lacks_epochs("smoke", NAME, 1, "A", data)  # it is to be trained yet
 
 
-def test_of_two_files_that_of_the_networks_own_run_is_read(tiny, monkeypatch, tmp_path):
+def test_of_two_files_that_of_the_networks_own_run_is_read(tiny):
     r, data = tiny
-    name, key = "resnet20x0.25_cifar10_perm", run_key(r, 0, "A", data)
-    monkeypatch.setattr(
-        pairs, "recipe", lambda n, p: replace(recipe(n, p), epochs=3, kept=(0, 1, 3))
-    )
-    monkeypatch.setattr(pairs, "ENDPOINTS", tmp_path)
+    key = run_key(r, 0, "A", data)
     runs.train(r, 0, "A", data)
-    assert not pairs.lacks_epochs("smoke", name, 0, "A", data)
-    here, shipped = (
-        kept_path(run_path(r, 0, "A", data), 1),
-        pairs.shipped_kept_path("smoke", name, 0, "A", 1),
-    )
+    assert not pairs.lacks_epochs("smoke", NAME, 0, "A", data)
+    here = kept_path(run_path(r, 0, "A", data), 1)
+    shipped = pairs.shipped_kept_path("smoke", NAME, 0, "A", 1)
     shipped.parent.mkdir(parents=True)
     mine = checkpoints.read(here, key)
-    other = replace(
-        mine,
-        model={n: v + 1 for n, v in mine.model.items()},
-        history=[{**mine.history[0], "seconds": 99.0}],
-    )
+    model = {name: value + 1 for name, value in mine.model.items()}
+    other = replace(mine, model=model, history=[{**mine.history[0], "seconds": 99.0}])
     for mine_at, other_at in ((here, shipped), (shipped, here)):
         checkpoints.write(mine_at, mine, key)
         checkpoints.write(other_at, other, key)
-        assert pairs.endpoint_after(1, "smoke", name, 0, "A", data).digest() == mine.digest()
+        assert after(1, data).digest() == mine.digest()
     shipped.write_bytes(b"damaged")
-    assert pairs.lacks_epochs("smoke", name, 0, "A", data)
+    assert pairs.lacks_epochs("smoke", NAME, 0, "A", data)
 
 
-def test_the_sweep_reads_them_and_measures_each(tiny, monkeypatch, tmp_path):
+def test_the_sweep_reads_them_and_measures_each(tiny, monkeypatch):
     r, data = tiny
-    monkeypatch.setattr(
-        pairs, "ENDPOINTS", tmp_path
-    )  # those that are shipped are of the recipe as it is
-    name = "resnet20x0.25_cifar10_perm_weight"
     monkeypatch.setattr(widths, "recipe", lambda *_: r)
-    monkeypatch.setattr(
-        pairs, "recipe", lambda n, p: replace(recipe(n, p), epochs=3, kept=(0, 1, 3))
-    )
-    rows = widths.sweep("smoke", name, 0, data)
+    rows = widths.sweep("smoke", f"{NAME}_weight", 0, data)
     assert {row.epoch for row in rows} == {0, 1, 3}
     kinds = {(row.role, row.kind) for row in rows}
     assert kinds == {("value", ""), ("control", "unmatched"), ("null", "gaussian matrix")}
-    cosines = {
-        row.role: row.mean for row in rows if row.quantity == "matched_cosine" and row.epoch == 0
-    }
-    assert cosines["value"] > cosines["control"] > 0.1  # scales of 1 make strangers alike
-    first = pairs.endpoint_after(0, "smoke", name, 0, "A", data)
-    weight = first.model["block2_1.conv2.weight"].double().flatten(1)
-    spectrum = torch.linalg.svdvals(weight)
-    want = float(spectrum.square().sum() / spectrum[0] ** 2)
-    found = [
-        row
-        for row in rows
-        if row.quantity.startswith("stable_rank")
-        and row.site == "Block 2-1 conv 2"
-        and row.epoch == 0
-        and row.role == "value"
-    ]
-    assert [row.mean for row in found if row.quantity == "stable_rank_W"] == [pytest.approx(want)]
-    assert [row.mean for row in found if row.quantity == "stable_rank_share_W"] == [
-        pytest.approx(want / 8)
-    ]  # of 8 outputs x 72 inputs
-    barriers = {
-        (row.role, row.epoch): row.mean
-        for row in rows
-        if row.quantity == "loss_barrier_chord_on_training"
-    }
-    assert len(barriers) == 6
-    cosine = {
-        row.epoch: row.mean
-        for row in rows
-        if row.quantity == "matched_cosine" and row.role == "value"
-    }
-    assert 0 < cosine[0] < 1 and cosine[0] != cosine[1]
+    matched, before, later = (
+        find(rows, "matched_cosine", epoch=epoch, role=role).mean
+        for epoch, role in ((0, "value"), (0, "control"), (1, "value"))
+    )
+    assert 1 > matched > before > 0.1  # scales of 1 make strangers alike
+    assert matched != later
+    weight = after(0, data).model["block2_1.conv2.weight"]
+    spectrum = torch.linalg.svdvals(weight.double().flatten(1))
+    rank = float(spectrum.square().sum() / spectrum[0] ** 2)
+    where = {"site": "Block 2-1 conv 2", "epoch": 0}
+    assert find(rows, "stable_rank_W", **where).mean == pytest.approx(rank)
+    # of 8 outputs x 72 inputs
+    assert find(rows, "stable_rank_share_W", **where).mean == pytest.approx(rank / 8)
+    barriers = [row for row in rows if row.quantity == "loss_barrier_chord_on_training"]
+    assert len({(row.role, row.epoch) for row in barriers}) == 6

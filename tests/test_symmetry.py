@@ -410,14 +410,6 @@ CASES = {
         a=nn.Conv1d(3, 8, 3),
         fc=Linear(8, 4),
     ),
-    "conv3d": alone(
-        (1, 4, 4, 4),
-        lambda s, x: s.fc(s.n(s.a(x)).relu().mean((2, 3, 4))),
-        {"a": A + NORM + STATISTICS + "fc.weight:1"},
-        a=nn.Conv3d(1, 8, 3),
-        n=nn.BatchNorm3d(8),
-        fc=Linear(8, 4),
-    ),
     # a group has inputs and outputs of its own, and those of one never meet those of the other
     "grouped conv": image(
         lambda s, x: s.b(s.a(x).relu()).relu(),
@@ -448,11 +440,6 @@ CASES = {
         b=conv(8, 24, groups=8),
     ),
     "batch norm": image(lambda s, x: s.n(s.a(x)).relu(), NORM + STATISTICS, n=nn.BatchNorm2d(8)),
-    "batch norm of tokens": tokens(
-        lambda s, x: s.n(s.a(x).transpose(1, 2)).relu().transpose(1, 2),
-        NORM + STATISTICS,
-        n=nn.BatchNorm1d(8),
-    ),
     "layer norm of tokens": tokens(lambda s, x: s.n(s.a(x)).relu(), NORM, n=nn.LayerNorm(8)),
     "layer norm of all tokens": tokens(
         lambda s, x: s.n(s.a(x)).relu(), "n.weight:1 n.bias:1", n=nn.LayerNorm((7, 8))
@@ -487,11 +474,6 @@ CASES = {
         a=conv(3, 8, bias=False),
         n=nn.InstanceNorm2d(8, affine=True),
     ),
-    "instance norm with statistics": image(
-        lambda s, x: s.n(s.a(x)).relu(),
-        STATISTICS,
-        n=nn.InstanceNorm2d(8, track_running_stats=True),
-    ),
     "PReLU": image(lambda s, x: s.p(s.a(x)), "p.weight:0", p=nn.PReLU(8)),
     "PReLU with one slope": image(lambda s, x: s.p(s.a(x)), p=nn.PReLU()),
     "flatten": flat(lambda s, x: s.a(x).relu().flatten(1), "fc.weight:1x36"),
@@ -522,11 +504,6 @@ CASES = {
         "n.weight:0x36 n.bias:0x36 n.running_mean:0x36 n.running_var:0x36 fc.weight:1x36",
         f=nn.Flatten(),
         n=nn.BatchNorm1d(288),
-    ),
-    "layer norm behind flatten": flat(
-        lambda s, x: s.n(s.a(x).flatten(1)).relu(),
-        "n.weight:0x36 n.bias:0x36 fc.weight:1x36",
-        n=nn.LayerNorm(288),
     ),
     "residual block": vector(
         lambda s, x: s.c(s.b(h := s.a(x).relu()).relu()) + h,
@@ -572,13 +549,6 @@ CASES = {
         SE,
         b=Linear(8, 3),
         c=Linear(3, 8),
-    ),
-    "squeeze and excite by convolutions": image(
-        lambda s, x: (h := s.a(x).relu()) * (1 - s.c(s.b(s.p(h)).relu()).sigmoid()),
-        SE,
-        p=nn.AdaptiveAvgPool2d(1),
-        b=conv(8, 3, 1),
-        c=conv(3, 8, 1),
     ),
     "mean over units, times features": image(
         lambda s, x: (h := s.a(x).relu()) * h.mean(1, keepdim=True) + h.amax(1, True)
@@ -686,14 +656,6 @@ CASES = {
         b=Linear(8, 4),
         g=parameter(4),
         l=nn.LogSoftmax(1),
-    ),
-    "two heads": alone(
-        VECTOR,
-        lambda s, x: torch.cat((s.b(h := s.a(x).relu()), s.c(h)), 1),
-        {"a": A + "b.weight:1 c.weight:1"},
-        a=Linear(5, 8),
-        b=Linear(8, 4),
-        c=Linear(8, 3),
     ),
     "one layer twice": vector(
         lambda s, x: s.b(s.b(s.a(x).relu()).relu()).relu(),
@@ -819,18 +781,12 @@ REFUSED = {  # the name of the operation in the message
     "MultiheadAttention": tokens(
         lambda s, x: s.m(h := s.a(x), h, h)[0], m=nn.MultiheadAttention(8, 2, batch_first=True)
     ),
-    "LSTM": tokens(lambda s, x: s.m(s.a(x))[0], m=nn.LSTM(8, 8, batch_first=True)),
-    "TransformerEncoderLayer": tokens(
-        lambda s, x: s.m(s.a(x)), m=nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    ),
     "Bilinear": vector(lambda s, x: s.m(s.a(x), x), m=nn.Bilinear(8, 5, 8)),
     "LocalResponseNorm": image(lambda s, x: s.m(s.a(x)), m=nn.LocalResponseNorm(3)),
     "fft": vector(lambda s, x: torch.fft.fft(s.a(x)).real),
     "einsum": vector(lambda s, x: torch.einsum("nc,cd->nd", s.a(x), s.m), m=parameter(8, 8)),
     "matmul": vector(lambda s, x: s.a(x) @ s.m, m=parameter(8, 8)),
     "cumsum": vector(lambda s, x: s.a(x).cumsum(1)),
-    "sort": vector(lambda s, x: torch.sort(s.a(x), 1)[0]),
-    "topk": vector(lambda s, x: s.a(x).topk(8)[0]),
     "linear": vector(lambda s, x: F.linear(s.a(x), 2 * s.m), m=parameter(8, 8)),
     "pad": image(lambda s, x: F.pad(s.a(x), (1, 1, 1, 1), mode="reflect")),
     "m": image(lambda s, x: s.m(s.a(x))[0], m=nn.MaxPool2d(2, return_indices=True)),
@@ -1001,13 +957,16 @@ MORE = {
 }
 
 
+HARD = HALVES | SUBSETS | CONSTANTS | COPIES | MORE
+
+
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
-@pytest.mark.parametrize("case", [*(HALVES | SUBSETS | CONSTANTS | COPIES | MORE).items()], ids=str)
-def test_right_or_refused(case):
+@pytest.mark.parametrize("what", HARD)
+def test_right_or_refused(what):
     """The derivation may refuse a network, and may find fewer permutations than there are, but none
     that is not there.
     """
-    shape, network, _ = case[1]
+    shape, network, _ = HARD[what]
     network, x = drawn(network), numbers(2, *shape)
     try:
         sym = symmetry(network, x)
@@ -1263,7 +1222,7 @@ def test_a_wrong_symmetry_is_seen(mutant, name, breakage):
         check_symmetry(network, broken, x, randomise=True)
 
 
-@pytest.mark.parametrize("name", ["flatten", "resnet20 A", "resnet20 B"])
+@pytest.mark.parametrize("name", ["flatten", "resnet20 A"])
 def test_every_use_is_checked(mutant, name):
     network, sym, x = mutant(name)
     for use in uses_of(sym):
