@@ -9,9 +9,11 @@ from itertools import product
 import pytest
 import torch
 from llfc_book import places
-from llfc_book.study import pairs, runs, widths
+from llfc_book.study import pairs, runs
+from llfc_book.study.measures import sweep
+from llfc_book.study.pairs import Pair
 from llfc_book.study.runs import kept_path, run_key, run_path
-from llfc_book.study.settings import KEPT, LAYER_NORM, LAYER_NORM_BY_CODE, RECIPES, recipe
+from llfc_book.study.settings import LAYER_NORM, RECIPES, recipe
 from nets import find, randomised, same
 from torch import nn
 
@@ -23,6 +25,9 @@ from llfc_lib.models.resnet import ChannelNorm
 from llfc_lib.models.view import View
 from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.checkpoints import CheckpointError
+
+BY_CODE = "resnet20x0.5_cifar10_perm_code"
+KEPT = (0, 1, 2, 5, 12, 24)
 
 
 def network(width: int, channels: int = 3, seed: int = 0) -> nn.Module:
@@ -101,14 +106,14 @@ def test_every_residual_stream_has_one_permutation_and_the_function_survives_all
 
 def test_augmentation_is_one_resampling_of_crop_flip_and_rotation():
     images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
-    for name in (*LAYER_NORM, LAYER_NORM_BY_CODE):
+    for name in (*LAYER_NORM, BY_CODE):
         r = recipe(name, "lite")
         assert set(r.augment) == {"resized crop", "flip", "rotate"}
         assert isinstance(augmenter_for(images, r.augment), Resampler)
 
 
 def test_settings_are_the_appendix_and_the_code_beside_it():
-    ours, code = RECIPES["resnet20x32_cifar10_perm"], RECIPES[LAYER_NORM_BY_CODE]
+    ours, code = RECIPES["resnet20x32_cifar10_perm"], RECIPES[BY_CODE]
     assert (ours.warmup, ours.weight_decay, ours.lr, ours.momentum) == (1, 5e-4, 0.1, 0.9)
     assert (code.warmup, code.weight_decay) == (5, 1e-4) and dict(code.model_args) == {"width": 8}
     assert ours.hash == "3818c6ebb8cedf83"  # runs are named by it
@@ -262,10 +267,10 @@ def test_of_two_files_that_of_the_networks_own_run_is_read(tiny):
     assert pairs.lacks_epochs("smoke", NAME, 0, "A", data)
 
 
-def test_the_sweep_reads_them_and_measures_each(tiny, monkeypatch):
+def test_the_sweep_reads_them_and_measures_each(tiny):
     r, data = tiny
-    monkeypatch.setattr(widths, "recipe", lambda *_: r)
-    rows = widths.sweep("smoke", f"{NAME}_weight", 0, data)
+    setting = replace(recipe(f"{NAME}_weight", "smoke"), **EPOCHS)
+    rows = sweep.sweep(Pair(setting, 0, {}, data))
     assert {row.epoch for row in rows} == {0, 1, 3}
     kinds = {(row.role, row.kind) for row in rows}
     assert kinds == {("value", ""), ("control", "unmatched"), ("null", "gaussian matrix")}

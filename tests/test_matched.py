@@ -20,9 +20,13 @@ from llfc_book.claims.verdicts import (
     judge_claim,
 )
 from llfc_book.show import select
-from llfc_book.study import matched, pairs, publish, widths
+from llfc_book.study import matched, pairs, publish
+from llfc_book.study.measures import sweep
+from llfc_book.study.measures.pair import measure_pair
+from llfc_book.study.pairs import Pair, load_pair
+from llfc_book.study.parts import versions
 from llfc_book.study.settings import MATCHED, MATCHED_SPAWNED, RECIPES, WIDTHS, recipe
-from llfc_book.study.units import Unit, dataset, measure_version, plan
+from llfc_book.study.units import Unit, dataset, plan
 from nets import find, whole
 
 from llfc_lib.matching import permuted, symmetry
@@ -38,16 +42,16 @@ NAME = "mlp_mnist_perm_weight"
 
 @pytest.fixture(scope="module")
 def pair():
-    return pairs.networks("smoke", NAME, 0)
+    return load_pair(recipe(NAME, "smoke"), 0)
 
 
 def test_matched_pairs_are_independent_networks_and_share_none():
-    seeds = [pairs.members(NAME, k)[who] for k in range(3) for who in "AB"]
+    seeds = [recipe(NAME, "smoke").members(k)[who] for k in range(3) for who in "AB"]
     assert len(set(seeds)) == 6 and {branch for _, branch in seeds} == {"A"}
     for k in range(3):
-        own = pairs.members(NAME, k)
+        own = recipe(NAME, "smoke").members(k)
         assert own["independent"] not in (own["A"], own["B"])
-    assert "independent" not in pairs.members("vgg16_cifar10_spawn_weight", 0)
+    assert "independent" not in recipe("vgg16_cifar10_spawn_weight", "smoke").members(0)
 
 
 def test_matching_trains_no_network_of_its_own():
@@ -76,15 +80,15 @@ def test_the_units_of_a_matched_pair_wait_for_its_matching():
 
 @pytest.mark.parametrize("name", MATCHED)
 def test_the_shipped_order_is_found_again(name):
-    nets, data = pairs.networks("smoke", name, 0)
+    pair = load_pair(recipe(name, "smoke"), 0)
     shipped = json.loads(matched.shipped_permutation("smoke", name, 0).read_text())["permutations"]
-    found, rows = matched.find("smoke", name, 0, nets, data, known=matched.from_text(shipped))
+    found, rows = matched.find(pair, known=matched.from_text(shipped))
     assert matched.as_text(found) == shipped
     if MATCHED[name][1] != "ste":  # which takes a while
         first, *others = shipped["fc2"]
         other = matched.from_text({**shipped, "fc2": [*others, first]})
         with pytest.raises(AssertionError, match="'fc2'"):
-            matched.find("smoke", name, 0, nets, data, known=other)
+            matched.find(pair, known=other)
     losses, objectives = (
         {r.kind: r.mean for r in rows if r.quantity == quantity}
         for quantity in ("half_way_loss", "objective")
@@ -100,43 +104,37 @@ def test_the_shipped_order_is_found_again(name):
 @torch.no_grad()
 def test_networks_with_running_statistics_are_chosen_on_recomputed_ones():
     """Against PyTorch's own way of taking statistics anew."""
-    profile, name = "smoke", "resnet20_cifar10_spawn_weight"
-    nets, data = pairs.networks(profile, name, 0)
-    a, b = nets["A"], nets["B"]
-    chosen, rows = matched.find(profile, name, 0, nets, data)
+    pair = load_pair(recipe("resnet20_cifar10_spawn_weight", "smoke"), 0)
+    data, a, b = pair.data, pair.nets["A"], pair.nets["B"]
+    chosen, rows = matched.find(pair)
     losses = {r.kind: r.mean for r in rows if r.quantity == "half_way_loss" and r.role == "value"}
     assert losses[""] == min(losses.values()) < max(losses.values()) and len(losses) == 6
     sym, state = symmetry(a, next(iter(data.loader("test", 2)))[0]), a.state_dict()
     between = interpolate(state, sym.apply(b.state_dict(), chosen), 0.5)
     middle = permuted(a, sym, {})
     middle.load_state_dict(between)
-    images = pairs.calibration(
-        data, recipe(name, profile), pairs.plan_of(name, profile).calibration
-    )
-    torch.optim.swa_utils.update_bn([x.double() for x in images], middle)
+    torch.optim.swa_utils.update_bn([x.double() for x in pair.calibration], middle)
     x, y = whole(list(data.loader("train", 100, torch.float64)))
     loss = float(torch.nn.functional.cross_entropy(middle.eval()(x), y))
     assert losses[""] == pytest.approx(loss, rel=1e-9)
 
 
 def test_a_shipped_order_of_other_networks_is_not_used(pair, tmp_path, monkeypatch):
-    nets, data = pair
     real = json.loads(matched.shipped_permutation("smoke", NAME, 0).read_text())
     path, of = tmp_path / "wrong.json", real["networks"]
     monkeypatch.setattr(matched, "shipped_permutation", lambda *_: path)
     turned = {name: order[::-1] for name, order in real["permutations"].items()}
     for networks, expected in (({**of, "B": "another"}, real["permutations"]), (of, turned)):
         path.write_text(json.dumps({"networks": networks, "permutations": turned}))
-        assert matched.as_text(matched.of_pair("smoke", NAME, 0, nets, data)) == expected
+        assert matched.as_text(matched.of_pair(pair)) == expected
 
 
 def test_the_pair_is_measured_against_b_in_its_new_order_and_before(pair):
-    nets, data = pair
-    order = matched.of_pair("smoke", NAME, 0, nets, data)
-    both = matched.bring_together("smoke", NAME, nets, data, order)
-    assert both["unmatched"] is nets["B"]
-    assert not torch.equal(both["B"].fc1.weight, nets["B"].fc1.weight)
-    rows = pairs.measure_pair("smoke", NAME, both, data, controls=("unmatched",))
+    order = matched.of_pair(pair)
+    both = matched.bring_together(pair, order)
+    assert both.nets["unmatched"] is pair.nets["B"]
+    assert not torch.equal(both.nets["B"].fc1.weight, pair.nets["B"].fc1.weight)
+    rows = measure_pair(both, controls=("unmatched",))
     for quantity in (
         "error_barrier_chord",
         "error_barrier_chord_on_training",
@@ -147,7 +145,7 @@ def test_the_pair_is_measured_against_b_in_its_new_order_and_before(pair):
     measured = {r.quantity for r in rows}
     assert measured >= {"dist_transfer", "dist_weights", "dist_com", "cos_ratio", "stitched_error"}
     with pytest.raises(ValueError, match="'fc2'"):  # a wrong order, before anything is measured
-        matched.bring_together("smoke", NAME, nets, data, {**order, "fc2": order["fc2"][:-1]})
+        matched.bring_together(pair, {**order, "fc2": order["fc2"][:-1]})
 
 
 def test_publishing_a_matched_pair_ships_its_order(tmp_path, monkeypatch):
@@ -165,8 +163,7 @@ def test_publishing_a_matched_pair_ships_its_order(tmp_path, monkeypatch):
     assert all(publish.is_published(Unit("smoke", NAME, 0, part)) for part in ("match", "pair"))
     record = records.load("fig12", "smoke")
     provenance = record.pairs[f"{NAME}/0"]
-    versions = {part: measure_version(part) for part in ("match", "pair")}
-    assert provenance["measure_version"] == versions
+    assert provenance["measure_version"] == versions(["match", "pair"])
     assert provenance["seeds"] == {"A": "0A", "B": "1A", "independent": "2A"}
     assert set(record.table["method"]) == {"weight"}
     publish._provenances.cache_clear()
@@ -177,7 +174,7 @@ def test_truncation_brings_the_stable_rank_down_and_keeps_the_largest_direction(
     network = MLP(12, 16, 5)
     state = network.state_dict()
     ranks = {m.weight: 0.7 * stable_rank(state[m.weight]) for m in View(network).maps}
-    cut = widths.truncated(network, ranks).state_dict()
+    cut = sweep.truncated(network, ranks).state_dict()
     for name, rank in ranks.items():
         before, after = (torch.linalg.svdvals(s[name]) for s in (state, cut))
         assert stable_rank(cut[name]) <= rank + 1e-6
@@ -341,11 +338,11 @@ def test_low_rank_predicts_matchability_over_all_at_fixed_width_and_at_fixed_epo
             f"{name}/0": width_rows(lambda e, k=k: rank(k, e), lambda e, k=k: barrier(k, e), **rest)
             for k, name in enumerate(list(WIDTHS)[:4])
         }
-        return judge_claim(CLAIM["widths"], record(rows))
+        return judge_claim(CLAIM["sweep"], record(rows))
 
     found = verdict(lambda k, e: 0.2 / (1 + k + e / 20), lambda k, e: 2 / (1 + k + e / 20))
     assert (found.agreement, found.evidence) == (REPRODUCED, EXCEEDS)
-    # over widths only: as training goes on the rank rises while the barrier falls
+    # over sweep only: as training goes on the rank rises while the barrier falls
     found = verdict(lambda k, e: 0.2 / (1 + k) + e / 1000, lambda k, e: 2 / (1 + k + e / 20))
     assert found.agreement == PARTLY and "at fixed width -1.00" in found.ours
     # low rank alone does not make untrained networks match
@@ -363,10 +360,9 @@ def test_what_matching_leaves_is_the_root_of_a_ratio_over_maps_that_a_permutatio
 
 
 def test_a_sweep_measures_the_matched_pair_beside_the_unmatched_one(monkeypatch):
-    profile, name = "smoke", list(WIDTHS)[0]
-    monkeypatch.setattr(widths, "WIDTH_EPOCHS", (0, 2))
-    r, data = recipe(name, profile), dataset(recipe(name, profile))
-    rows = widths.sweep(profile, name, 0, data)
+    r = recipe(list(WIDTHS)[0], "smoke")
+    r, data = replace(r, plan=replace(r.plan, after=(0, 2))), dataset(r)
+    rows = sweep.sweep(Pair(r, 0, {}, data))
     for epoch in (0, 2):
         found, before = (
             [row.mean for row in rows if (row.quantity, row.epoch, row.role, row.kind) == what]
@@ -382,7 +378,7 @@ def test_a_sweep_measures_the_matched_pair_beside_the_unmatched_one(monkeypatch)
         rank = find(rows, "stable_rank_share_W", site=m.name, epoch=0, kind="").mean
         assert rank == pytest.approx(stable_rank(w) / w.shape[1])
     kinds = {r.kind for r in rows if r.quantity == "dist_transfer" and r.epoch == 0}
-    assert kinds >= {widths.TRUNCATED, f"{widths.TRUNCATED}: unmatched"}
+    assert kinds >= {sweep.TRUNCATED, f"{sweep.TRUNCATED}: unmatched"}
 
 
 def test_a_figure_of_one_recipe_of_several():

@@ -110,23 +110,6 @@ def test_a_finer_part_is_done_where_the_whole_is_published(finer, monkeypatch):
     assert not publish.is_published(WHOLE)
 
 
-def test_parts_that_are_due_together_share_one_pass(monkeypatch):
-    passes: list[list[str]] = []
-
-    def measured(pair: object, names: list[str]) -> dict[str, list[Row]]:
-        passes.append(names)
-        return {name: [Row(sorted(part(name).quantities)[0], 0.0)] for name in names}
-
-    monkeypatch.setattr(units, "measure_in_one_pass", measured)
-    connected, coherence = (replace(WHOLE, part=name) for name in ("connected", "coherence"))
-    assert connected.in_its_pass() == [coherence] and WHOLE.in_its_pass() == []
-    connected.run()
-    assert passes == [["connected", "coherence"]] and coherence.available()
-    coherence.run()
-    assert len(passes) == 1
-    assert coherence.result()["rows"][0].quantity in part("coherence").quantities
-
-
 def test_a_plan_tells_what_numbers_depend_on():
     plan = Plan()
     assert plan.told() == dict(plan.TOLD)

@@ -8,19 +8,22 @@ does.
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import pytest
 from llfc_book import records
-from llfc_book.study import pairs, units, widths
+from llfc_book.study import closeness, connected, pairs, units
 from llfc_book.study.catalogue import EXPERIMENTS
+from llfc_book.study.measures import references, sweep
+from llfc_book.study.parts import PARTS, part
 from llfc_book.study.settings import (
     PAIRS,
     recipe,
 )
 from llfc_book.study.units import Unit, plan
 
-from llfc_lib.metrics import Row, coherence, connected, spectra
+from llfc_lib.metrics import Row, coherence, spectra
 
 closeness = sys.modules["llfc_lib.metrics.closeness"]  # the package has a function of that name
 MLP, LN, RESNET50 = (
@@ -188,7 +191,7 @@ SABOTAGES: list[tuple[str, object, str, Callable, set[str]]] = [
         {"sigma_W/0.5", *RANKS},
     ),
     (
-        *("sweep", widths, "weight_matching"),
+        *("sweep", sweep, "weight_matching"),
         lambda f: lambda sym, a, b, seed: f(sym, a, b, seed, max_sweeps=0),
         {"matched_cosine", "loss_barrier_chord", "dist_transfer"},
     ),
@@ -228,9 +231,9 @@ def two() -> list[Unit]:
 
 
 def test_parts_that_are_due_together_share_one_pass(two, monkeypatch):
-    passes, measured = [], pairs.measure_references
+    passes, measured = [], units.measure_in_one_pass
     monkeypatch.setattr(
-        pairs, "measure_references", lambda *args: passes.append(1) or measured(*args)
+        units, "measure_in_one_pass", lambda *args: passes.append(1) or measured(*args)
     )
     for unit in two:
         unit.run()
@@ -271,35 +274,35 @@ def test_the_parts_of_a_pass_are_taken_before_its_networks_are_read(two, monkeyp
 
 def test_results_name_the_networks_and_the_code_they_were_begun_with(monkeypatch):
     unit, commits = Unit("smoke", LN, 0, "weights"), ["then"]
-    weight_rows = units.spectra.weight_rows
+    weights = part("weights")
 
     def pulled_meanwhile(*args: object) -> list:
         commits.append("later")
-        return weight_rows(*args)
+        return weights.measure(*args)
 
     monkeypatch.setattr(units, "environment", lambda device: {"commit": commits[-1]})
-    monkeypatch.setattr(units.spectra, "weight_rows", pulled_meanwhile)
+    monkeypatch.setitem(PARTS, "weights", replace(weights, measure=pulled_meanwhile))
     unit.run()
     assert commits == ["then", "later"] and unit.result()["environment"]["commit"] == "then"
-    a = pairs.endpoint("smoke", LN, *pairs.members(LN, 0)["A"], units.dataset(unit.recipe()))
+    a = pairs.endpoint("smoke", LN, *unit.recipe().members(0)["A"], units.dataset(unit.recipe()))
     assert unit.result()["networks"] == {"A": a.digest()}
 
 
 def test_what_a_number_depends_on_beyond_the_plan_is_in_its_key_and_its_record(monkeypatch):
     unit = Unit("smoke", MLP, 0, "closeness")
     told = records.load("closeness", "smoke").pairs[f"{MLP}/0"]["settings"]["closeness"]
-    assert told == pairs.settings_of("closeness", MLP, "smoke") and told["tolerance"]
+    assert told == part("closeness").settings(unit.recipe()) and told["tolerance"]
     before = unit.path()
-    monkeypatch.setattr(pairs, "TOLERANCE", 2 * told["tolerance"])
-    assert unit.path() != before and pairs.settings_of("closeness", MLP, "smoke") != told
+    monkeypatch.setattr(references, "TOLERANCE", 2 * told["tolerance"])
+    assert unit.path() != before and part("closeness").settings(unit.recipe()) != told
 
 
 def test_controls_are_independent_networks_where_there_are_three_pairs():
     for name, count in PAIRS["lite"].items():
         if not name.startswith("resnet20x") or not recipe(name, "lite").matching:
             continue
-        every = [pairs.members(name, index) for index in range(count)]
-        assert pairs.plan_of(name, "lite").control == (count >= 3)
+        every = [recipe(name, "lite").members(index) for index in range(count)]
+        assert recipe(name, "lite").plan.control == (count >= 3)
         for found in every:
             assert set(found) == {"A", "B", *(["independent"] if count >= 3 else [])}
             assert len(set(found.values())) == len(found)  # no network beside itself
