@@ -114,9 +114,9 @@ WHERE = """assert Path(llfc_lib.__file__).resolve().parents[1] == Path().resolve
 assert Path(llfc_book.__file__).resolve().parents[2] == Path().resolve().parent"""
 #: What is held against a record is noticed on one pair, and without partners displaced at random,
 #: if it is not about these.
-ONE_PAIR = """from llfc_book.study.settings import PAIRS
-PAIRS["smoke"].update(dict.fromkeys(PAIRS["smoke"], 1))"""
-NOT_DISPLACED = "from llfc_book.study.measures.pair import DISPLACED\nDISPLACED.clear()"
+ONE_PAIR = """from llfc_book.study import settings
+settings.PAIRS["smoke"].update(dict.fromkeys(settings.PAIRS["smoke"], 1))"""
+NOT_DISPLACED = "from llfc_book.study.measures import pair\npair.DISPLACED.clear()"
 #: How a chapter says that its numbers are others: nbval's comparison, an assertion, or rows that no
 #: record has.
 NOTICED = re.compile(

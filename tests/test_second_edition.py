@@ -6,7 +6,6 @@ does.
 """
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -25,7 +24,6 @@ from llfc_book.study.units import Unit, plan
 
 from llfc_lib.metrics import Row, coherence, spectra
 
-closeness = sys.modules["llfc_lib.metrics.closeness"]  # the package has a function of that name
 MLP, LN, RESNET50 = (
     "mlp_mnist_spawn",
     "resnet20x0.25_cifar10_perm_weight",
@@ -215,9 +213,9 @@ def test_every_quantity_of_the_new_parts_is_sabotaged():
     def base(quantity: str) -> str:
         return quantity.split(" ")[0].partition("/")[0]
 
-    for part in ("closeness", "connected", "coherence", "weights"):
-        covered = {base(q) for of, *_, quantities in SABOTAGES if of == part for q in quantities}
-        there = {base(key[0]) for key in recorded(part, MLP if part == "closeness" else LN)}
+    for name in ("closeness", "connected", "coherence", "weights"):
+        covered = {base(q) for of, *_, quantities in SABOTAGES if of == name for q in quantities}
+        there = {base(key[0]) for key in recorded(name, MLP if name == "closeness" else LN)}
         assert there - covered - {"stable_rank_W"} == set()
 
 
