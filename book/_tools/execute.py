@@ -79,7 +79,8 @@ def commit(root: Path) -> str:
 def inputs(root: Path, chapter: NotebookNode, records: list[dict[str, Any]]) -> str:
     """Digest of what the outputs of a chapter depend on: its code, the library, its records."""
     digest = hashlib.sha256(json.dumps([cell.source for cell in code_cells(chapter)]).encode())
-    files = [*root.glob("llfc_lib/**/*.py"), *root.glob("book/llfc_book/**/*.py")]
+    code = ("llfc_lib/**/*.py", "book/llfc_book/**/*.py", "book/data/*.toml")
+    files = [path for pattern in code for path in root.glob(pattern)]
     for experiment in {entry["record"] for entry in records}:
         files += root.glob(f"book/records/*/{experiment}.json")
     for path in sorted(files):
