@@ -15,7 +15,8 @@ from llfc_lib.models import MODELS
 
 PAGE = Path(__file__).parents[1] / "book" / "extending.md"
 BLOCK = re.compile(
-    r"```\{code-block\} python\n:caption: (?P<caption>[^\n]+)\n:name: (?P<name>[^\n]+)\n\n(?P<code>.*?)```",
+    r"```\{code-block\} python\n:caption: (?P<caption>[^\n]+)\n:name: (?P<name>[^\n]+)\n\n"
+    r"(?P<code>.*?)```",
     re.DOTALL,
 )
 
