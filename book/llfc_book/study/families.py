@@ -2,13 +2,30 @@
 followed through their training. A setting names its family, and the family answers for it.
 """
 
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from llfc_book.study.settings import Setting
+from typing import ClassVar, Protocol
 
 Member = tuple[int, str]  # seed and branch of a network
 MATCHED_PAIRS = 3  # of each setting that is matched, where there is room
+
+
+class Plan(Protocol):
+    """How a setting's pairs are measured, as far as it decides which networks they need."""
+
+    @property
+    def control(self) -> bool:
+        """Whether beside an independent network."""
+
+
+class Setting(Protocol):
+    """A setting (:class:`llfc_book.study.settings.Setting`), as far as a family looks at it."""
+
+    @property
+    def matching(self) -> str:
+        """The method that brings its networks together."""
+
+    @property
+    def plan(self) -> Plan:
+        """How its pairs are measured."""
 
 
 class Family:
@@ -20,11 +37,11 @@ class Family:
     orders: ClassVar[bool] = False
     shares_trunk: ClassVar[bool] = False
 
-    def members(self, setting: "Setting", pair: int) -> dict[str, Member]:
+    def members(self, setting: Setting, pair: int) -> dict[str, Member]:
         """The networks that a pair needs, by what they are in it."""
         raise NotImplementedError
 
-    def method(self, setting: "Setting") -> str:
+    def method(self, setting: Setting) -> str:
         """How the two come together, in the word of records."""
         return "none"
 
@@ -38,11 +55,11 @@ class Spawned(Family):
     name = "spawned"
     shares_trunk = True
 
-    def members(self, setting: "Setting", pair: int) -> dict[str, Member]:
+    def members(self, setting: Setting, pair: int) -> dict[str, Member]:
         two = {"A": (pair, "A"), "B": (pair, "B")}
         return {**two, "independent": (pair + 1, "A")} if setting.plan.control else two
 
-    def method(self, setting: "Setting") -> str:
+    def method(self, setting: Setting) -> str:
         return "spawning"
 
 
@@ -55,12 +72,12 @@ class Matched(Family):
     name = "matched"
     orders = True
 
-    def members(self, setting: "Setting", pair: int) -> dict[str, Member]:
+    def members(self, setting: Setting, pair: int) -> dict[str, Member]:
         two = {"A": (2 * pair, "A"), "B": (2 * pair + 1, "A")}
         other = (2 * ((pair + 1) % MATCHED_PAIRS), "A")
         return {**two, "independent": other} if setting.plan.control else two
 
-    def method(self, setting: "Setting") -> str:
+    def method(self, setting: Setting) -> str:
         return setting.matching
 
 
@@ -69,7 +86,7 @@ class Swept(Family):
 
     name = "swept"
 
-    def members(self, setting: "Setting", pair: int) -> dict[str, Member]:
+    def members(self, setting: Setting, pair: int) -> dict[str, Member]:
         return {}
 
 
@@ -78,7 +95,7 @@ class Independent(Family):
 
     name = "independent"
 
-    def members(self, setting: "Setting", pair: int) -> dict[str, Member]:
+    def members(self, setting: Setting, pair: int) -> dict[str, Member]:
         return {}
 
 
