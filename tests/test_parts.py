@@ -7,6 +7,7 @@ import pytest
 from llfc_book.study import parts, publish, units
 from llfc_book.study.catalogue import EXPERIMENTS, experiment
 from llfc_book.study.families import FAMILIES
+from llfc_book.study.measures import joint
 from llfc_book.study.parts import PARTS, Part, part, register
 from llfc_book.study.settings import PAIRS, PROFILE, RECIPES, SCALE, Plan, Setting, recipe
 from llfc_book.study.units import Unit
@@ -118,3 +119,14 @@ def test_a_plan_tells_what_numbers_depend_on():
     for change in ({"batch": 7}, {"metrics": "large"}, {"thorough": False}):
         assert replace(plan, **change).told() == plan.told()
     assert parts.versions(["pair", "rotation t=1", "entries t=1"]) == {"pair": 2, "t=1": 1}
+
+
+def test_the_joint_part_sets_all_orders_beside_b_as_it_was(monkeypatch):
+    """Under "before matching" B must not be in the order that a method found."""
+    seen = []
+    monkeypatch.setattr(joint, "rows", lambda pair, orders: seen.append((pair, orders)) or [])
+    pair = Unit("smoke", "mlp_mnist_perm_weight", 0, "joint")._pair("cpu")
+    joint.rows_with_tiny(pair, ())
+    ((measured, orders),) = seen
+    assert set(orders) == {"activation", "weight", "ste"}
+    assert measured.nets["B"] is pair.nets["unmatched"] is not pair.nets["B"]
