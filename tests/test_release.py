@@ -26,7 +26,7 @@ from llfc_lib.training.recipe import Recipe
 
 assert llfc_lib.__file__.startswith(sys.argv[1]), llfc_lib.__file__
 data = load("digits")
-recipe = Recipe("mine", "", "", "mlp", "digits", 1, 60, "adam", 1e-3, (("hidden", 16),))
+recipe = Recipe("mine", "mlp", "digits", 1, 60, "adam", 1e-3, (("hidden", 16),))
 nets = [new_network(recipe, data) for _ in "AB"]
 start = Checkpoint(nets[0].state_dict())
 for net, branch in zip(nets, "AB"):
