@@ -590,9 +590,6 @@ HARD = {
     "gate of a parameter": vector(lambda s, x: s.a(x).relu() * torch.sigmoid(s.g), g=parameter(8)),
     # called in other ways
     "add by keyword": vector(lambda s, x: torch.add(s.a(x).relu(), other=s.b(x)), **TWO),
-    "groups that are counted": image(
-        lambda s, x: F.conv2d(h := s.a(x), s.g, None, 1, 1, 1, h.shape[1]), g=parameter(8, 1, 3, 3)
-    ),
     "weight_norm": vector(
         lambda s, x: s.a(x).relu(), a=nn.utils.parametrizations.weight_norm(Linear(5, 8))
     ),
