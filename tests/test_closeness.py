@@ -15,7 +15,7 @@ from llfc_book.study.closeness import (
     closeness,
     linearity,
 )
-from nets import conv, find, loader, mlp, near, norm, whole
+from nets import find, loader, mlp, near, norm, whole
 from torch import nn
 
 from llfc_lib.matching import permuted, symmetry
@@ -147,25 +147,16 @@ def test_where_no_partner_is_as_far_there_is_none_and_no_number():
         assert not has(rows, kind=kind, quantity="rho", site="FC 2")
 
 
-def at(distance: float) -> Linearity:
-    return Linearity({"x": distance}, {"x": distance}, {"x": 0.0}, {"x": 0}, (0.0, 0.0, 0.0), 1)
-
-
 def test_the_smallest_step_is_taken():
     """Where the distance falls again behind its peak, the target is reached more than once."""
     distances = {0.25: 0.1, 0.5: 0.3, 1.0: 0.9, 2.0: 0.31, 4.0: 0.2, 8.0: 0.9}
-    looks = {t: at(d) for t, d in distances.items()}
+    looks = {
+        t: Linearity({"x": d}, {"x": d}, {"x": 0.0}, {"x": 0}, (0.0, 0.0, 0.0), 1)
+        for t, d in distances.items()
+    }
     assert _nearest(looks.__getitem__, looks, "x", 0.304)["t"] == 0.5
     assert _nearest(looks.__getitem__, looks, "x", 0.05) is None
     assert _nearest(looks.__getitem__, looks, "x", 2.0) is None
-    looks = {0.25: at(0.25), 8.0: at(8.0)}
-
-    def look(t: float) -> Linearity:  # distance t
-        return looks.setdefault(t, at(t))
-
-    found = _nearest(look, looks, "x", 3.0)
-    assert found["t"] == pytest.approx(3.0, rel=TOLERANCE)
-    assert len(looks) == 3  # a power of t: one look is enough
 
 
 def test_a_site_that_is_dead_has_no_rho_and_images_without_features_are_left_out():
@@ -237,19 +228,10 @@ def test_partners_start_from_a_and_from_b():
     assert found.mean == pytest.approx(sum(errors) / 2) and found.n == 4
 
 
-def test_a_residual_stream_is_matched_at_its_last_site():
-    a, images = conv(0), loader(80, (2, 6, 6))
-    sym = symmetry(a, images[0][0])
-    rows = closeness(a, near(a, 1, 0.4), images, sym, draws=3, sites=["relu1", "relu2"])
-    assert {row.site for row in rows} == {"relu1", "relu2", ""}
-    assert null(rows, "no_partner", "relu2", "sparse").n == 6
-
-
 @pytest.mark.parametrize(
     "b, images, options, named",
     [
         (mlp(1), loader(), {"draws": 0}, "draws = 0"),
-        (mlp(1), loader(), {"sites": ["FC 9"]}, "FC 9"),
         (mlp(1), [], {}, "no images"),
         (mlp(0, hidden=8), loader(), {}, "networks differ"),
     ],

@@ -16,11 +16,8 @@ QUANTITIES = ("commutator_energy", "sign_energy", "shuffle_energy", "coherence",
 PIXELS = (2, 6, 7)
 LAYERS = {  # what comes before, a map that is not the first, the shape of an image
     "linear": (lambda: (nn.Linear(4, 5), nn.Linear(5, 6)), (4,)),
-    "linear of one unit": (lambda: (nn.Linear(4, 1), nn.Linear(1, 6)), (4,)),
     "linear of tokens": (lambda: (nn.Linear(4, 4), nn.Linear(4, 3)), (3, 4)),
-    "padded": (lambda: (nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 3, padding=1)), PIXELS),
     "strided": (lambda: (nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 3, stride=2, padding=1)), PIXELS),
-    "1x1": (lambda: (nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 1, stride=2)), PIXELS),
     "2x3, dilated, circular": (
         lambda: (
             nn.Conv2d(2, 4, 2),
@@ -28,14 +25,9 @@ LAYERS = {  # what comes before, a map that is not the first, the shape of an im
         ),
         PIXELS,
     ),
-    "same": (
-        lambda: (nn.Conv2d(2, 4, 2), nn.Conv2d(4, 3, 3, padding="same", padding_mode="reflect")),
-        PIXELS,
-    ),
     "groups": (lambda: (nn.Conv2d(2, 4, 3), nn.Conv2d(4, 6, 3, padding=1, groups=2)), PIXELS),
     "depthwise": (lambda: (nn.Conv2d(2, 3, 3), nn.Conv2d(3, 6, 2, groups=3)), PIXELS),
     "one channel": (lambda: (nn.Conv2d(2, 1, 3), nn.Conv2d(1, 3, 3)), PIXELS),
-    "1d": (lambda: (nn.Conv1d(2, 4, 3), nn.Conv1d(4, 3, 3, stride=2)), (2, 9)),
     "3d": (lambda: (nn.Conv3d(2, 3, 1), nn.Conv3d(3, 2, 2)), (2, 3, 3, 4)),
 }
 
@@ -129,55 +121,6 @@ def planted(d_w, d_h):
     return {row.quantity: row.mean for row in measure(a, b, [(x, y)], [Coherence()])}
 
 
-def test_a_linear_map_by_its_gram_matrices():
-    g, units = torch.Generator().manual_seed(0), 5
-    d_w, d_h = gaussian(g, 3, 4, units)
-    rows, grams = planted(d_w, d_h), [(m.T @ m).numpy() for m in (d_w, d_h)]
-    diagonals = [gram.diagonal() for gram in grams]
-    off = [gram.sum() - gram.trace() for gram in grams]
-    by_order = diagonals[0].sum() * diagonals[1].sum() / units
-    by_order += off[0] * off[1] / (units * (units - 1))
-    energy = (d_h @ d_w.T).square().sum().item()
-    assert rows["commutator_energy"] == pytest.approx(energy, rel=1e-12)
-    assert rows["sign_energy"] == pytest.approx(diagonals[0] @ diagonals[1], rel=1e-12)
-    assert rows["shuffle_energy"] == pytest.approx(by_order, rel=1e-12)
-
-
-def means(draw, draws=150):
-    """Mean and its standard error of coherence and alignment over draws of (dW, dH)."""
-    found = [planted(*draw(torch.Generator().manual_seed(seed))) for seed in range(draws)]
-    values = torch.tensor([[rows[q] for rows in found] for q in QUANTITIES[3:]])
-    return values.mean(1).tolist(), (values.std(1) / draws**0.5).tolist()
-
-
-def gaussian(g, outputs=6, images=8, units=24):
-    return [torch.randn(k, units, generator=g, dtype=torch.float64) for k in (outputs, images)]
-
-
-def test_independent_gaussian_differences_are_neither_coherent_nor_aligned():
-    (coherent, aligned), (error, other) = means(gaussian)
-    assert abs(coherent - 1) < 4 * error < 0.1
-    assert abs(aligned - 1) < 4 * other < 0.1
-
-
-def test_units_that_move_in_both_are_aligned_and_not_coherent():
-    scale = torch.linspace(0.2, 2, 24, dtype=torch.float64)
-    expected = (24 * (scale**4).sum() / (scale**2).sum() ** 2).item()
-
-    def together(g):
-        return [m * scale for m in gaussian(g)]
-
-    (coherent, aligned), (error, _) = means(together)
-    assert abs(coherent - 1) < 4 * error < 0.15
-    assert expected > 1.5 and aligned == pytest.approx(expected, rel=0.1)
-
-    def apart(g):  # large weights where features hardly move
-        d_w, d_h = gaussian(g)
-        return d_w * scale, d_h * scale.flip(0)
-
-    assert means(apart, 50)[0][1] < 0.6
-
-
 def test_differences_of_one_direction_are_coherent():
     """dW = u s', dH = v s' with signs s: all n units add up, n times what random signs give;
     opposite halves cancel.
@@ -231,20 +174,6 @@ def test_neither_batches_nor_pieces_matter(monkeypatch, size):
     for one, other in zip(plain, measure(a, b, data, [Coherence()]), strict=True):
         assert (one.quantity, one.site, one.n) == (other.quantity, other.site, other.n)
         assert one.mean == pytest.approx(other.mean, rel=1e-12)
-
-
-def test_pieces_are_small(monkeypatch):
-    seen, patches, size = [], coherence._patches, 6 * 9 * 25 * 2
-
-    def watched(*args):
-        for piece in patches(*args):
-            seen.append(piece.numel())
-            yield piece
-
-    monkeypatch.setattr(coherence, "_patches", watched)
-    monkeypatch.setattr(coherence, "PATCHES", size)
-    measure(conv(0), conv(1), loader(9, (2, 5, 5)), [Coherence()])
-    assert max(seen) == size
 
 
 def test_products_are_in_float64():

@@ -7,7 +7,6 @@ from nets import conv, find, loader, mlp, near, whole
 from torch import nn
 
 from llfc_lib.metrics import (
-    Commutativity,
     SameWeights,
     feature_spectra,
     living_units,
@@ -117,18 +116,6 @@ def test_same_weights_is_what_its_definition_says():
         assert found == pytest.approx(dist(w_a @ h, w_b @ h))
     assert not [r for r in rows if r.site == "FC 1"]  # there the features are the input
     assert all(r.mean == 0 for r in measure(a, a, loader(), [SameWeights()]))
-
-
-def test_same_weights_implies_commutativity():
-    """Where both networks' weights do the same to both networks' features, nothing is left of
-    Dist_com.
-    """
-    a, b = mlp(0), near(mlp(0), 1, 0.4)
-    for fc in ("fc2", "fc3", "fc4"):
-        b.get_submodule(fc).weight.data.copy_(a.get_submodule(fc).weight)
-    rows = measure(a, b, loader(), [SameWeights(nulls=False), Commutativity(nulls=False)])
-    for quantity in ("dist_weights", "dist_com"):
-        assert max(r.mean for r in rows if r.quantity == quantity) < 1e-25
 
 
 def test_the_null_of_same_weights_shuffles_units_against_the_difference():

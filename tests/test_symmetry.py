@@ -83,17 +83,8 @@ def moves(network, sym, x, seed=0):
     return float((other(x) - network(x)).abs().max()), state
 
 
-def told(sym):
-    """name -> size and "parameter:axis" of every use, sorted: "[2-4]" after it are the rows, "x9"
-    how many positions a unit owns.
-    """
-
-    def one(use):
-        rows = f"[{use.rows[0]}-{use.rows[1] - 1}]" if use.rows else ""
-        each = use.positions.shape[1]
-        return f"{use.parameter}:{use.axis}{rows}{f'x{each}' if each > 1 else ''}"
-
-    return {p.name: sorted([str(p.size), *map(one, p.uses)]) for p in sym}
+def sizes(sym):
+    return sorted(p.size for p in sym)
 
 
 def pairs(permutation):
@@ -135,45 +126,20 @@ def small_efficientnet(tv):
     return tv.models.EfficientNet(blocks, 0.2, num_classes=10, last_channel=20)
 
 
-def small_regnet(tv):
-    params = tv.models.regnet.BlockParams.from_init_params(
-        depth=4, w_0=8, w_a=8.0, w_m=2.0, group_width=4, se_ratio=0.25
-    )
-    return tv.models.RegNet(params, num_classes=10, stem_width=8)
-
-
 SMALL, RGB = (3, 16, 16), (3, 32, 32)
-VGG = [4] * 2 + [8] * 2 + [16] * 3 + [32] * 6
-SQUEEZE = [16] * 2 + [32] * 2 + [48] * 2 + [64] * 7 + [128] * 4 + [192] * 4 + [256] * 4
+VGG = [4] * 2 + [8] * 2 + [16] * 3 + [32] * 6 + [256] * 2
 NETWORKS = {  # the network, its images, the sizes of its permutations
     "mlp": (lambda tv: MLP(48, 9), (3, 4, 4), [9] * 3),
-    "vgg16": (lambda tv: VGG16(width=4), SMALL, VGG + [256] * 2),
-    "vgg16 linear": (lambda tv: VGG16(width=4, linear_classifier=True), SMALL, VGG),
+    "vgg16": (lambda tv: VGG16(width=4), SMALL, VGG),
     "resnet20 A": (lambda tv: ResNet20(width=4), SMALL, [4] * 5 + [8] * 4 + [16] * 3),
-    "resnet20 B": (
-        lambda tv: ResNet20(width=4, shortcut="B"),
-        SMALL,
-        [4] * 4 + [8] * 4 + [16] * 4,
-    ),
-    "resnet18": (
-        lambda tv: tv.models.resnet18(num_classes=10),
-        RGB,
-        [64] * 3 + [128] * 3 + [256] * 3 + [512] * 3,
-    ),
-    "squeezenet1_1": (lambda tv: tv.models.squeezenet1_1(num_classes=10), RGB, SQUEEZE),
+    "resnet20 B": (lambda tv: ResNet20(width=4, shortcut="B"), SMALL, [4] * 4 + [8] * 4 + [16] * 4),
     "densenet": (
         lambda tv: tv.models.DenseNet(4, (2, 2), 8, 2, num_classes=10),
         RGB,
         [4] * 4 + [8] * 6,
     ),
     "convnext": (small_convnext, RGB, [8, 12, 32, 32, 48]),
-    "efficientnet": (small_efficientnet, RGB, None),
-    "regnet": (small_regnet, RGB, None),
-    "shufflenet": (
-        lambda tv: tv.models.ShuffleNetV2([1, 2, 1], [8, 8, 12, 16, 20], num_classes=10),
-        RGB,
-        None,
-    ),
+    "efficientnet": (small_efficientnet, RGB, [2, 2] + [4] * 3 + [8, 16, 20, 32] + [64] * 3),
 }
 
 
@@ -202,8 +168,10 @@ def test_networks_keep_their_function(networks, name):
     assert {key for key, value in state.items() if not torch.equal(value, before[key])} == used
     assert check_symmetry(network, sym, x[:1], randomise=True) < 1e-10
     assert same(network.state_dict(), before)  # B itself is left alone
-    if NETWORKS[name][2] is not None:
-        assert sorted(p.size for p in sym) == NETWORKS[name][2]
+    assert sizes(sym) == NETWORKS[name][2]
+    trained = {key for key, _ in network.named_parameters()}
+    assert all(u.statistic == (u.parameter not in trained) for u in uses_of(sym))
+    assert set(sym.trained) == trained
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -226,8 +194,8 @@ def test_every_hidden_layer_is_permuted_and_neither_input_nor_logits_are(network
 
 def test_mlp_has_three_permutations_of_three_pairs_each(networks):
     _, sym, _ = networks("mlp")
-    assert told(sym) == {
-        f"fc{i}": ["9", f"fc{i}.bias:0", f"fc{i}.weight:0", f"fc{i + 1}.weight:1"]
+    assert {p.name: pairs(p) for p in sym} == {
+        f"fc{i}": {(f"fc{i}.weight", 0), (f"fc{i}.bias", 0), (f"fc{i + 1}.weight", 1)}
         for i in (1, 2, 3)
     }
     assert all(torch.equal(u.positions, torch.arange(9)[:, None]) for u in uses_of(sym))
@@ -235,19 +203,6 @@ def test_mlp_has_three_permutations_of_three_pairs_each(networks):
 
 def norm(name):
     return {(f"{name}.{n}", 0) for n in ("weight", "bias", "running_mean", "running_var")}
-
-
-def test_vgg_moves_a_layer_with_its_normalisation_and_the_next_layers_inputs(networks):
-    _, sym, _ = networks("vgg16")
-    counts = enumerate((2, 2, 3, 3, 3), 1)
-    layers = [f"features.conv{g}_{n}" for g, count in counts for n in range(1, count + 1)]
-    layers += ["classifier.fc1", "classifier.fc2", "classifier.fc3"]
-    assert [p.name for p in sym] == layers[:-1]
-    for layer, following in zip(layers, layers[1:]):
-        expected = {(f"{layer}.weight", 0), (f"{layer}.bias", 0), (f"{following}.weight", 1)}
-        if "conv" in layer:
-            expected |= norm(layer.replace("conv", "bn"))
-        assert pairs(sym[layer]) == expected
 
 
 def test_resnet20_with_projections_has_the_permutations_of_ainsworth_et_al(networks):
@@ -279,32 +234,8 @@ def test_resnet20_with_projections_has_the_permutations_of_ainsworth_et_al(netwo
     assert sorted(map(sorted, map(pairs, sym))) == sorted(map(sorted, spec.values()))
 
 
-def test_padded_channels_of_resnet20_have_permutations_of_their_own(networks):
-    _, sym, _ = networks("resnet20 A")
-    last = {p.name: u for p in sym for u in p.uses if u.parameter == "fc.weight"}
-    # two zero channels before the four of stage 1 and two behind, then four before and four behind
-    # these eight
-    assert {name: u.positions[:, 0].tolist() for name, u in last.items()} == {
-        "conv": [6, 7, 8, 9],
-        "block2_1.conv2": [4, 5, 10, 11],
-        "block3_1.conv2": [*range(4), *range(12, 16)],
-    }
-    assert use_of(sym, "block2_2.conv1.weight", 1).positions[:, 0].tolist() == [2, 3, 4, 5]
-    assert pairs(sym["conv"]) >= pairs(sym["block2_1.conv2"]) >= pairs(sym["block3_1.conv2"])
-    assert [len(p.uses) for p in sym if p.name not in last] == [6] * 9
-
-
-@pytest.mark.parametrize("name", ["vgg16", "resnet20 A", "resnet18"])
-def test_running_statistics_are_uses_that_do_not_count(networks, name):
-    network, sym, _ = networks(name)
-    trained = {key for key, _ in network.named_parameters()}
-    moved = {u.parameter: u.statistic for u in uses_of(sym)}
-    assert moved == {key: key not in trained for key in moved}
-    assert any(moved.values()) and set(sym.trained) == trained
-
-
 @torch.no_grad()
-@pytest.mark.parametrize("name", [*list(NETWORKS)[:5], "densenet"])
+@pytest.mark.parametrize("name", list(NETWORKS)[:5])
 def test_features_of_a_permuted_network_lie_in_the_new_order(networks, name):
     network, sym, x = networks(name)
     view, orders = View(network), sym.cycles("test")
@@ -329,61 +260,33 @@ def test_only_the_shape_of_the_image_matters(networks):
         symmetry(copy.deepcopy(network).float().to("meta"), torch.empty(1, *x.shape[1:])),
         symmetry(copy.deepcopy(network).train(), x),
     ):
-        assert told(other) == told(sym)
-
-
-def test_the_table_names_permutations_sizes_and_parameters(networks):
-    _, sym, _ = networks("resnet20 A")
-    text = str(sym)
-    assert all(word in text for p in sym for word in (p.name, str(p.size), p.uses[0].parameter))
+        assert str(other) == str(sym)
 
 
 # one operation each
 
 IMAGE, VECTOR, TOKENS = (3, 6, 6), (5,), (7, 5)
-A = "8 a.weight:0 a.bias:0 "  # eight units of layer a, and where they go
-NORM = "n.weight:0 n.bias:0 "
-STATISTICS = "n.running_mean:0 n.running_var:0 "
-SE = {
-    "a": A + "b.weight:1 c.weight:0 c.bias:0 fc.weight:1",
-    "b": "3 b.weight:0 b.bias:0 c.weight:1",
-}
-B = {"a": A + "b.weight:1", "b": "6 b.weight:0 b.bias:0 fc.weight:1"}
-PADDED = {"a": A + "b.weight:0 b.bias:0 fc.weight:1", "b": "5 b.weight:0 b.bias:0 fc.weight:1"}
-SHUFFLED = {
-    "a": "4 a.weight:0 a.bias:0 b.weight:1[0-1]",
-    "a#2": "4 a.weight:0 a.bias:0 b.weight:1[2-3]",
-    "b": "2 b.weight:0 b.bias:0 fc.weight:1",
-    "b#2": "2 b.weight:0 b.bias:0 fc.weight:1",
-}
 
 
 class Case(NamedTuple):
-    """An image's shape, a network, and its permutations as ``told`` tells them."""
+    """An image's shape, a network, and the sizes of its permutations."""
 
     shape: tuple[int, ...]
     network: nn.Module
-    uses: dict[str, list[str]]
-
-
-def alone(shape, run, uses=None, **parts):
-    return Case(shape, Net(run, **parts), {k: sorted(v.split()) for k, v in (uses or {}).items()})
+    sizes: list[int]
 
 
 def followed(shape: tuple[int, ...], first: Callable[[], nn.Module], end: Callable) -> Callable:
     """Makes cases: eight units of layer ``a``, which ``run`` does something with, and a linear
-    layer ``fc`` that reads what ``end`` makes of it. ``uses`` are those of the eight units besides
-    their own in ``a`` and ``fc``, or all of them in a dictionary.
+    layer ``fc`` that reads what ``end`` makes of it.
     """
 
-    def make(run, uses="", **parts):
+    @torch.no_grad()
+    def make(run, sizes=(8,), **parts):
         parts = {"a": first()} | parts
         trunk = Net(lambda s, x: end(run(s, x)), **parts).eval()
-        units = trunk(torch.zeros(2, *shape)).shape[1]
-        if isinstance(uses, str):
-            uses = {"a": A + uses + ("" if "fc." in uses else " fc.weight:1")}
-        parts["fc"] = Linear(units, 4)
-        return alone(shape, lambda s, x: s.fc(end(run(s, x))), uses, **parts)
+        parts["fc"] = Linear(trunk(torch.zeros(2, *shape)).shape[1], 4)
+        return Case(shape, Net(lambda s, x: s.fc(end(run(s, x))), **parts), list(sizes))
 
     return make
 
@@ -399,157 +302,59 @@ def sharing(first, second):
     return {"b": first, "c": second}
 
 
+NO_BIAS = conv(3, 8, bias=False)  # a constant that a normalisation takes away again
 CASES = {
-    "linear": vector(lambda s, x: s.a(x).relu()),
-    "linear of tokens": tokens(lambda s, x: s.b(s.a(x).relu()), B, b=Linear(8, 6)),
-    "conv": image(lambda s, x: s.b(s.a(x).relu()).relu(), B, b=conv(8, 6)),
-    "conv1d": alone(
-        (3, 9),
-        lambda s, x: s.fc(s.a(x).relu().mean(2)),
-        {"a": A + "fc.weight:1"},
-        a=nn.Conv1d(3, 8, 3),
-        fc=Linear(8, 4),
+    "linear of tokens": tokens(lambda s, x: s.b(s.a(x).relu()), [6, 8], b=Linear(8, 6)),
+    "conv1d": followed((3, 9), lambda: nn.Conv1d(3, 8, 3), lambda h: h.mean(2))(
+        lambda s, x: s.a(x).relu()
     ),
     # a group has inputs and outputs of its own, and those of one never meet those of the other
     "grouped conv": image(
-        lambda s, x: s.b(s.a(x).relu()).relu(),
-        b=conv(8, 6, groups=2),
-        uses={
-            "a": "4 a.weight:0 a.bias:0 b.weight:1[0-2]",
-            "a#2": "4 a.weight:0 a.bias:0 b.weight:1[3-5]",
-            "b": "3 b.weight:0 b.bias:0 fc.weight:1",
-            "b#2": "3 b.weight:0 b.bias:0 fc.weight:1",
-        },
+        lambda s, x: s.b(s.a(x).relu()).relu(), [3, 3, 4, 4], b=conv(8, 6, groups=2)
     ),
     # the first unit of c is in the group of those of a, alone
     "grouped conv over two layers": image(
         lambda s, x: s.b(torch.cat((s.a(x), s.c(x)), 1)).relu(),
+        [3, 4, 4, 4],
         a=conv(3, 3),
         c=conv(3, 5),
         b=conv(8, 8, groups=2),
-        uses={
-            "a": "3 a.weight:0 a.bias:0 b.weight:1[0-3]",
-            "c": "4 c.weight:0 c.bias:0 b.weight:1[4-7]",
-            "b": "4 b.weight:0 b.bias:0 fc.weight:1",
-            "b#2": "4 b.weight:0 b.bias:0 fc.weight:1",
-        },
     ),
     "depthwise conv with multiplier": image(
-        lambda s, x: s.b(s.a(x).relu()).relu(),
-        "b.weight:0x3 b.bias:0x3 fc.weight:1x3",
-        b=conv(8, 24, groups=8),
+        lambda s, x: s.b(s.a(x).relu()).relu(), b=conv(8, 24, groups=8)
     ),
-    "batch norm": image(lambda s, x: s.n(s.a(x)).relu(), NORM + STATISTICS, n=nn.BatchNorm2d(8)),
-    "layer norm of tokens": tokens(lambda s, x: s.n(s.a(x)).relu(), NORM, n=nn.LayerNorm(8)),
-    "layer norm of all tokens": tokens(
-        lambda s, x: s.n(s.a(x)).relu(), "n.weight:1 n.bias:1", n=nn.LayerNorm((7, 8))
-    ),
-    "layer norm channels last": image(
-        lambda s, x: s.n(s.a(x).permute(0, 2, 3, 1)).relu().permute(0, 3, 1, 2),
-        NORM,
-        n=nn.LayerNorm(8),
-    ),
-    "layer norm of images": image(lambda s, x: s.n(s.a(x)).relu(), NORM, n=nn.LayerNorm((8, 6, 6))),
+    "batch norm": image(lambda s, x: s.n(s.a(x)).relu(), n=nn.BatchNorm2d(8)),
+    "layer norm of all tokens": tokens(lambda s, x: s.n(s.a(x)).relu(), n=nn.LayerNorm((7, 8))),
     "layer norm of pixels": image(
-        lambda s, x: s.n(s.a(x)).relu(),
-        {"a": "8 a.weight:0 fc.weight:1"},
-        a=conv(3, 8, bias=False),
-        n=nn.LayerNorm((6, 6)),
+        lambda s, x: s.n(s.a(x)).relu(), a=NO_BIAS, n=nn.LayerNorm((6, 6))
     ),
-    "group norm, one group": image(lambda s, x: s.n(s.a(x)).relu(), NORM, n=nn.GroupNorm(1, 8)),
-    "group norm": image(
-        lambda s, x: s.n(s.a(x)).relu(),
-        n=nn.GroupNorm(2, 8),
-        uses={name: "4 a.weight:0 a.bias:0 " + NORM + "fc.weight:1" for name in ("a", "a#2")},
-    ),
+    "group norm": image(lambda s, x: s.n(s.a(x)).relu(), [4, 4], n=nn.GroupNorm(2, 8)),
     "group norm of single channels": image(
-        lambda s, x: s.n(s.a(x)).relu(),
-        {"a": "8 a.weight:0 " + NORM + "fc.weight:1"},
-        a=conv(3, 8, bias=False),
-        n=nn.GroupNorm(8, 8),
+        lambda s, x: s.n(s.a(x)).relu(), a=NO_BIAS, n=nn.GroupNorm(8, 8)
     ),
     "instance norm": image(
-        lambda s, x: s.n(s.a(x)).relu(),
-        {"a": "8 a.weight:0 " + NORM + "fc.weight:1"},
-        a=conv(3, 8, bias=False),
-        n=nn.InstanceNorm2d(8, affine=True),
+        lambda s, x: s.n(s.a(x)).relu(), a=NO_BIAS, n=nn.InstanceNorm2d(8, affine=True)
     ),
-    "PReLU": image(lambda s, x: s.p(s.a(x)), "p.weight:0", p=nn.PReLU(8)),
+    "PReLU": image(lambda s, x: s.p(s.a(x)), p=nn.PReLU(8)),
     "PReLU with one slope": image(lambda s, x: s.p(s.a(x)), p=nn.PReLU()),
-    "flatten": flat(lambda s, x: s.a(x).relu().flatten(1), "fc.weight:1x36"),
-    "flatten by view": flat(lambda s, x: s.a(x).relu().view(x.size(0), -1), "fc.weight:1x36"),
-    "flatten channels last": flat(
-        lambda s, x: s.a(x).relu().permute(0, 2, 3, 1).flatten(1), "fc.weight:1x36"
-    ),
-    # ten pixels of the first unit and 26 of the second go one way, as nobody else's do, and the
-    # others another
-    "flatten, then parted": flat(
-        lambda s, x: torch.cat(
-            (
-                s.b(torch.cat(((h := s.a(x).flatten(1))[:, :10], h[:, 36:62]), 1)),
-                s.c(torch.cat((h[:, 10:36], h[:, 62:]), 1)),
-            ),
-            1,
-        ),
-        b=Linear(36, 4),
-        c=Linear(252, 4),
-        uses={
-            "a": "6 a.weight:0 a.bias:0 c.weight:1x36",
-            "b": "4 b.weight:0 b.bias:0 fc.weight:1",
-            "c": "4 c.weight:0 c.bias:0 fc.weight:1",
-        },
-    ),
+    "flatten": flat(lambda s, x: s.a(x).relu().view(x.size(0), -1)),
+    "flatten channels last": flat(lambda s, x: s.a(x).relu().permute(0, 2, 3, 1).flatten(1)),
     "batch norm behind flatten": flat(
-        lambda s, x: s.n(s.f(s.a(x))).relu(),
-        "n.weight:0x36 n.bias:0x36 n.running_mean:0x36 n.running_var:0x36 fc.weight:1x36",
-        f=nn.Flatten(),
-        n=nn.BatchNorm1d(288),
-    ),
-    "residual block": vector(
-        lambda s, x: s.c(s.b(h := s.a(x).relu()).relu()) + h,
-        b=Linear(8, 6),
-        c=Linear(6, 8),
-        uses={
-            "a": A + "b.weight:1 c.weight:0 c.bias:0 fc.weight:1",
-            "b": "6 b.weight:0 b.bias:0 c.weight:1",
-        },
+        lambda s, x: s.n(s.f(s.a(x))).relu(), f=nn.Flatten(), n=nn.BatchNorm1d(288)
     ),
     "branches that multiply and subtract": vector(
         lambda s, x: s.a(x) * s.b(x) - s.c(x) / (2 + torch.sigmoid(s.d(x))),
-        "b.weight:0 b.bias:0 c.weight:0 c.bias:0 d.weight:0 d.bias:0",
         **{name: Linear(5, 8) for name in "bcd"},
     ),
-    "sum() of branches": vector(
-        lambda s, x: sum([s.a(x).relu(), s.b(x).relu()]), "b.weight:0 b.bias:0", b=Linear(5, 8)
-    ),
-    "concatenation": image(
-        lambda s, x: torch.cat((h := torch.cat((x, s.a(x).relu()), 1), s.b(h).relu()), 1),
-        b=conv(11, 6),
-        uses={"a": A + "b.weight:1 fc.weight:1", "b": "6 b.weight:0 b.bias:0 fc.weight:1"},
-    ),
-    "concatenation with itself": vector(
-        lambda s, x: torch.cat((h := s.a(x), -h), 1).relu(), "fc.weight:1x2"
-    ),
+    "sum() of branches": vector(lambda s, x: sum([s.a(x).relu(), s.b(x).relu()]), b=Linear(5, 8)),
+    "concatenation with itself": vector(lambda s, x: torch.cat((h := s.a(x), -h), 1).relu()),
     "zero channels": image(
         lambda s, x: (F.pad(s.a(x).relu(), (0, 0, 0, 0, 2, 3)) + s.b(x)).relu(),
-        PADDED,
+        [5, 8],
         b=conv(3, 13),
     ),
-    "zero features": vector(
-        lambda s, x: (F.pad(s.a(x).relu(), (2, 3)) + s.b(x)).relu(), PADDED, b=Linear(5, 13)
-    ),
     # the weights of pixels that are always 0 may stay
-    "zero pixels": flat(
-        lambda s, x: s.p(s.a(x).relu()).flatten(1), "fc.weight:1x36", p=nn.ZeroPad2d(1)
-    ),
-    "squeeze and excite": image(
-        lambda s, x: (
-            (h := s.a(x).relu()) * torch.sigmoid(s.c(s.b(h.mean((2, 3))).relu())).view(-1, 8, 1, 1)
-        ),
-        SE,
-        b=Linear(8, 3),
-        c=Linear(3, 8),
-    ),
+    "zero pixels": flat(lambda s, x: s.p(s.a(x).relu()).flatten(1), p=nn.ZeroPad2d(1)),
     "mean over units, times features": image(
         lambda s, x: (h := s.a(x).relu()) * h.mean(1, keepdim=True) + h.amax(1, True)
     ),
@@ -557,148 +362,75 @@ CASES = {
         lambda s, x: (h := s.a(x).relu()).mean(1, keepdim=True) - h
     ),
     "divided by their length": vector(lambda s, x: F.normalize(s.a(x)) + torch.softmax(s.a(x), 1)),
-    "softmax and length of halves": vector(
-        lambda s, x: torch.cat((s.m((h := s.a(x))[:, :4]), F.normalize(h[:, 4:6]), h[:, 6:]), 1),
-        m=nn.Softmax(1),
-        uses={
-            name: f"{n} a.weight:0 a.bias:0 fc.weight:1"
-            for name, n in (("a", 4), ("a#2", 2), ("a#3", 2))
-        },
-    ),
-    "mean, deviation and sum over pixels": image(
+    "softmax layer": vector(lambda s, x: s.m(s.a(x)), m=nn.Softmax(1)),
+    "deviation and sum over pixels": image(
         lambda s, x: torch.cat(
-            (
-                (h := s.a(x).relu()).mean(-1, True).mean(-2, True),
-                h.std((2, 3), keepdim=True),
-                h.sum(dim=(2, 3), keepdim=True),
-            ),
-            1,
-        ),
-        "fc.weight:1x3",
+            ((h := s.a(x).relu()).std((2, 3), keepdim=True), h.sum(-1, True).sum(-2, True)), 1
+        )
     ),
     "the image's mean added": image(lambda s, x: (s.a(x) + x.mean(1, keepdim=True)).relu()),
     "chunks that gate": vector(
-        lambda s, x: torch.tanh((h := s.a(x).chunk(2, 1))[0]) * torch.sigmoid(h[1]),
-        {"a": "4 a.weight:0x2 a.bias:0x2 fc.weight:1"},
-    ),
-    "chunks to different layers": vector(
-        lambda s, x: torch.cat((s.b((h := s.a(x).relu().split([5, 3], 1))[0]), h[1]), 1),
-        b=Linear(5, 2),
-        uses={
-            "a": "5 a.weight:0 a.bias:0 b.weight:1",
-            "a#2": "3 a.weight:0 a.bias:0 fc.weight:1",
-            "b": "2 b.weight:0 b.bias:0 fc.weight:1",
-        },
+        lambda s, x: torch.tanh((h := s.a(x).chunk(2, 1))[0]) * torch.sigmoid(h[1]), [4]
     ),
     "channel shuffle": image(
         lambda s, x: s.b(s.m(s.a(x))).relu(),
-        SHUFFLED,
+        [2, 2, 4, 4],
         b=conv(8, 4, groups=2),
         m=nn.ChannelShuffle(4),
     ),
-    "channel shuffle by hand": image(
-        lambda s, x: s.b(s.a(x).view(-1, 2, 4, 6, 6).transpose(1, 2).flatten(1, 2)).relu(),
-        SHUFFLED,
-        b=conv(8, 4, groups=2),
-    ),
-    "space to depth": image(
-        lambda s, x: s.b(s.m(s.a(x).relu())).relu(),
-        m=nn.PixelUnshuffle(2),
-        b=conv(32, 6),
-        uses={"a": A + "b.weight:1x4", "b": "6 b.weight:0 b.bias:0 fc.weight:1"},
-    ),
-    "scale (C, 1, 1)": image(lambda s, x: (s.a(x) * s.g).relu(), "g:0", g=parameter(8, 1, 1)),
-    "scale (1, C, 1, 1)": image(lambda s, x: (s.g * s.a(x)).relu(), "g:1", g=parameter(1, 8, 1, 1)),
+    "scale (1, C, 1, 1)": image(lambda s, x: (s.g * s.a(x)).relu(), g=parameter(1, 8, 1, 1)),
     "scale of features": vector(
-        lambda s, x: (s.a(x) * s.g + s.h).relu(), "g:0", g=parameter(8), h=parameter(1)
+        lambda s, x: (s.a(x) * s.g + s.h).relu(), g=parameter(8), h=parameter(1)
     ),
     "scale of pixels": image(lambda s, x: (s.a(x) * s.g).relu(), g=parameter(6, 6)),
-    "positions of tokens": tokens(lambda s, x: (s.a(x) + s.g).relu(), "g:2", g=parameter(1, 7, 8)),
+    "positions of tokens": tokens(lambda s, x: (s.a(x) + s.g).relu(), g=parameter(1, 7, 8)),
     "mask that is not trained": vector(
-        lambda s, x: (s.a(x) * s.mask).relu(), "mask:0", mask=nn.Buffer(torch.zeros(8))
+        lambda s, x: (s.a(x) * s.mask).relu(), mask=nn.Buffer(torch.zeros(8))
     ),
-    "functions": alone(
-        IMAGE,
+    "functions": image(
         lambda s, x: F.linear(
-            F.relu(
-                F.batch_norm(F.conv2d(x, s.w, s.b, padding=1), s.m, s.var, s.nw, bias=s.nb)
-            ).mean((2, 3)),
-            s.v,
-        ),
-        {"w": "8 w:0 b:0 m:0 var:0 nw:0 nb:0 v:1"},
-        w=parameter(8, 3, 3, 3),
-        v=parameter(4, 8),
+            F.batch_norm(F.conv2d(s.a(x), s.w, s.b), s.m, s.var, s.nw, bias=s.nb).mean((2, 3)), s.v
+        )[:, :, None, None],
+        [6, 8, 8],
+        w=parameter(8, 8, 3, 3),
+        v=parameter(6, 8),
         **{name: parameter(8) for name in ("b", "m", "var", "nw", "nb")},
     ),
     "normalisations as functions": image(
         lambda s, x: F.layer_norm(F.group_norm(s.a(x), 2, s.w, s.b), (8, 6, 6), weight=s.v).relu(),
+        [4, 4],
         w=parameter(8),
         b=parameter(8),
         v=parameter(8, 6, 6),
-        uses={name: "4 a.weight:0 a.bias:0 w:0 b:0 v:0 fc.weight:1" for name in ("a", "a#2")},
     ),
-    "grouped conv as a function": image(
-        lambda s, x: F.conv2d(F.conv2d(s.a(x), s.w, None, 1, 1, 1, 2), s.v, groups=8).relu(),
-        w=parameter(8, 4, 3, 3),
-        v=parameter(8, 1, 3, 3),
-        uses={
-            "a": "4 a.weight:0 a.bias:0 w:1[0-3]",
-            "a#2": "4 a.weight:0 a.bias:0 w:1[4-7]",
-            "w": "4 w:0 v:0 fc.weight:1",
-            "w#2": "4 w:0 v:0 fc.weight:1",
-        },
+    "depthwise conv as a function": image(
+        lambda s, x: F.conv2d(s.a(x), s.v, None, 1, 1, 1, 8).relu(), v=parameter(8, 1, 3, 3)
     ),
-    "scaled logits": alone(
-        VECTOR,
-        lambda s, x: s.l(F.log_softmax(s.b(s.a(x).relu()) * s.g, 1)),
-        {"a": A + "b.weight:1"},
-        a=Linear(5, 8),
-        b=Linear(8, 4),
-        g=parameter(4),
-        l=nn.LogSoftmax(1),
-    ),
-    "one layer twice": vector(
-        lambda s, x: s.b(s.b(s.a(x).relu()).relu()).relu(),
-        "b.weight:1 b.weight:0 b.bias:0",
-        b=Linear(8, 8),
-    ),
+    "one layer twice": vector(lambda s, x: s.b(s.b(s.a(x).relu()).relu()).relu(), b=Linear(8, 8)),
     "one grouped conv twice": image(
-        lambda s, x: s.b(s.b(s.a(x).relu()).relu()),
-        b=conv(8, 8, groups=2),
-        uses={
-            "a": "4 a.weight:0 a.bias:0 b.weight:1[0-3] b.weight:0 b.bias:0 fc.weight:1",
-            "a#2": "4 a.weight:0 a.bias:0 b.weight:1[4-7] b.weight:0 b.bias:0 fc.weight:1",
-        },
+        lambda s, x: s.b(s.b(s.a(x).relu()).relu()), [4, 4], b=conv(8, 8, groups=2)
     ),
     "a parameter of two layers": vector(
-        lambda s, x: s.c(s.b(s.a(x).relu()).relu()).relu(),
-        "b.weight:1 c.weight:1 b.weight:0 c.weight:0 b.bias:0 c.bias:0",
-        **sharing(Linear(8, 8), Linear(8, 8)),
+        lambda s, x: s.c(s.b(s.a(x).relu()).relu()).relu(), **sharing(Linear(8, 8), Linear(8, 8))
     ),
     "a bias that also scales": vector(lambda s, x: s.a(x).relu() * s.a.bias),
 }
 POOLS = [
-    nn.MaxPool2d(2),
     nn.MaxPool2d(3, 1, 1),
-    nn.AvgPool2d(2, ceil_mode=True),
     nn.AdaptiveAvgPool2d(2),
-    nn.AdaptiveMaxPool2d((2, 3)),
     nn.Upsample(scale_factor=2),
     lambda h: F.max_pool2d(h, 2),
     lambda h: F.avg_pool2d(h, 3, 2),
-    lambda h: F.adaptive_avg_pool2d(h, 1),
-    lambda h: F.adaptive_max_pool2d(h, 2),
     lambda h: F.interpolate(h, scale_factor=2, mode="bilinear"),
     lambda h: h[:, :, ::2, 1:],
     lambda h: F.pad(h, (1, 0, 0, 2)),
 ]
 CASES |= {
-    f"pool {i}": image(lambda s, x: s.b(s.p(s.a(x).relu())).relu(), B, p=pool, b=conv(8, 6))
+    f"pool {i}": image(lambda s, x: s.b(s.p(s.a(x).relu())).relu(), [6, 8], p=pool, b=conv(8, 6))
     for i, pool in enumerate(POOLS)
 }
-ACTIVATIONS = [nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Hardswish(), nn.Dropout(), nn.LeakyReLU(0.3)]
-ACTIVATIONS += [F.relu6, F.elu, torch.tanh, torch.sin, lambda h: h.clamp(-0.5, 0.5)]
-ACTIVATIONS += [lambda h: h.exp() ** 2, lambda h: -abs(h) + h.square()]
+ACTIVATIONS = [nn.GELU(), nn.Softplus(), nn.Dropout(), F.elu, torch.sin]
+ACTIVATIONS += [lambda h: h.clamp(-0.5, 0.5) - h.exp() ** 2, lambda h: -abs(h) + h.square()]
 CASES |= {
     f"activation {i}": vector(lambda s, x: s.f(s.a(x)), f=f) for i, f in enumerate(ACTIVATIONS)
 }
@@ -706,31 +438,21 @@ CASES |= {
 
 @pytest.mark.parametrize("name", CASES)
 def test_one_operation(name):
+    """All units, at the fewest uses that keep the function: these are its permutations."""
     shape, network, expected = CASES[name]
     network, x = drawn(network), numbers(2, *shape)
     sym = symmetry(network, x)
-    assert told(sym) == expected
+    assert sizes(sym) == expected
     error, state = moves(network, sym, x)
     assert error < 1e-10
     before = network.state_dict()
     assert not any(torch.equal(state[u.parameter], before[u.parameter]) for u in uses_of(sym))
     assert check_symmetry(network, sym, x, randomise=True) < 1e-10
-    # and each single use is needed, so that equality above says something; both names of a tied
-    # parameter hold one tensor
+    # both names of a tied parameter hold one tensor
     tied = {u.axis for u in uses_of(sym) if u.alias}
     for use in uses_of(sym):
         if use.axis not in tied:
             assert moves(network, without(sym, lambda v, use=use: v is use), x)[0] > 1e-6, use
-
-
-def test_positions_behind_a_flatten_are_those_of_the_channels():
-    pixels = torch.arange(288)
-    for name, expected in (
-        ("flatten", pixels.reshape(8, 36)),
-        ("flatten channels last", pixels.reshape(36, 8).T),
-    ):
-        sym = symmetry(CASES[name].network, torch.zeros(1, *IMAGE))
-        assert torch.equal(use_of(sym, "fc.weight", 1).positions, expected)
 
 
 @pytest.mark.parametrize(
@@ -750,13 +472,10 @@ def test_units_that_reach_the_logits_stay(run, logits):
 
 
 def test_units_that_nobody_reads_are_apart():
-    case = vector(
-        lambda s, x: s.a(x).relu()[:, :5],
-        {"a": "5 a.weight:0 a.bias:0 fc.weight:1", "a#2": "3 a.weight:0 a.bias:0"},
-    )
-    network, x = drawn(case.network), numbers(2, *case.shape)
+    shape, network, expected = vector(lambda s, x: s.a(x).relu()[:, :5], [3, 5])
+    network, x = drawn(network), numbers(2, *shape)
     sym = symmetry(network, x)
-    assert told(sym) == case.uses and moves(network, sym, x)[0] < 1e-10
+    assert sizes(sym) == expected and moves(network, sym, x)[0] < 1e-10
 
 
 def test_where_nothing_may_change_places_there_is_no_permutation():
@@ -781,12 +500,7 @@ REFUSED = {  # the name of the operation in the message
     "MultiheadAttention": tokens(
         lambda s, x: s.m(h := s.a(x), h, h)[0], m=nn.MultiheadAttention(8, 2, batch_first=True)
     ),
-    "Bilinear": vector(lambda s, x: s.m(s.a(x), x), m=nn.Bilinear(8, 5, 8)),
-    "LocalResponseNorm": image(lambda s, x: s.m(s.a(x)), m=nn.LocalResponseNorm(3)),
-    "fft": vector(lambda s, x: torch.fft.fft(s.a(x)).real),
     "einsum": vector(lambda s, x: torch.einsum("nc,cd->nd", s.a(x), s.m), m=parameter(8, 8)),
-    "matmul": vector(lambda s, x: s.a(x) @ s.m, m=parameter(8, 8)),
-    "cumsum": vector(lambda s, x: s.a(x).cumsum(1)),
     "linear": vector(lambda s, x: F.linear(s.a(x), 2 * s.m), m=parameter(8, 8)),
     "pad": image(lambda s, x: F.pad(s.a(x), (1, 1, 1, 1), mode="reflect")),
     "m": image(lambda s, x: s.m(s.a(x))[0], m=nn.MaxPool2d(2, return_indices=True)),
@@ -794,8 +508,6 @@ REFUSED = {  # the name of the operation in the message
     "m, of tokens": tokens(
         lambda s, x: s.m(s.a(x).relu().transpose(1, 2)).transpose(1, 2), m=Linear(7, 6)
     ),
-    # as are the units themselves, in groups of two
-    "m, of halves": image(lambda s, x: s.m(s.a(x).view(-1, 2, 12, 12)), m=conv(2, 8)),
 }
 
 
@@ -808,81 +520,39 @@ def test_what_is_not_understood_is_refused_by_name(what):
 
 # networks that are hard to follow: right, or refused by name
 
-# units of one layer that meet no weight, but not the same operations: only those of one half may
-# change places
-HALVES = {
-    "activation": vector(
+TWO = {"b": Linear(5, 8)}
+LAYER = Linear(8, 8)
+FIVE, EIGHT = (nn.Buffer(torch.arange(float(n)), persistent=False) for n in (5, 8))
+HARD = {
+    # units of one layer that meet no weight, but not the same operations: only those of one half
+    # may change places
+    "activation of halves": vector(
         lambda s, x: torch.cat((F.relu((h := s.a(x))[:, :4]), torch.tanh(h[:, 4:])), 1)
     ),
-    "activation of one half": vector(
-        lambda s, x: torch.cat(((h := s.a(x).chunk(2, 1))[0], h[1].relu()), 1)
-    ),
-    "factor": vector(lambda s, x: torch.cat(((h := s.a(x).relu())[:, :4] * 2, h[:, 4:]), 1)),
-    "gate of the image": image(
-        lambda s, x: torch.cat(((h := s.a(x))[:, :4] * x[:, :1], h[:, 4:]), 1)
-    ),
-    "softmax of no axis": vector(
-        lambda s, x: torch.cat((F.softmax((h := s.a(x))[:, :3]), h[:, 3:]), 1)
-    ),
-    "pooling": image(
-        lambda s, x: torch.cat(
-            (F.max_pool2d((h := s.a(x).relu())[:, :4], 2), F.avg_pool2d(h[:, 4:], 2)), 1
-        )
-    ),
-    "shift by roll": image(
-        lambda s, x: s.b(
-            torch.cat((torch.roll((h := s.a(x))[:, :4], 1, 3), torch.roll(h[:, 4:], -1, 3)), 1)
-        ).relu(),
-        b=conv(8, 8),
-    ),
-    "shift by padding": image(
+    "halves shifted by padding": image(
         lambda s, x: s.b(
             torch.cat((F.pad((h := s.a(x))[:, :4], (1, -1)), F.pad(h[:, 4:], (-1, 1))), 1)
         ).relu(),
         b=conv(8, 8),
     ),
-    "mirror": image(
-        lambda s, x: s.b(torch.cat(((h := s.a(x))[:, :4], h[:, 4:].flip(3)), 1)).relu(),
-        b=conv(8, 8),
+    "softmax of no axis": vector(
+        lambda s, x: torch.cat((F.softmax((h := s.a(x))[:, :3]), h[:, 3:]), 1)
     ),
     "pixels of a flattened image": flat(
         lambda s, x: torch.cat(((h := s.a(x).flatten(1))[:, :100].relu(), h[:, 100:]), 1)
     ),
-}
-TWO = {"b": Linear(5, 8)}
-# a reduction whose axis holds only some of the units gives "fixed" values that are none; a stack's
-# first axis is not seen
-SUBSETS = {
-    "maxout": vector(lambda s, x: s.a(x).view(-1, 4, 2).amax(2)),
+    # a reduction whose axis holds only some of the units gives "fixed" values that are none; a
+    # stack's first axis is not seen
     "sum of pairs": vector(lambda s, x: s.a(x).relu().view(-1, 4, 2).sum(2)),
     "softmax of pairs": vector(lambda s, x: s.a(x).view(-1, 4, 2).softmax(2).flatten(1)),
-    "length of pairs": vector(lambda s, x: F.normalize(s.a(x).view(-1, 4, 2), dim=2).flatten(1)),
-    "sum of stacked branches": vector(
-        lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu()), 1).sum(1), **TWO
-    ),
     "mean of branches stacked first": vector(
         lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu())).mean(0), **TWO
     ),
-    "maximum of branches stacked last": vector(
-        lambda s, x: torch.stack((s.a(x), s.b(x)), -1).amax(-1), **TWO
-    ),
-    "softmax over branches": vector(
-        lambda s, x: torch.stack((s.a(x), s.b(x)), 1).softmax(1).flatten(1), **TWO
-    ),
-}
-# padded pixels make the axis of pixels "moving", and stay constants where a parameter with an entry
-# a unit acts
-CONSTANTS = {
+    # padded pixels make the axis of pixels "moving", and stay constants where a parameter with an
+    # entry a unit acts
     "mean over padded pixels": image(lambda s, x: F.pad(s.a(x).relu(), (1, 1, 1, 1))),
-    "mean over a ZeroPad2d": image(lambda s, x: s.p(s.a(x).relu()), p=nn.ZeroPad2d(1)),
     "parameter on padded pixels": flat(
         lambda s, x: (F.pad(s.a(x).relu(), (1, 1, 1, 1)) + s.g).flatten(1), g=parameter(8, 1, 1)
-    ),
-    "parameter on padded features": tokens(
-        lambda s, x: (F.pad(s.a(x).relu(), (0, 4)) + s.g + s.b(x)).relu(),
-        a=Linear(5, 4),
-        g=parameter(8),
-        **TWO,
     ),
     "layer norm of padded features": tokens(
         lambda s, x: (s.n(F.pad(s.a(x).relu(), (0, 4))) + s.b(x)).relu(),
@@ -890,42 +560,22 @@ CONSTANTS = {
         n=nn.LayerNorm(8),
         **TWO,
     ),
-}
-# a unit's several positions are told apart by their order alone, which is not the same for every
-# unit here
-COPIES = {
+    # a unit's several positions are told apart by their order alone, which is not the same for
+    # every unit here
     "channel shuffle across copies": image(
         lambda s, x: s.m(s.b(s.a(x).relu())).relu(),
         a=conv(3, 3),
         b=conv(3, 6, groups=3),
         m=nn.ChannelShuffle(2),
     ),
-    "concatenated ReLUs, shuffled": vector(
-        lambda s, x: (
-            torch.cat(((h := s.a(x)).relu(), (-h).relu()), 1)
-            .view(-1, 3, 2)
-            .transpose(1, 2)
-            .flatten(1)
-        ),
-        a=Linear(5, 3),
-    ),
     "flattened image, rolled": flat(lambda s, x: s.a(x).relu().flatten(1).roll(1, 1)),
-}
-LAYER = Linear(8, 8)
-FIVE, EIGHT = (nn.Buffer(torch.arange(float(n)), persistent=False) for n in (5, 8))
-MORE = {
     # an elementwise function with a second tensor
     "clamp at a parameter": vector(lambda s, x: torch.clamp(s.a(x), s.g), g=parameter(8)),
-    "clamp at features": vector(lambda s, x: torch.clamp(s.a(x), min=s.b(x)), **TWO),
     # norm(p, dim): p is not dim
-    "norm over pixels": flat(lambda s, x: s.a(x).norm(2, (2, 3))),
     "norm over channels": flat(lambda s, x: s.a(x).norm(2, 1).flatten(1), a=conv(3, 6)),
     # pooling without an axis of images: what it slides over are the units
     "MaxPool1d of features": vector(lambda s, x: s.m(s.a(x)), m=nn.MaxPool1d(3, 1, 1)),
-    "AvgPool1d of features": vector(lambda s, x: s.m(s.a(x)), m=nn.AvgPool1d(2)),
-    "AvgPool3d of images": image(lambda s, x: s.m(s.a(x)), m=nn.AvgPool3d((3, 1, 1), 1, (1, 0, 0))),
     # squeeze() of a single image takes its axis away too
-    "squeeze": vector(lambda s, x: s.a(x).relu().unsqueeze(2).squeeze()),
     "layer norm behind squeeze": vector(
         lambda s, x: s.n(s.a(x).relu().unsqueeze(2).squeeze()).view(-1, 8), n=nn.LayerNorm(8)
     ),
@@ -934,30 +584,16 @@ MORE = {
         lambda s, x: s.c(s.b(s.a(x).relu()).relu()).relu(), b=LAYER, c=LAYER
     ),
     # constants that no state dict holds
-    "literal constant for the image": vector(
-        lambda s, x: s.a(x * torch.tensor([1.0, 2, 3, 4, 5])).relu()
-    ),
     "literal constant for the units": vector(lambda s, x: s.a(x).relu() * torch.arange(8.0)),
     "buffer for the image": vector(lambda s, x: s.a(x * s.c).relu(), c=FIVE),
     "buffer for the units": vector(lambda s, x: (s.a(x) * s.d).relu(), d=EIGHT),
-    "computed from a buffer": vector(
-        lambda s, x: s.a(x).relu() * s.mask.exp(), mask=nn.Buffer(torch.zeros(8))
-    ),
+    "gate of a parameter": vector(lambda s, x: s.a(x).relu() * torch.sigmoid(s.g), g=parameter(8)),
     # called in other ways
     "add by keyword": vector(lambda s, x: torch.add(s.a(x).relu(), other=s.b(x)), **TWO),
-    "F.layer_norm over a shape": vector(lambda s, x: F.layer_norm(h := s.a(x), h.shape[1:])),
-    "groups that are counted": image(
-        lambda s, x: F.conv2d(h := s.a(x), s.g, None, 1, 1, 1, h.shape[1]), g=parameter(8, 1, 3, 3)
-    ),
     "weight_norm": vector(
         lambda s, x: s.a(x).relu(), a=nn.utils.parametrizations.weight_norm(Linear(5, 8))
     ),
-    "gate of a parameter": vector(lambda s, x: s.a(x).relu() * torch.sigmoid(s.g), g=parameter(8)),
-    "gate of one parameter": vector(lambda s, x: s.a(x).relu() * torch.sigmoid(s.g), g=parameter()),
 }
-
-
-HARD = HALVES | SUBSETS | CONSTANTS | COPIES | MORE
 
 
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
@@ -972,28 +608,21 @@ def test_right_or_refused(what):
         sym = symmetry(network, x)
     except UnsupportedOperation:
         return
-    assert moves(network, sym, x)[0] < 1e-10, f"wrong: {told(sym)}"
+    assert moves(network, sym, x)[0] < 1e-10, f"wrong:\n{sym}"
 
 
 MISSED = {
     # one unit that gates all others is tied to each of them, and so are they
-    "gate of one channel": image(
-        lambda s, x: (h := s.a(x).relu()) * torch.sigmoid(s.b(h)), "b.weight:1", b=conv(8, 1)
-    ),
     "gate of one unit": vector(
-        lambda s, x: (h := s.a(x).relu()) * torch.sigmoid(s.b(h)), "b.weight:1", b=Linear(8, 1)
+        lambda s, x: (h := s.a(x).relu()) * torch.sigmoid(s.b(h)), b=Linear(8, 1)
     ),
     # what is computed from a parameter alone is taken for fixed
     "one factor that is positive": vector(lambda s, x: s.a(x).relu() * s.g.exp(), g=parameter(1)),
-    "weighted sum of branches": vector(
-        lambda s, x: s.g[0] * s.a(x) + s.g[1] * s.b(x), "b.weight:0 b.bias:0", g=parameter(2), **TWO
-    ),
     # torch takes axis= for dim=
     "mean(axis=)": vector(lambda s, x: s.a(x).relu().unsqueeze(2).mean(axis=2)),
     # a padded pixel is taken for another unit than its neighbour
     "layer norm of a padded image": image(
         lambda s, x: s.n(F.pad(s.a(x), (1, 1, 1, 1))).relu()[:, :, 1:-1, 1:-1],
-        NORM,
         n=nn.LayerNorm((8, 8, 8)),
     ),
 }
@@ -1004,7 +633,7 @@ def test_permutations_that_are_there_are_found(what):
     shape, network, expected = MISSED[what]
     network, x = drawn(network), numbers(2, *shape)
     sym = symmetry(network, x)
-    assert told(sym) == expected and moves(network, sym, x)[0] < 1e-10
+    assert sizes(sym) == expected and moves(network, sym, x)[0] < 1e-10
 
 
 def test_sites_whose_units_lie_along_another_axis_are_found():
@@ -1062,12 +691,9 @@ def test_new_unit_i_is_old_unit_p_of_i_and_all_else_is_kept(networks):
     "name, order",
     [
         ("fc2", list(range(9))),
-        ("fc2", torch.arange(8)),
         ("fc2", torch.arange(9)[:, None]),
         ("fc2", torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 7])),
-        ("fc2", torch.arange(9) - 1),
         ("fc2", torch.arange(9.0)),
-        ("fc2", torch.empty(0, dtype=torch.long)),
         ("fc4", torch.arange(10)),
     ],
 )
@@ -1107,38 +733,15 @@ def test_a_permuted_copy_leaves_the_network_alone(networks):
 # a wrong symmetry is seen
 
 
-class Parts(NamedTuple):
-    """A square weight of a hidden layer, and the first and last weights."""
-
-    square: str
-    first: str
-    last: str
-
-
-MUTANTS = {
-    "resnet20 B": Parts("block3_2.conv2.weight", "conv.weight", "fc.weight"),
-    "flatten": Parts("b.weight", "a.weight", "fc.weight"),
+MUTANTS = {  # a square weight of a hidden layer
+    "resnet20 B": "block3_2.conv2.weight",
+    "flatten": "b.weight",
 }
 
 
-def last_use(sym, of):
-    """Behind the flatten, or of the last layer."""
-    return next(u for u in uses_of(sym) if u.positions.shape[1] > 1 or u.parameter == of.last)
-
-
-def transposed_positions(sym, of):
-    """Positions behind the flatten as if its channels came last; without one, the last layer's
-    units mirrored.
-    """
-    use = last_use(sym, of)
-    n, r = use.positions.shape
-    new = use.positions.reshape(r, n).T if r > 1 else use.positions.flip(0).roll(1, 0)
-    return with_use(sym, use, positions=new)
-
-
-def one_unit_elsewhere(sym, of):
+def one_unit_elsewhere(sym, square):
     """One unit's positions behind the flatten mirrored; without one, two units exchanged."""
-    use = last_use(sym, of)
+    use = next((u for u in uses_of(sym) if u.positions.shape[1] > 1), use_of(sym, square, 0))
     positions = use.positions.clone()
     if positions.shape[1] > 1:
         positions[0] = positions[0].flip(0)
@@ -1147,42 +750,20 @@ def one_unit_elsewhere(sym, of):
     return with_use(sym, use, positions=positions)
 
 
-def one_further(sym, of):
-    """A weight's units counted from another one than its bias's are."""
-    use = use_of(sym, of.square, 0)
-    return with_use(sym, use, positions=use.positions.roll(1, 0))
+def another_axis(sym, square):
+    return with_use(sym, use_of(sym, square, 1), axis=0)
 
 
-def another_axis(sym, of):
-    return with_use(sym, use_of(sym, of.square, 1), axis=0)
-
-
-def axes_exchanged(sym, of):
-    sym = with_use(sym, use_of(sym, of.square, 1), axis=2)  # out of the way
-    sym = with_use(sym, use_of(sym, of.square, 0), axis=1)
-    return with_use(sym, use_of(sym, of.square, 2), axis=0)
-
-
-def split(sym, of):
+def split(sym, square):
     """The uses of one permutation as two, which are then drawn independently."""
-    p = next(p for p in sym if any(u.parameter == of.square for u in p.uses))
+    p = next(p for p in sym if any(u.parameter == square for u in p.uses))
     a, b = (replace(p, name=f"{p.name} {i}", uses=p.uses[i::2]) for i in (0, 1))
     return Symmetry((*(q for q in sym if q is not p), a, b), sym.shapes)
 
 
-def logits_moved(sym, of):
-    return plus(sym, (of.last, 0), (of.last.replace("weight", "bias"), 0))
-
-
-def input_moved(sym, of):
-    return plus(sym, (of.first, 1))
-
-
-def plus(sym, *uses):
-    """One more permutation."""
-    n = sym.shapes[uses[0][0]][uses[0][1]]
-    own = tuple(Use(parameter, axis, torch.arange(n)[:, None]) for parameter, axis in uses)
-    return Symmetry((*sym, Permutation("more", n, own)), sym.shapes)
+def logits_moved(sym, square):
+    own = tuple(Use(f"fc.{part}", 0, torch.arange(4)[:, None]) for part in ("weight", "bias"))
+    return Symmetry((*sym, Permutation("more", 4, own)), sym.shapes)
 
 
 @pytest.fixture(scope="module")
@@ -1201,19 +782,7 @@ def mutant(networks):
     return get
 
 
-@pytest.mark.parametrize(
-    "breakage",
-    [
-        transposed_positions,
-        one_unit_elsewhere,
-        one_further,
-        another_axis,
-        axes_exchanged,
-        split,
-        logits_moved,
-        input_moved,
-    ],
-)
+@pytest.mark.parametrize("breakage", [one_unit_elsewhere, another_axis, split, logits_moved])
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_wrong_symmetry_is_seen(mutant, name, breakage):
     network, sym, x = mutant(name)
@@ -1222,23 +791,12 @@ def test_a_wrong_symmetry_is_seen(mutant, name, breakage):
         check_symmetry(network, broken, x, randomise=True)
 
 
-@pytest.mark.parametrize("name", ["flatten", "resnet20 A"])
+@pytest.mark.parametrize("name", ["flatten", "mlp"])
 def test_every_use_is_checked(mutant, name):
     network, sym, x = mutant(name)
     for use in uses_of(sym):
         with pytest.raises(RuntimeError):
             check_symmetry(network, without(sym, lambda u, use=use: u is use), x, randomise=True)
-
-
-def test_fresh_statistics_hide_what_is_not_moved():
-    torch.manual_seed(0)
-    network, x = ResNet20(width=4), numbers(1, 3, 16, 16)
-    broken = without(symmetry(network, x), lambda u: ".bn" in u.parameter)
-    before = copy.deepcopy(network.state_dict())
-    assert check_symmetry(network, broken, x) < 1e-10  # all 0 and 1: nothing to see
-    with pytest.raises(RuntimeError):
-        check_symmetry(network, broken, x, randomise=True)
-    assert same(network.state_dict(), before)
 
 
 def test_a_network_in_training_is_checked_as_it_is_evaluated(networks):
@@ -1276,7 +834,7 @@ def test_two_units_are_enough_to_see_a_wrong_symmetry(seed):
 
 FRESH = {
     "g": image(lambda s, x: (s.a(x) * s.g).relu(), g=nn.Parameter(torch.ones(8, 1, 1))),
-    "n.weight": image(lambda s, x: s.n(s.a(x)).relu(), n=nn.LayerNorm((8, 6, 6))),
+    "n.weight": image(lambda s, x: s.n(s.a(x)).relu(), n=nn.BatchNorm2d(8)),
     "b.weight": image(
         lambda s, x: (h := s.a(x)) + s.g * s.c(s.b(h).relu()),  # a branch times 0
         b=conv(8, 8),
@@ -1291,22 +849,22 @@ def test_randomise_draws_whatever_hides_a_mistake(name):
     shape, network, _ = FRESH[name]
     x = numbers(1, *shape)
     sym = symmetry(network, x)
-    assert check_symmetry(network, sym, x, randomise=True) < 1e-10
+    before = copy.deepcopy(network.state_dict())
+    broken = without(sym, lambda u: (u.parameter, u.axis) == (name, 0))
+    assert check_symmetry(network, broken, x) < 1e-10  # all 0 or all 1: nothing to see
     with pytest.raises(RuntimeError):
-        broken = without(sym, lambda u: (u.parameter, u.axis) == (name, 0))
         check_symmetry(network, broken, x, randomise=True)
+    assert same(network.state_dict(), before)
 
 
 # random networks
 
-KINDS = ["conv", "grouped", "depthwise", "batch", "layer", "group", "prelu", "relu", "gelu"]
-LAYERS = st.sampled_from(["conv", *KINDS, "max", "mean"])
+KINDS = ["conv", "grouped", "depthwise", "batch", "layer", "group", "relu", "max"]
+LAYERS = st.sampled_from(["conv", *KINDS])
 ONE_BY_ONE = {  # layers that keep the number of channels and of pixels
     "batch": lambda channels, pixels: nn.BatchNorm2d(channels),
     "layer": lambda channels, pixels: nn.LayerNorm((channels, pixels, pixels)),
-    "prelu": lambda channels, pixels: nn.PReLU(channels),
     "relu": lambda channels, pixels: nn.ReLU(),
-    "gelu": lambda channels, pixels: nn.GELU(),
     "group": lambda channels, pixels: nn.GroupNorm(2 if channels % 2 == 0 else 1, channels),
 }
 
@@ -1326,9 +884,9 @@ def random_network(layers, widths, flat, hidden):
             if channels > 3:
                 modules.append(conv(channels, 2 * channels, groups=channels))
                 channels *= 2
-        elif kind in ("max", "mean"):
+        elif kind == "max":
             if pixels > 2:
-                modules.append(nn.MaxPool2d(2) if kind == "max" else nn.AvgPool2d(2))
+                modules.append(nn.MaxPool2d(2))
                 pixels //= 2
         else:
             modules.append(ONE_BY_ONE[kind](channels, pixels))

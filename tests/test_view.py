@@ -124,13 +124,6 @@ def test_stitched_at_the_ends_a_network_is_one_of_the_two(network, other, images
             assert not torch.equal(mixed, top(images)) and not torch.equal(mixed, bottom(images))
 
 
-def test_weights_can_be_exchanged(network, other, images):
-    view = View(network)
-    assert torch.equal(view.with_state(other.state_dict())(images), View(other)(images))
-    assert torch.equal(view(images), View(network)(images))  # the first one is not touched
-    assert view.to(torch.float64)(images.double()).dtype == torch.float64
-
-
 @torch.no_grad()
 def test_weights_of_recurrent_layers_and_layers_with_hooks_can_be_exchanged():
     class Recurrent(nn.Module):
@@ -198,8 +191,3 @@ def test_untraceable_networks_are_named():
     for network in (Branches(), TwoInputs()):
         with pytest.raises(UntraceableError, match=type(network).__name__):
             View(network)
-
-
-def test_on_device_meta():
-    view = View(foreign("vgg").to("meta"))
-    assert view(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 10)
