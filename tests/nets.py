@@ -91,6 +91,20 @@ class Norm(nn.Module):
         return self.fc(self.drop(h.mean((2, 3))))
 
 
+class InPlace(nn.Module):
+    """torch.fx takes its sum for ``h = h + 1``, which leaves ``kept`` as it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act = nn.Linear(12, 5), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x.flatten(1))
+        kept = h
+        h += 1
+        return self.act(h) + kept
+
+
 @torch.no_grad()
 def norm(seed: int) -> Norm:
     """Statistics as after a little training."""

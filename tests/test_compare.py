@@ -13,16 +13,19 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
-from nets import Norm, broken, conv, find, lively, loader, mlp, near, norm, same, whole
+from nets import InPlace, Norm, broken, conv, find, lively, loader, mlp, norm, same, whole
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llfc_lib.compare import CONTROL, Comparison, compare, load_weights
 from llfc_lib.matching import (
+    METHODS,
+    Found,
     UnsupportedOperation,
     activation_matching,
     objective,
     permuted,
+    straight_through,
     symmetry,
     weight_matching,
 )
@@ -38,6 +41,7 @@ from llfc_lib.metrics import (
 from llfc_lib.metrics.barrier import NEEDED
 from llfc_lib.models.view import UntraceableError
 from llfc_lib.models.weights import interpolate
+from llfc_lib.registry import Registry
 
 module = importlib.import_module("llfc_lib.compare")
 # small networks have some; what is said of them has a test of its own
@@ -83,34 +87,27 @@ def without_dead_units(rows: list) -> list:
 # against the functions it calls
 
 
-@pytest.mark.parametrize("matching", ["weight", "activation", None])
-def test_the_rows_are_those_of_the_single_functions(matching):
+@pytest.mark.parametrize("matching, dtype", [("weight", None), (None, torch.float32)])
+def test_the_rows_are_those_of_the_single_functions(matching, dtype):
     a, b, calibration = norm(0), norm(1), [x for x, _ in TRAIN]
-    found = compare(a, b, TEST, matching, TRAIN, seeds=1, draws=1, grid=NEEDED, seed=5)
+    options = {"seeds": 1, "draws": 1, "grid": NEEDED, "dtype": dtype, "seed": 5}
+    found = compare(a, b, TEST, matching, TRAIN, **options)
 
     def both(partner: nn.Module) -> list:
-        again = measure(a, partner, TEST, [LLFC(), Barrier(NEEDED)], calibration=calibration)
-        return measure(a, partner, TEST, standard()) + again
+        again = measure(a, partner, TEST, [LLFC(), Barrier(NEEDED)], dtype, calibration)
+        return measure(a, partner, TEST, standard(), dtype) + again
 
     control = [
         replace(row, role="control", kind=f"{CONTROL}: {row.kind}" if row.kind else CONTROL)
         for row in both(b)
     ]
-    null = displacement_null(
-        a,
-        found.partner,
-        TEST,
-        lambda: standard(False),
-        "rotation",
-        matched=True,
-        draws=1,
-        seed=5,
-        calibration=calibration,
-    )
-    expected = both(found.partner) + (control if matching else []) + null
+    partner, more = found.partner, (True, 1, 5, dtype, calibration)
+    null = displacement_null(a, partner, TEST, lambda: standard(False), "rotation", *more)
+    expected = both(partner) + (control if matching else []) + null
     assert without_dead_units(found.rows) == expected and found.images == 40
     assert {row.role for row in null} == {"null"}
     assert {row.statistics for row in found.rows} == {"interpolated", "recomputed"}
+    assert partner.fc.weight.dtype == torch.float64
 
 
 def test_only_running_statistics_and_training_images_are_measured_again():
@@ -119,19 +116,6 @@ def test_only_running_statistics_and_training_images_are_measured_again():
     assert without_dead_units(found.rows) == measure(a, b, TEST, standard())
     found = compare(mlp(0), mlp(1), TEST, None, TRAIN, draws=0, grid=NEEDED)
     assert {row.statistics for row in found.rows} == {"interpolated"}
-
-
-def test_another_precision():
-    a, b = mlp(0, dtype=torch.float32), mlp(1, dtype=torch.float32)
-    single = loader(40, dtype=torch.float32)
-    found = compare(a, b, single, draws=1, grid=NEEDED, dtype=torch.float64)
-    expected = measure(a, found.partner, single, standard(), torch.float64)
-    assert without_dead_units(found.rows)[: len(expected)] == expected
-    assert found.partner.fc1.weight.dtype == torch.float32
-    null = displacement_null(
-        a, found.partner, single, lambda: standard(False), "rotation", True, 1, 0, torch.float64
-    )
-    assert found.rows[-len(null) :] == null
 
 
 # matching
@@ -183,14 +167,6 @@ def test_activation_matching_looks_at_training_images_if_there_are_any(train):
     assert found.attempts[0].objective == expected.objective != other.objective
 
 
-def test_without_a_matching_b_is_measured_as_it_is():
-    a = mlp(0)
-    b = near(a, 1)
-    found = compare(a, b, TEST, None, grid=NEEDED)
-    assert found.partner is b and found.permutations == {} and found.symmetry is None
-    assert {row.role for row in found.rows} == {"value", "null"}
-
-
 @pytest.mark.parametrize("make", [lively, norm, tied])
 @pytest.mark.parametrize("matching", ["weight", "activation"])
 def test_a_planted_order_of_units_is_found_and_nothing_is_left(make, matching):
@@ -207,38 +183,13 @@ def test_a_planted_order_of_units_is_found_and_nothing_is_left(make, matching):
     assert control.kind == CONTROL and control.mean > 0.5
 
 
-def test_a_network_with_itself():
-    a = norm(0)
-    found = compare(a, a, TEST, None, TRAIN, grid=NEEDED)
-    quantities = ("1-cos_AB", "1-cos_alpha", "dist_com", "error_barrier", "disagreement")
-    zero = [row.mean for row in found.rows if row.quantity in quantities]
-    assert len(zero) > 20 and max(zero) == 0.0
-    # no random partner is at distance 0
-    assert not any(row.kind == "rotation matched" for row in found.rows)
-    # nothing to draw on a logarithmic axis
-    assert "nan" not in found.figure().alt and "0 of 2 displaced partners" in str(found)
-
-
-def test_networks_without_anything_to_permute():
-    layers = [nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).double() for _ in range(2)]
-    found = compare(*layers, TEST)
-    assert len(found.symmetry) == 0
-    assert find(found.rows, "cos_ratio", site="logits", alpha=0.5).mean < 1e-12
-
-
-def test_tied_parameters_are_compared():
-    a, b, x = tied(0), tied(1), TEST[0][0]
-    partner = compare(a, b, TEST, seeds=1, draws=1, grid=NEEDED).partner
-    assert partner.third.weight is partner.second.weight
-    assert torch.allclose(partner(x), b(x), rtol=0, atol=1e-12)
-
-
 # what stays as it is
 
 
 @pytest.mark.parametrize("matching", ["weight", "activation", None])
 def test_the_networks_stay_as_they_are(matching):
     nets = norm(0).train(), norm(1).train()
+    nets[0].norm1.eval()  # frozen, as in fine-tuning
     for network in nets:
         network(TEST[0][0]).sum().backward()
         network.conv1.weight.requires_grad_(False)
@@ -248,7 +199,7 @@ def test_the_networks_stay_as_they_are(matching):
     partner = compare(*nets, TEST, matching, TRAIN, draws=1, grid=NEEDED).partner
     assert torch.equal(torch.get_rng_state(), random)
     for network, old, own in zip(nets, before, grads, strict=True):
-        assert all(m.training for m in network.modules())
+        assert [m.training for m in network.modules()] == [m.training for m in old.modules()]
         assert same(network.state_dict(), old.state_dict())
         for p, q, grad in zip(network.parameters(), old.parameters(), own, strict=True):
             assert p.requires_grad is q.requires_grad and torch.equal(p.grad, grad)
@@ -285,20 +236,8 @@ def test_loaders_are_streamed(monkeypatch):
 # bad input
 
 
-class Branching(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(12, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.fc(x.flatten(1))
-        return h if h.sum() > 0 else -h
-
-
-def plain(activation: type[nn.Module] = nn.ReLU, mode: str = "zeros") -> nn.Module:
-    first = nn.Conv2d(1, 4, 3, padding=1, padding_mode=mode)
-    layers = first, activation(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
-    return nn.Sequential(*layers).double()
+def plain(activation: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), activation, nn.Linear(8, 5)).double()
 
 
 def attention() -> nn.Module:
@@ -307,33 +246,20 @@ def attention() -> nn.Module:
     return nn.Sequential(nn.Flatten(2), layer, nn.Flatten(), nn.Linear(12, 5)).double()
 
 
-EMPTY = [(torch.empty(0, 1, 3, 4, dtype=torch.float64), torch.empty(0, dtype=torch.long))]
-NAN, INF = broken(math.nan), broken(math.inf)
 NETWORKS = {  # the networks, and what the refusal names
     "other width": (mlp(0), mlp(1, hidden=9), "'fc1.weight'"),
     "other network": (mlp(0), norm(1), "only one of them"),
-    "other activation": (plain(), plain(nn.Tanh), "'1' is ReLU.* Tanh"),
-    "other padding": (plain(), plain(mode="circular"), "'0' is Conv2d"),
-    "NaN in A": (NAN, mlp(0), "network A: 'fc2.weight'"),
-    "infinity in B": (mlp(0), INF, "network B: 'fc2.weight'"),
+    "other activation": (plain(nn.ReLU()), plain(nn.Tanh()), "'2' is ReLU.* Tanh"),
+    "other slope": (plain(nn.LeakyReLU(0.1)), plain(nn.LeakyReLU(0.2)), "'2' is LeakyReLU"),
+    "NaN in A": (broken(math.nan), mlp(0), "network A: 'fc2.weight'"),
     "tied in one only": (tied(0), untied(1), "'second.weight' and 'third.weight'"),
-    "untraceable": (Branching().double(), Branching().double(), "Branching"),
+    "untraceable": (InPlace().double(), InPlace().double(), "InPlace"),
     "unknown symmetry": (attention(), attention(), "TransformerEncoderLayer.*matching=None"),
-}
-OPTIONS = {
-    "unknown matching": ({"matching": "weights"}, "'weights'"),
-    "fewer than no draws": ({"draws": -1}, "draws = -1"),
-    "no seeds": ({"seeds": 0}, "seeds = 0"),
-    "bad grid": ({"grid": (0, 1)}, "grid of alpha"),
 }
 LOADERS = {
     "empty": (lambda: [], "no images"),
-    "empty batch": (lambda: EMPTY, "no images"),
     "no labels": (lambda: [x for x, _ in TEST], "Tensor"),
-    "a dictionary": (lambda: [{"x": 1}], "dict"),
-    "three parts": (lambda: [(*TEST[0], 1)], "tuple of 3"),
     "one-hot labels": (lambda: [(x, F.one_hot(y)) for x, y in TEST], "labels"),
-    "float labels": (lambda: [(x, y.float()) for x, y in TEST], "labels.*float32"),
     "NaN images": (lambda: [(x * math.nan, y) for x, y in TEST], "NaN"),
     "iterator": (lambda: iter(TEST), "iterator"),
 }
@@ -347,10 +273,10 @@ def test_networks_that_cannot_be_compared_are_refused(what):
         compare(a, b, TEST)
 
 
-@pytest.mark.parametrize("what", OPTIONS)
-def test_options_that_make_no_sense_are_refused(what):
-    options, named = OPTIONS[what]
-    with pytest.raises(ValueError, match=named):
+@pytest.mark.parametrize("options", [{"draws": -1}, {"seeds": 0}])
+def test_options_that_make_no_sense_are_refused(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name} = "):
         compare(mlp(0), mlp(1), TEST, **options)
 
 
@@ -361,11 +287,6 @@ def test_loaders_that_cannot_be_used_are_refused(what):
         compare(mlp(0), mlp(1), make())
     with pytest.raises(ValueError, match=f"^train_loader.*{named}"):
         compare(mlp(0), mlp(1), TEST, train_loader=make())
-
-
-def test_labels_that_the_networks_do_not_have_are_refused():
-    with pytest.raises(ValueError, match="1 to 5"):
-        compare(mlp(0), mlp(1), [(x, y + 1) for x, y in TEST], draws=0)
 
 
 def test_networks_whose_symmetry_is_unknown_can_be_compared_unmatched():
@@ -391,25 +312,11 @@ def test_a_wrong_symmetry_stops_everything_before_a_number_is_made(monkeypatch, 
         compare(make(0), make(1), TEST)
 
 
-def test_the_permutations_that_were_found_are_checked(monkeypatch):
-    real, given = module.check_symmetry, []
-
-    def watched(network, sym, x, permutations=None, **options):
-        given.append(permutations)
-        return real(network, sym, x, permutations, **options)
-
-    monkeypatch.setattr(module, "check_symmetry", watched)
-    assert compare(mlp(0), mlp(1), TEST, draws=0, grid=NEEDED).permutations in given
-
-
 def dying(seed: int, dead: int) -> nn.Module:
-    """An MLP whose first ``dead`` units of layer 2 never respond, and all others at once do."""
-    network = mlp(seed)
-    with torch.no_grad():
-        for layer in (network.fc1, network.fc2, network.fc3):
-            layer.weight.abs_()
-            layer.bias.fill_(9.0)
-        network.fc2.weight[:dead], network.fc2.bias[:dead] = 0.0, -1.0
+    """Only the first ``dead`` units of layer 2 never respond."""
+    network = lively(seed)
+    network.fc3.bias.data += 9.0
+    network.fc2.weight.data[:dead], network.fc2.bias.data[:dead] = 0.0, -1.0
     return network
 
 
@@ -423,12 +330,6 @@ def test_dead_units_are_counted_in_one_warning(matching):
     dead = [row for row in found.rows if row.quantity.startswith("dead_units")]
     assert {row.site for row in dead} == {"FC 2"}
     assert {row.quantity: row.mean for row in dead} == {"dead_units_A": 3, "dead_units_B": 2}
-
-
-@pytest.mark.filterwarnings("error")
-def test_living_networks_give_no_warning():
-    found = compare(dying(0, 0), dying(1, 0), TEST, draws=0, grid=NEEDED)
-    assert found.rows == without_dead_units(found.rows)
 
 
 def test_a_unit_that_responds_in_one_batch_only_is_not_dead():
@@ -445,7 +346,6 @@ def test_a_unit_that_responds_in_one_batch_only_is_not_dead():
 FORMS = {
     "plain": lambda state: state,
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
-    "model": lambda state: {"model": state, "optimizer": {"lr": 0.1}},
     "DataParallel": lambda state: {f"module.{name}": value for name, value in state.items()},
     "nested and compiled": lambda state: {
         "model": {f"_orig_mod.{name}": value for name, value in state.items()}
@@ -461,12 +361,7 @@ def save(state: object, path) -> None:
 
 
 @pytest.mark.parametrize(
-    "form, name",
-    [
-        *((form, "w.pt") for form in FORMS),
-        ("plain", "w.safetensors"),
-        ("DataParallel", "w.safetensors"),
-    ],
+    "form, name", [*((form, "w.pt") for form in FORMS), ("plain", "w.safetensors")]
 )
 def test_state_dicts_go_round(tmp_path, form, name):
     network, other = norm(0), norm(1)
@@ -504,12 +399,8 @@ UNFIT = {
     "unexpected": (change(fc9=torch.zeros(1)), "fc9"),
     "another shape": (change(**{"fc1.bias": torch.zeros(3)}), "fc1.bias"),
     "no tensor": (change(**{"fc1.bias": 3}), "fc1.bias"),
-    "another network": (norm(0).state_dict(), "fc1.weight"),
     "a list": ([1, 2], "list"),
-    "nothing": ({}, "fc1.weight"),
-    "code": (Evil(), "mkdir"),
     "code beside weights": (change() | {"extra": Evil()}, "mkdir"),
-    "a whole network": (nn.Linear(2, 2), "Linear"),
 }
 
 
@@ -534,16 +425,54 @@ def test_a_plain_pickle_is_not_executed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
-@pytest.mark.parametrize("keep", [0.0, 0.5])
-def test_damaged_files_are_refused(tmp_path, name, keep):
+def test_damaged_files_are_refused(tmp_path, name):
     path = tmp_path / name
     with pytest.raises(FileNotFoundError):
         load_weights(mlp(1), path)
     save(mlp(0).state_dict(), path)
     content = path.read_bytes()
-    path.write_bytes(content[: int(keep * len(content))])
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match="damaged"):
         load_weights(mlp(1), path)
+
+
+# what can be chosen by name
+
+
+def test_a_name_that_another_module_has_taken_is_refused_and_a_cell_may_be_run_again():
+    registry = Registry("thing")
+    for _ in range(2):
+
+        def again():
+            return 1
+
+        registry.register("one")(again)
+    assert registry.get("one") is again and registry.names() == ["one"]
+    with pytest.raises(ValueError, match="there is a thing 'one' already"):
+        registry.register("one")(math.sqrt)
+
+
+def test_compare_runs_any_method_that_is_registered(monkeypatch):
+    a, b, seen = mlp(0), mlp(1), []
+
+    def match(sym, a, b, loader, seed):
+        seen.append((seed, next(iter(loader))[0]))
+        return Found(sym.random(seed), float(seed[1]))
+
+    monkeypatch.setitem(METHODS._entries, "first images", match)
+    found = compare(a, b, loader(), "first images", draws=0, grid=NEEDED, seed=7)
+    assert [seed for seed, _ in seen] == [(7, 0), (7, 1), (7, 2)] and found.chosen == 2
+    assert all(torch.equal(images, loader()[0][0]) for _, images in seen)
+    assert same(found.permutations, found.symmetry.random((7, 2)))
+
+
+def test_the_straight_through_estimator_needs_no_more_than_two_networks_and_images():
+    a, b, images = mlp(0), mlp(1), loader()
+    sym = symmetry(a, images[0][0])
+    own = straight_through(sym, a, b, images, images, 5, lr=3.0, seed="s")
+    found = METHODS.get("ste")(sym, a, b, images, "s", lr=3.0)
+    assert found.objective == -min(own.history) > -max(own.history)
+    assert same(found.permutations, own.best)
 
 
 # what it shows
@@ -571,14 +500,8 @@ def test_the_table_holds_the_rows(found):
     assert cell["pair / smallest null"] == cell["pair"] / smallest
     compared = table["pair / smallest null"].dropna().index.get_level_values(0)
     assert set(compared) == {"cos_ratio", "1-cos_alpha", "dist_com"}  # where 0 is perfect structure
-    assert table.index.is_unique and table["pair"].notna().all()
-    assert len(table.loc["error_barrier_chord"]) == 1
-    for place, alpha in (("A", 1.0), ("half-way", 0.5), ("B", 0.0)):
-        row = find(found.rows, "error", alpha=alpha, statistics="interpolated")
-        assert table.loc[("error", place), "pair"] == row.mean
     row = find(found.rows, "cos_ratio", site="logits", alpha=0.25, statistics="interpolated")
     assert found.table(0.25).loc[("cos_ratio", "logits"), "pair"] == row.mean
-    assert found.frame()["mean"].tolist() == [row.mean for row in found.rows]
 
 
 def test_a_displaced_partner_is_compared_at_the_pairs_distances():
@@ -600,39 +523,15 @@ def test_a_displaced_partner_is_compared_at_the_pairs_distances():
     assert share[("cos_ratio", "fc1")] == pytest.approx(0.5)
 
 
-def test_the_summary_names_every_matching_and_the_means(found):
-    title, *lines = str(found).splitlines()
-    assert all(word in title for word in ("weight matching", "40", "1 of 1"))
-    for k, attempt in enumerate(found.attempts):
-        assert f"{attempt.objective:.6g}" in lines[k] and f"{attempt.loss:.4g}" in lines[k]
-        assert ("chosen" in lines[k]) is (k == found.chosen)
-    mean = found.table().loc["cos_ratio", "pair"].mean()
-    assert f" {mean:.3g} " in next(line for line in lines if line.startswith("cos_ratio  "))
-
-
 def test_the_figure_draws_the_rows_and_its_words_hold_the_numbers(found):
     shown, table = found.figure(), found.table()
-    for axis in shown.figure.axes:
-        assert axis.get_xlabel() and axis.get_ylabel()
-        assert len(axis.get_legend_handles_labels()[1]) >= 4
     drawn = [line.get_ydata().tolist() for line in shown.figure.axes[4].lines]
     nulls = ("rotation matched", "formula", "shuffled units")
     for column in ("pair", CONTROL, *(f"null: {kind}" for kind in nulls)):
         assert table.loc["dist_com", column].tolist() in drawn, column
     errors = {line.get_label(): line for line in shown.figure.axes[0].lines}
     own, again = (errors[label].get_ydata() for label in ("the pair", "the pair, recomputed"))
-    assert errors["the pair"].get_xdata().tolist() == [k / 20 for k in range(21)]
     assert own[10] == 100 * table.loc[("error", "half-way"), "pair"]
     assert again[0] == 100 * table.loc[("error", "B"), "pair, recomputed"]
     for quantity, column in (("cos_ratio", "pair"), ("dist_com", "null: formula")):
         assert f"{table.loc[quantity, column].mean():.2g}" in shown.alt
-    assert "nan" not in shown.alt and len(shown.png) < 400_000
-
-
-def test_a_table_for_a_page_leaves_out_empty_columns(found):
-    from llfc_book.show.tables import comparison
-
-    text = comparison(found.table().loc[["dist_com"]], "A caption.", "tbl-x").text
-    assert text.count("* - ") == 1 + len(found.table().loc["dist_com"]) and ":name: tbl-x" in text
-    assert "null: formula" in text and "nearest endpoint" not in text and "nan" not in text
-    assert f"{found.table().loc[('dist_com', 'conv2'), 'pair']:.3g}" in text

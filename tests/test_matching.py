@@ -5,14 +5,13 @@ against plain versions.
 import copy
 import importlib
 from functools import lru_cache
-from itertools import permutations as orders
 
 import numpy as np
 import pytest
 import torch
 from nets import broken, conv, lively, loader, mlp, near, randomised, same, whole
 from scipy.optimize import linear_sum_assignment
-from straightforward import both_axes, inner_product, match, similarity
+from straightforward import inner_product, match
 from torch import nn
 from torch.nn import functional as F
 
@@ -75,21 +74,26 @@ class Square(nn.Module):
 
 
 class Tied(nn.Module):
-    """One weight under two names, used first under the name that was registered last."""
+    """One weight under two names, used first under the name that was registered last; before it a
+    weight under two names and statistics that no permutation moves.
+    """
 
     def __init__(self, n=9):
         super().__init__()
         self.late, self.fc1 = nn.Linear(n, n), nn.Linear(4, n)
         self.early, self.fc4 = nn.Linear(n, n), nn.Linear(n, 5)
         self.early.weight = self.late.weight
+        self.norm, self.p, self.q = nn.BatchNorm1d(4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.q.weight = self.p.weight
 
     def forward(self, x):
+        x = self.norm(x)
+        x = x + self.q(x + self.p(x))
         return self.fc4(self.late(self.early(self.fc1(x).relu()).relu()).relu())
 
 
 MAKE = {  # with the shape of an image
     "mlp": (lambda: MLP(12, 16, 5), (12,)),
-    "wide mlp": (lambda: MLP(32, 64, 5), (32,)),
     "resnet20 A": (lambda: ResNet20(3, 4, 10, "A"), (3, 32, 32)),
     "resnet20 B": (lambda: ResNet20(3, 4, 10, "B"), (3, 32, 32)),
     "wide resnet20 B": (lambda: ResNet20(3, 8, 10, "B"), (3, 32, 32)),
@@ -160,123 +164,12 @@ def test_the_objective_is_a_product_over_all_parameters_and_never_falls(name):
         assert len(history) > 1 and all(x < y for x, y in zip(history, history[1:]))
 
 
-def test_one_permutation_is_the_best_of_all():
-    for seed in range(3):
-        torch.manual_seed(seed)
-        a, b = (
-            nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double() for _ in range(2)
-        )
-        found = weight_matching(symmetry(a, torch.zeros(1, 4)), a.state_dict(), b.state_dict())
-        (p,) = found.permutations.values()
-
-        @torch.no_grad()
-        def distance(order, a=a, b=b) -> float:
-            order = list(order)
-            terms = (
-                a[0].weight - b[0].weight[order],
-                a[0].bias - b[0].bias[order],
-                a[2].weight - b[2].weight[:, order],
-            )
-            return float(sum(term.square().sum() for term in terms))
-
-        assert p.tolist() == list(min(orders(range(6)), key=distance))
-        assert found.sweeps == 2 and found.assignments == 1
-
-
-@torch.no_grad()
-def test_norms_and_biases_count_with_all_that_they_hold():
-    def make(seed):
-        torch.manual_seed(seed)
-        layers = nn.Conv2d(2, 7, 3), nn.BatchNorm2d(7), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
-        net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(7, 3))
-        for value in (net[0].bias, net[1].weight, net[1].bias):
-            value.copy_(3 * torch.randn(7))  # a matching that leaves one out ends elsewhere
-        return net.double().eval()
-
-    for seed in range(3):
-        a, b = make(seed), make(10 + seed)
-        sym = symmetry(a, torch.zeros(1, 2, 5, 5))
-        found = weight_matching(sym, a.state_dict(), b.state_dict())
-        s = torch.einsum("ichw,jchw->ij", a[0].weight, b[0].weight) + a[5].weight.T @ b[5].weight
-        for x, y in ((a[0].bias, b[0].bias), (a[1].weight, b[1].weight), (a[1].bias, b[1].bias)):
-            s += torch.outer(x, y)
-        (p,) = found.permutations.values()
-        assert p.tolist() == linear_sum_assignment(s.numpy(), maximize=True)[1].tolist()
-
-
-def best(s: torch.Tensor) -> tuple[float, float]:
-    """The most that an assignment can reach, and what the present order has."""
-    s = s.detach().double().numpy()
-    return s[linear_sum_assignment(s, maximize=True)].sum(), np.trace(s)
-
-
-@pytest.mark.parametrize("name", ["mlp", "resnet20 A", "resnet20 B", "flattened"])
-def test_no_single_permutation_can_be_improved(name):
-    sym, (a, b) = derived(name), states(name, 0)
-    assert not any(both_axes(sym, p) for p in sym)
-    found = weight_matching(sym, a, b)
-    for p in sym:
-        s = similarity(sym, p, a, b, found.permutations)[:, found.permutations[p.name]]
-        top, now = best(s)
-        assert now >= top - 1e-6 * s.abs().max() * p.size
-        top, now = best(similarity(sym, p, a, b, sym.identity()))
-        assert top > now + 1e-3  # there was something to gain
-
-
-def test_running_statistics_move_but_do_not_count():
-    sym, (a, b) = derived("resnet20 B"), states("resnet20 B", 0)
-    found = weight_matching(sym, a, b)
-    huge = [
-        {k: 1e6 * torch.rand(v.shape, dtype=DOUBLE) if "running" in k else v for k, v in s.items()}
-        for s in (a, b)
-    ]
-    again = weight_matching(sym, *huge)
-    assert same(found.permutations, again.permutations)
-    assert (found.objective, found.history) == (again.objective, again.history)
-    p = next(p for p in sym if any(u.parameter == "bn.running_var" for u in p.uses))
-    moved = sym.apply(huge[1], again.permutations)["bn.running_var"]
-    before = huge[1]["bn.running_var"]
-    assert torch.equal(moved, before[again.permutations[p.name]]) and not torch.equal(moved, before)
-
-
-def test_what_no_permutation_moves_counts_once_and_its_statistics_do_not():
-    class Before(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm, self.p, self.q = nn.BatchNorm1d(4), nn.Linear(4, 4), nn.Linear(4, 4)
-            self.fc1, self.fc2 = nn.Linear(4, 6), nn.Linear(6, 5)
-            self.q.weight = self.p.weight
-
-        def forward(self, x):
-            x = self.norm(x)
-            return self.fc2(self.fc1(x + self.q(x + self.p(x))).relu())
-
-    torch.manual_seed(0)
-    net = Before().double().eval()
-    net.norm.running_var.fill_(1000.0)
-    sym, state = symmetry(net, torch.zeros(1, 4)), net.state_dict()
-    assert objective(sym, state, state, {}) == pytest.approx(product(net, net))
-
-
-@pytest.mark.parametrize("hidden", [16, 48])
-def test_a_planted_permutation_of_an_mlp_is_recovered(hidden):
-    a = mlp(0, hidden=hidden, dtype=torch.float32)
-    sym = symmetry(a, torch.zeros(1, 12))
-    for seed in range(5):
-        planted = sym.random(seed)
-        for noise in (0, 0.1):
-            b = permuted(near(a, seed, noise) if noise else a, sym, planted).state_dict()
-            found = weight_matching(sym, a.state_dict(), b, seed)
-            assert same(sym.compose(planted, found.permutations), sym.identity())
-            assert noise or same(sym.apply(b, found.permutations), a.state_dict())
-            assert found.objective > found.history[0]
-
-
-@pytest.mark.parametrize("name", ["resnet20 A", "resnet20 B", "wide resnet20 B"])
-def test_on_residual_networks_the_planted_objective_is_reached(name):
-    """Measured as here, but with seeds 0 to 59: always (60 of 60 each) with noise of a tenth of
-    each tensor's norm. With three times the norm in 40, 21 and 11 of 40: the planted order is not
-    the best one then, and local optima matter."""
+@pytest.mark.parametrize("name", ["mlp", "resnet20 A", "resnet20 B", "wide resnet20 B"])
+def test_the_planted_objective_is_reached(name):
+    """Measured on the residual networks as here, but with seeds 0 to 59: always (60 of 60 each)
+    with noise of a tenth of each tensor's norm. With three times the norm in 40, 21 and 11 of 40:
+    the planted order is not the best one then, and local optima matter.
+    """
     sym, reached = derived(name), {0.1: 0, 3.0: 0}
     for seed in range(4):
         a, planted = network(name, seed, torch.float32), sym.random("planted", seed)
@@ -294,11 +187,8 @@ def test_prices_save_time_and_change_nothing(name):
     sym, (a, b) = derived(name), states(name, 0)
     found = weight_matching(sym, a, b)
     g = np.random.default_rng(0)
-    for scale in (1e-3, 1.0, 1e6):
-        prices = {p.name: scale * g.standard_normal(p.size) for p in sym}
-        other = weight_matching(sym, a, b, prices=prices)
-        assert same(other.permutations, found.permutations)
-        assert (other.sweeps, other.visits) == (found.sweeps, found.visits)
+    wild = {p.name: 1e6 * g.standard_normal(p.size) for p in sym}
+    assert same(weight_matching(sym, a, b, prices=wild).permutations, found.permutations)
     kept = copy.deepcopy(found.prices)
     again = weight_matching(sym, a, b, start=found.permutations, prices=found.prices)
     assert same(again.permutations, found.permutations) and again.sweeps == 1
@@ -310,14 +200,13 @@ def test_prices_save_time_and_change_nothing(name):
 @pytest.mark.parametrize("name", ["mlp", "resnet20 A", "square"])
 def test_a_matching_goes_on_from_where_it_is_told_to(name):
     sym, (a, b) = derived(name), states(name, 0)
-    for seed in range(3):
-        start = sym.random(name, seed)
-        kept = copy.deepcopy(start)
-        found = weight_matching(sym, a, b, seed, start)
-        assert found.history[0] == pytest.approx(objective(sym, a, b, start))
-        assert found.objective > found.history[0] and same(start, kept)
-        again = weight_matching(sym, a, b, seed + 1, found.permutations)
-        assert again.objective >= found.objective and again.sweeps == 1
+    start = sym.random(name)
+    kept = copy.deepcopy(start)
+    found = weight_matching(sym, a, b, 0, start)
+    assert found.history[0] == pytest.approx(objective(sym, a, b, start))
+    assert found.objective > found.history[0] and same(start, kept)
+    again = weight_matching(sym, a, b, 1, found.permutations)
+    assert again.objective >= found.objective and again.sweeps == 1
     first = next(iter(sym))
     part = {first.name: torch.arange(first.size).flip(0)}  # others start from the identity
     expected = objective(sym, a, b, {**sym.identity(), **part})
@@ -330,39 +219,13 @@ def test_a_seed_orders_the_visits_anew():
     assert histories[0] == histories[1] and len({h[-1] for h in histories}) == 3
 
 
-def test_neither_memory_nor_precision_of_the_weights_matter():
+def test_weights_need_not_lie_together_in_memory():
     sym, (a, b) = derived("resnet20 B"), states("resnet20 B", 0)
     found = weight_matching(sym, a, b)
-
-    def last(v):
-        return v.to(memory_format=torch.channels_last) if v.ndim == 4 else v
-
-    def strided(v):
-        return torch.stack((v, v), -1)[..., 0]
-
-    for change in (last, strided):
-        other = [{name: change(v) for name, v in s.items()} for s in (a, b)]
-        kept = copy.deepcopy(other)
-        assert same(weight_matching(sym, *other).permutations, found.permutations)
-        assert all(same(x, y) for x, y in zip(other, kept))  # those given are the caller's
-    single = [{k: v.float() if v.is_floating_point() else v for k, v in s.items()} for s in (a, b)]
-    again = weight_matching(sym, *single)
-    assert same(again.permutations, found.permutations)
-    assert again.objective == pytest.approx(found.objective, rel=1e-6)
-    assert found.history[-1] == pytest.approx(found.objective, rel=1e-13)
-
-
-@torch.no_grad()
-def test_dead_units_do_no_harm():
-    a, b, sym = mlp(0), mlp(1), derived("mlp")
-    for net in (a, b):
-        net.fc2.weight[:4], net.fc2.bias[:4], net.fc3.weight[:, :4] = 0, 0, 0
-    found = weight_matching(sym, a.state_dict(), b.state_dict())
-    # to what is dead in both belongs what is dead in both
-    assert found.converged and set(found.permutations["fc2"][:4].tolist()) == {0, 1, 2, 3}
-    nothing = {name: torch.zeros_like(v) for name, v in a.state_dict().items()}
-    found = weight_matching(sym, nothing, b.state_dict())
-    assert found.converged and found.objective == 0 and same(found.permutations, sym.identity())
+    strided = [{name: torch.stack((v, v), -1)[..., 0] for name, v in s.items()} for s in (a, b)]
+    kept = copy.deepcopy(strided)
+    assert same(weight_matching(sym, *strided).permutations, found.permutations)
+    assert all(same(x, y) for x, y in zip(strided, kept))  # those given are the caller's
 
 
 @torch.no_grad()
@@ -387,28 +250,6 @@ def test_sweeps_that_do_not_suffice_are_told():
         found = weight_matching(sym, a, b, max_sweeps=1)
     assert told[0].filename == __file__
     assert found.sweeps == 1 and not found.converged and found.objective > found.history[0]
-
-
-MLP_A, MLP_B = (mlp(k).state_dict() for k in (0, 1))
-WIDE, NAN, INF = (n.state_dict() for n in (mlp(0, hidden=20), broken(np.nan), broken(np.inf)))
-
-
-@pytest.mark.parametrize(
-    "a, b, start, named",
-    [
-        (MLP_A, MLP_B, {"fc1": torch.arange(5)}, "'fc1'"),
-        (MLP_A, MLP_B, {"fc1": torch.zeros(16, dtype=torch.long)}, "'fc1'"),
-        (MLP_A, MLP_B, {"fc9": torch.arange(16)}, "'fc9'"),
-        (NAN, MLP_B, None, "network A: 'fc2.weight'"),
-        (MLP_A, INF, None, "network B: 'fc2.weight'"),
-        (MLP_A, WIDE, None, "'fc1.weight'"),
-        (WIDE, WIDE, None, "another architecture"),
-        (MLP_A | {"more": torch.zeros(1)}, MLP_B, None, "'more'"),
-    ],
-)
-def test_a_start_or_weights_that_do_not_fit_are_refused(a, b, start, named):
-    with pytest.raises(ValueError, match=named):
-        weight_matching(derived("mlp"), a, b, start=start)
 
 
 # activation matching
@@ -451,27 +292,6 @@ def test_an_assignment_of_units_by_what_they_respond_to(correlation):
 
 
 @pytest.mark.filterwarnings(DEAD)
-def test_the_distance_of_responses_is_the_least_of_all():
-    for seed in range(3):
-        a, b = mlp(seed, hidden=6), mlp(10 + seed, hidden=6)
-        found = activation_matching(symmetry(a, torch.zeros(1, 12)), a, b, loader())
-        for name, layer in SITES.items():
-            x, y = responses(a, loader(), layer), responses(b, loader(), layer)
-            least = min(np.square(x - y[:, order]).sum() for order in orders(range(6)))
-            distance = np.square(x - y[:, found.permutations[name].numpy()]).sum()
-            assert distance == pytest.approx(least, rel=1e-12)
-
-
-@pytest.mark.parametrize("correlation", [False, True])
-def test_a_planted_permutation_is_seen_in_the_responses(correlation):
-    a, sym = lively(0), derived("mlp")
-    planted = sym.random("planted")
-    b = permuted(near(a, 0, 0.02), sym, planted)
-    found = activation_matching(sym, a, b, loader(300), correlation)
-    assert same(sym.compose(planted, found.permutations), sym.identity()) and not found.dead
-
-
-@pytest.mark.filterwarnings(DEAD)
 @pytest.mark.parametrize("correlation", [False, True])
 def test_pixels_are_samples_and_a_residual_stream_is_read_at_its_end(correlation):
     a, b, data = conv(0), conv(5), loader(30, (2, 5, 5))
@@ -494,40 +314,6 @@ def test_units_without_response_are_counted(correlation):
     assert found.dead == {"fc2": (2, 1)} and np.isfinite(found.objective)
     # a dead one of A gets the dead one of B
     assert found.permutations["fc2"].tolist().index(5) < 2
-
-
-@pytest.mark.filterwarnings(DEAD)
-def test_matching_by_responses_leaves_logits_and_networks_alone():
-    a, b = (network("resnet20 A", k).train() for k in (0, 1))
-    data, sym = loader(6, (3, 32, 32)), derived("resnet20 A")
-    kept = [copy.deepcopy(net.state_dict()) for net in (a, b)]
-    found = activation_matching(sym, a, b, data)
-    assert all(same(net.state_dict(), state) for net, state in zip((a, b), kept))
-    assert a.training and b.training
-    moved = permuted(b, sym, found.permutations).eval()
-    assert torch.allclose(moved(data[0][0]), b.eval()(data[0][0]), rtol=1e-9, atol=1e-12)
-
-
-def linear(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5)).double()
-
-
-@pytest.mark.filterwarnings(DEAD)
-@pytest.mark.parametrize("correlation", [False, True])
-@pytest.mark.parametrize(
-    "a, b, data, named",
-    [
-        (mlp(0), mlp(1), [], "no images"),
-        (linear(0), linear(1), loader(3, (4,)), "'0'"),  # no activation function, no features
-        (mlp(0), mlp(1, hidden=20), loader(), "fc1.weight"),
-        (mlp(0), broken(np.nan), loader(), "network B"),  # NaN would count as a constant unit
-    ],
-)
-def test_what_cannot_be_matched_by_responses_is_refused(a, b, data, named, correlation):
-    sym = symmetry(a, torch.zeros(1, a[0].in_features if isinstance(a, nn.Sequential) else 12))
-    with pytest.raises(ValueError, match=named):
-        activation_matching(sym, a, b, data, correlation)
 
 
 # the straight-through estimator
@@ -561,16 +347,6 @@ def mean_loss(net: nn.Module, data: list) -> float:
     return float(F.cross_entropy(net(x), y))
 
 
-def test_the_first_iterate_is_weight_matching():
-    a, b, sym = mlp(0), mlp(1), derived("mlp")
-    found = straight_through(sym, a, b, loader(), loader(seed=1), 0, seed="s")
-    plain = weight_matching(sym, a.state_dict(), b.state_dict(), ("s", 0))
-    assert same(found.last, plain.permutations) and same(found.best, plain.permutations)
-    loss = mean_loss(half_way(a, b, sym, plain.permutations), loader(seed=1))
-    assert found.history == [pytest.approx(loss)] and found.changed == 0
-    assert (found.matchings, found.sweeps) == (1, plain.sweeps)
-
-
 def test_the_best_iterate_is_kept_and_the_last_one_is_another():
     """A learning rate so high that the loss rises and falls: the best of seven is one in the
     middle.
@@ -587,13 +363,6 @@ def test_the_best_iterate_is_kept_and_the_last_one_is_another():
     still = straight_through(sym, a, b, loader(), held_out, 2, lr=0.0)
     assert still.matchings == 7 and still.changed == 0 and still.history == still.history[:1] * 3
     assert still.sweeps < 7 * 3  # each goes on from the last permutations
-
-
-def test_learning_finds_a_lower_loss_than_matching_the_weights():
-    a, b, sym = mlp(0), mlp(1), derived("mlp")
-    for data in (loader(60, batch=60), loader(60, batch=60, seed=5)):
-        found = straight_through(sym, a, b, data, data, 30, lr=0.3)
-        assert min(found.history) < found.history[0] - 0.002
 
 
 def test_steps_are_those_of_sgd_on_the_loss_half_way(references):
@@ -634,21 +403,6 @@ def test_the_estimator_leaves_networks_alone_and_runs_them_in_evaluation_mode():
     assert found.history[-1] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    "b, batches, held_out, named",
-    [
-        (mlp(1), [], loader(), "no batches"),
-        (mlp(1), iter(loader()), loader(), "no batches"),  # used up after one epoch
-        (mlp(1), loader(), [], "no held-out images"),
-        (mlp(1, hidden=20), loader(), loader(), "fc1.weight"),
-        (broken(np.nan), loader(), loader(), "network B: 'fc2.weight'"),
-    ],
-)
-def test_the_estimator_says_what_it_lacks(b, batches, held_out, named):
-    with pytest.raises(ValueError, match=named):
-        straight_through(derived("mlp"), mlp(0), b, batches, held_out, 2)
-
-
 def test_a_tied_weight_is_learned_whatever_name_it_has(references):
     a, b, data = network("tied", 0), network("tied", 1), loader(20, (4,), batch=20)
     straight_through(derived("tied"), a, b, data, data, 1, lr=1.0)
@@ -662,7 +416,44 @@ def test_networks_that_are_not_being_trained_can_be_matched_too():
     expected = straight_through(sym, a, b, loader(), loader(), 1).history
     a.requires_grad_(False)
     assert straight_through(sym, a, b, loader(), loader(), 1).history == expected
-    c, d, data = linear(0), linear(1), loader(20, (4,))
-    for net in (c, d):
-        net[0].spare = nn.Linear(2, 2).double()  # a parameter without a gradient
-    assert len(straight_through(symmetry(c, data[0][0]), c, d, data, data, 1).history) == 2
+
+
+# bad input
+
+A, B = mlp(0), mlp(1)
+WIDE, NAN = mlp(0, hidden=20), broken(np.nan)
+
+
+@pytest.mark.parametrize(
+    "a, b, start, named",
+    [
+        (A, B, {"fc1": torch.zeros(16, dtype=torch.long)}, "'fc1'"),
+        (A, B, {"fc9": torch.arange(16)}, "'fc9'"),
+        (NAN, B, {}, "network A: 'fc2.weight'"),
+        (WIDE, WIDE, {}, "another architecture"),
+    ],
+)
+def test_a_start_or_weights_that_do_not_fit_are_refused(a, b, start, named):
+    with pytest.raises(ValueError, match=named):
+        weight_matching(derived("mlp"), a.state_dict(), b.state_dict(), start=start)
+
+
+@pytest.mark.parametrize(
+    "match, b, images, named",
+    [
+        (activation_matching, B, [[]], "no images"),
+        (activation_matching, NAN, [loader()], "network B"),  # NaN would count as a constant unit
+        (straight_through, B, [iter(loader()), loader(), 2], "no batches"),  # used up after one
+        (straight_through, B, [loader(), [], 2], "no held-out images"),
+        (straight_through, NAN, [loader(), loader(), 2], "network B: 'fc2.weight'"),
+    ],
+)
+def test_networks_and_images_that_cannot_be_used_are_refused(match, b, images, named):
+    with pytest.raises(ValueError, match=named):
+        match(derived("mlp"), A, b, *images)
+
+
+def test_layers_without_an_activation_function_have_no_responses():
+    net = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5)).double()
+    with pytest.raises(ValueError, match="'0'"):
+        activation_matching(symmetry(net, torch.zeros(1, 4)), net, net, loader(3, (4,)))

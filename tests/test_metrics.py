@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import Beside, broken, conv, find, loader, mlp, near, waits_for_no_device, whole
+from nets import Beside, InPlace, broken, conv, find, loader, mlp, near, waits_for_no_device, whole
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,11 +18,10 @@ from llfc_lib.metrics import (
     Commutativity,
     Stitching,
     WeakAdditivity,
-    displacement_null,
     measure,
 )
 from llfc_lib.models.view import UntraceableError, View
-from llfc_lib.models.weights import interpolate, weight_distance
+from llfc_lib.models.weights import interpolate
 
 ALPHAS = (0.25, 0.5, 0.75)
 ENDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the shortest grid of a barrier
@@ -94,13 +93,11 @@ def test_llfc_by_hand(pair, rows, xy, alpha, site):
     assert found("cos_ratio").mean == pytest.approx(ratio.item(), rel=1e-9)
     total = 1 - (f * m).sum() / (f.norm() * m.norm())
     assert found("set_1-cos_alpha").mean == pytest.approx(total.item(), rel=1e-7)
-    c = found("set_c").mean
-    assert c == pytest.approx(((f * m).sum() / (f * f).sum()).item(), rel=1e-12)
-    # c is where |c f - m| is smallest
-    assert all((c * f - m).norm() < ((c + d) * f - m).norm() for d in (-1e-3, 1e-3))
+    c = ((f * m).sum() / (f * f).sum()).item()
+    assert found("set_c").mean == pytest.approx(c, rel=1e-12)
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("alpha", [0.25, 0.75])  # half-way both are equally far from 1
 def test_null_of_the_nearest_endpoint_by_hand(pair, rows, xy, alpha):
     """Image by image, over both endpoints: the smaller 1-cos, and the coefficient nearer to 1."""
     f_a, f_b = (hidden(n, xy[0])["FC 2"] for n in pair)
@@ -109,11 +106,7 @@ def test_null_of_the_nearest_endpoint_by_hand(pair, rows, xy, alpha):
     cosine = torch.stack([1 - F.cosine_similarity(f, m, dim=1) for f in (f_a, f_b)]).amin(0)
     assert find(rows, "1-cos_alpha", **where).mean == pytest.approx(cosine.mean().item(), rel=1e-9)
     ends = torch.stack([1 - (f * m).sum(1) / (m * m).sum(1) for f in (f_a, f_b)])
-    if alpha == 0.5:  # a tie: both are equally far from 1, on its two sides
-        torch.testing.assert_close(ends[0], -ends[1])
-        nearest = ends[0]
-    else:
-        nearest = ends.gather(0, ends.abs().argmin(0, keepdim=True))[0]
+    nearest = ends.gather(0, ends.abs().argmin(0, keepdim=True))[0]
     found = find(rows, "1-coef_alpha", **where)
     assert found.mean == pytest.approx(nearest.mean().item(), rel=1e-9)
     assert found.std == pytest.approx(nearest.std().item(), rel=1e-9)
@@ -134,8 +127,6 @@ def test_commutativity_by_hand(pair, rows, xy, k):
         ("dist_H", dist(h_a, h_b)),
     ):
         assert find(rows, quantity, site=f"FC {k}").mean == pytest.approx(expected, rel=1e-9)
-    # the identity behind the second-order remark, to rounding
-    torch.testing.assert_close(left - right, (h_a - h_b) @ (w_a - w_b).T, rtol=1e-10, atol=1e-12)
     # at the first map both sides are equal by construction
     assert not [r for r in rows if r.site == "FC 1" and r.quantity == "dist_com"]
 
@@ -178,20 +169,6 @@ def test_stitching_by_hand(xy, k):
         assert found.mean == pytest.approx(expected)
 
 
-def test_stitched_at_input_and_logits_it_is_one_of_the_two(xy):
-    a, b, (x, y) = mlp(0), mlp(3), xy
-    rows = measure(a, b, loader(), [Stitching(["input", "logits"])])
-    error_a, error_b = error(a(x), y), error(b(x), y)
-    assert error_a != error_b
-    for site, direction, expected in (
-        ("input", "A to B", error_b),
-        ("input", "B to A", error_a),
-        ("logits", "A to B", error_a),
-        ("logits", "B to A", error_b),
-    ):
-        assert find(rows, "stitched_error", site=site, direction=direction).mean == expected
-
-
 def test_barrier_by_hand(pair, rows, xy):
     a, b = pair
     x, y = xy
@@ -215,20 +192,6 @@ def test_barrier_by_hand(pair, rows, xy):
     assert find(rows, "weight_distance").mean == pytest.approx(expected.item(), rel=1e-12)
 
 
-def test_a_straight_line_has_no_chord_barrier():
-    """Networks that differ in the last bias alone: logits, not errors, move on a line; the worse
-    end is no barrier.
-    """
-    a = mlp(0)
-    b = near(a, 0, 0)
-    b.fc4.bias.data[0] += 50  # always class 0
-    rows = measure(a, b, loader(), [Barrier()])
-    ends = [find(rows, "error", alpha=alpha).mean for alpha in (0.0, 1.0)]
-    assert find(rows, "error_barrier").mean >= abs(ends[0] - ends[1]) / 2
-    # the loss is convex here
-    assert find(rows, "loss_barrier_chord").mean <= 1e-12 < find(rows, "loss_barrier").mean
-
-
 # properties
 
 ZERO = {"1-cos_alpha", "1-cos_AB", "1-coef_alpha", "cos_ratio", "set_1-cos_alpha"}
@@ -245,19 +208,6 @@ def test_a_network_with_itself_is_exactly_linear(seed):
     assert not [r for r in found if r.mean]
     assert {r.mean for r in rows if r.quantity == "set_c"} == {1}
     assert len({r.mean for r in rows if r.quantity in ("error", "stitched_error")}) == 1
-
-
-@given(seed=seeds, scale=st.floats(0.01, 100))
-def test_cosine_does_not_see_the_scale_of_the_features(seed, scale):
-    a = mlp(seed)
-    b = near(a, seed + 1)
-    before = measure(a, b, loader(), [LLFC(ALPHAS)])
-    for network in (a, b):  # linear in the last layer: features between scale too
-        network.fc4.weight.data *= scale
-        network.fc4.bias.data *= scale
-    for old, new in zip(before, measure(a, b, loader(), [LLFC(ALPHAS)]), strict=True):
-        assert replace(new, mean=0, std=0) == replace(old, mean=0, std=0)
-        assert new.mean == pytest.approx(old.mean, rel=1e-7, abs=1e-12)
 
 
 @settings(max_examples=8)  # each takes a second
@@ -277,35 +227,19 @@ def test_neither_batch_size_nor_order_matter(seed, batch):
         assert one.std is None or one.std == pytest.approx(other.std, rel=1e-11, abs=1e-12)
 
 
-def test_alpha_is_the_share_of_a(pair, rows):
-    swapped = measure(*pair[::-1], loader(), [LLFC(ALPHAS)])
-    one = find(rows, "1-cos_alpha", site="FC 2", alpha=0.25).mean
-    other = find(swapped, "1-cos_alpha", site="FC 2", alpha=0.75).mean
-    assert one == pytest.approx(other, rel=1e-9)
-    assert one != pytest.approx(find(rows, "1-cos_alpha", site="FC 2", alpha=0.75).mean, rel=1e-3)
-
-
-def test_bias_is_left_out_of_commutativity(pair, rows):
-    changed = near(pair[1], 0, 0)
-    changed.fc4.bias.data += 100
-    again = measure(pair[0], changed, loader(), [Commutativity()])
-    assert find(again, "dist_com", site="FC 4") == find(rows, "dist_com", site="FC 4")
-
-
 def test_together_or_alone_and_seen_by_views_the_metrics_agree(pair):
     together = measure(*pair, loader(), everything())
+    assert measure(*pair, loader(), ["llfc"]) == measure(*pair, loader(), [LLFC()])
     assert together == sum((measure(*pair, loader(), [metric]) for metric in everything()), [])
     assert together == measure(*map(View, pair), loader(), everything())
 
 
-def test_streamed_in_float32_as_in_float64():
+def test_a_dtype_that_is_asked_for_is_used():
+    """Weights and images are rounded once, and images may be in the dtype that is asked for."""
     a, b = mlp(0), near(mlp(0), 1)
     double = measure(a, b, loader(), everything())
-    a, b, data = a.float(), b.float(), loader(dtype=torch.float32)
-    for one, other in zip(double, measure(a, b, data, everything()), strict=True):
-        assert one.mean == pytest.approx(other.mean, rel=1e-4, abs=1e-6)
-    # a dtype asked for is used: weights and images are rounded once; images may be in it already
-    for images in (data, loader()):
+    a, b = a.float(), b.float()
+    for images in (loader(dtype=torch.float32), loader()):
         again = measure(a, b, images, everything(), dtype=torch.float64)
         worst = max(abs(o.mean - d.mean) for o, d in zip(again, double, strict=True))
         assert 0 < worst < 1e-5
@@ -332,10 +266,6 @@ def test_reductions_are_in_float64_whatever_the_networks_are_in():
     c = (f["FC 2"] * m).sum() / f["FC 2"].square().sum()
     found = find(rows, "set_c", site="FC 2", alpha=0.5).mean
     assert found == pytest.approx(c.item(), rel=1e-11, abs=0)
-    d_h = single[0]["in 3"] - single[1]["in 3"]  # the difference itself is in float32
-    expected = d_h.double().square().sum() / (f_a["in 3"].norm() * f_b["in 3"].norm())
-    found = find(rows, "dist_H", site="FC 3").mean
-    assert found == pytest.approx(expected.item(), rel=1e-11, abs=0)
 
 
 def test_zero_features_are_counted_and_do_not_poison_the_mean():
@@ -351,7 +281,7 @@ def test_zero_features_are_counted_and_do_not_poison_the_mean():
     assert find(measure(a, b, loader(), [LLFC()]), "1-cos_AB", site="FC 2").mean == 1
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_layer_that_dies_half_way_is_at_one_from_the_mean(seed):
     """Rounding leaves |f|^2 a little above or below 0 there, and neither may decide."""
     a, b = mlp(seed), mlp(seed)
@@ -374,10 +304,8 @@ def test_opposite_maps_give_a_real_distance(c):
     """
     for seed in range(20):
         torch.manual_seed(seed)
-        a, b = (
-            nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)).double()
-            for _ in range(2)
-        )
+        a = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)).double()
+        b = near(a, 0)
         b[0].weight.data = c * a[0].weight.data
         b[1].weight.data = -(c if seed % 2 else 1 / c) * a[1].weight.data
         rows = measure(a, b, loader(shape=(6,)), [Commutativity()])
@@ -405,27 +333,7 @@ def test_a_foreign_network_with_batch_norm_is_measured_whole():
     assert all(r.mean == 0 for r in again if r.quantity.startswith("1-"))
 
 
-def test_the_users_modules_keep_their_modes():
-    layers = nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)
-    network = nn.Sequential(*layers).double().train()
-    network[2].eval()  # frozen, as in fine-tuning
-    modes = [m.training for m in network.modules()]
-    measure(network, network, loader(), [LLFC()])
-    assert [m.training for m in network.modules()] == modes
-
-
-def test_nan_images_are_not_taken_for_an_untraceable_network(pair):
-    rows = measure(*pair, [(x * math.nan, y) for x, y in loader()], [LLFC()])
-    assert math.isnan(find(rows, "1-cos_AB", site="FC 1").mean)
-
-
 # weights
-
-
-def test_weight_distance_of_equal_and_opposite_networks():
-    state = mlp(0).state_dict()
-    assert weight_distance(state, state) == 0
-    assert weight_distance(state, {k: -v for k, v in state.items()}) == pytest.approx(2)
 
 
 def test_interpolation_is_exact_at_its_ends_and_keeps_integers():
@@ -439,23 +347,8 @@ def test_interpolation_is_exact_at_its_ends_and_keeps_integers():
 # bad input
 
 
-class PlusEquals(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.fc, self.act = nn.Linear(12, 5), nn.ReLU()
-
-    def forward(self, x):
-        h = self.fc(x.flatten(1))
-        kept = h
-        h += 1  # torch.fx takes this for h = h + 1
-        return self.act(h) + kept
-
-
-def shifted(by: int) -> list:
-    """Labels out of range: a device would crash on them in the loss."""
-    return [(x, y + by) for x, y in loader()]
-
-
+# labels out of range: a device would crash on them in the loss
+SHIFTED = [(x, y + 3) for x, y in loader()]
 PIXELS = loader(shape=(2, 5, 5))
 
 
@@ -463,29 +356,19 @@ PIXELS = loader(shape=(2, 5, 5))
     "call, named",
     [
         (lambda: measure(mlp(0), mlp(0, hidden=17), loader(), [LLFC()]), "fc1.weight"),
-        (lambda: measure(mlp(0), conv(0), loader(), [LLFC()]), "fc1.weight"),
-        (lambda: measure(broken(math.nan), mlp(0), loader(), [LLFC()]), "network A: 'fc2.weight'"),
         (lambda: measure(mlp(0), broken(math.inf), loader(), [LLFC()]), "network B: 'fc2.weight'"),
         (lambda: measure(mlp(0), mlp(1), [], [LLFC()]), "no images"),
-        (lambda: measure(mlp(0), mlp(1), shifted(3), [LLFC()]), "3 to 7"),
-        (lambda: measure(mlp(0), mlp(1), shifted(3), [Barrier()]), "3 to 7"),
+        (lambda: measure(mlp(0), mlp(1), SHIFTED, [LLFC()]), "3 to 7"),
         (lambda: LLFC((0.5, 1.2)), "1.2"),
         (lambda: measure(mlp(0), mlp(1), loader(), [LLFC(sites=["FC 9"])]), "FC 9"),
         (lambda: Barrier((0, 0.5, 1)), "grid of alpha"),
-        (lambda: Barrier((0, 0.25, 0.5, 0.6, 0.75, 1)), "6 points"),
-        (lambda: measure(conv(0), conv(1), PIXELS, [Stitching(["FC 1"])]), "FC 1"),
         (
             lambda: measure(
                 *(conv(k, make=Beside) for k in (0, 1)), PIXELS, [Stitching(["relu2"])]
             ),
             "relu2",
         ),
-        (lambda: interpolate(mlp(0).state_dict(), mlp(1).state_dict(), -0.1), "-0.1"),
         (lambda: interpolate({"w": torch.ones(3)}, {"w": torch.ones(1)}, 0.5), "'w'"),
-        (
-            lambda: displacement_null(mlp(0), mlp(1), [], lambda: [LLFC()], "rotation"),
-            "no images",
-        ),
     ],
 )
 def test_bad_input_is_named(call, named):
@@ -494,5 +377,5 @@ def test_bad_input_is_named(call, named):
 
 
 def test_a_network_that_the_graph_does_not_follow_is_named():
-    with pytest.raises(UntraceableError, match="PlusEquals"):
-        measure(PlusEquals(), PlusEquals(), loader(dtype=torch.float32), [LLFC()])
+    with pytest.raises(UntraceableError, match="InPlace"):
+        measure(InPlace(), InPlace(), loader(dtype=torch.float32), [LLFC()])
