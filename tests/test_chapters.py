@@ -5,9 +5,6 @@ whose they are.
 import hashlib
 import json
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jupytext
@@ -19,17 +16,6 @@ from llfc_book import records
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.md"))
-KNOWN_TAGS = {
-    "parameters",
-    "remove-cell",
-    "remove-input",
-    "remove-output",
-    "hide-input",
-    "hide-output",
-    "nbval-check-output",
-    "nbval-ignore-output",
-    "nbval-skip",
-}
 LOCAL_PATH = re.compile(rf"/(home|root|tmp|mnt|Users)/|{re.escape(str(ROOT))}|\x1b\[")
 each_chapter = pytest.mark.parametrize("name", NAMES)
 
@@ -56,21 +42,6 @@ def test_sources_pairs_and_table_of_contents_name_the_same_chapters():
     ]
     assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == NAMES
     assert sorted(file.name for file in files if file.parent.name == "notebooks") == NAMES
-
-
-def test_sources_stay_as_they_are_when_jupytext_syncs_them(tmp_path):
-    """What happens when somebody opens a pair in Jupyter and saves it."""
-    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
-    pairs = [str(path) for path in sorted((tmp_path / "notebooks").glob("*.ipynb"))]
-    for path in pairs:
-        Path(path).touch()  # newer than its source: jupytext writes the source from it
-    subprocess.run(
-        [sys.executable, "-m", "jupytext", "--sync", *pairs], check=True, capture_output=True
-    )
-    for name in NAMES:
-        assert (tmp_path / "notebooks" / f"{name}.md").read_text() == (
-            NOTEBOOKS / f"{name}.md"
-        ).read_text()
 
 
 @each_chapter
@@ -110,17 +81,13 @@ def test_provenance_is_that_of_today(name):
     assert not run.commit.endswith("-dirty"), f"commit the sources, then {again}"
 
 
-def test_no_comment_switches_the_comparison_off():
-    for name in NAMES:
-        assert not re.search(
-            r"#\s*(NBVAL|PYTEST_VALIDATE)", "\n".join(cell.source for cell in code(source(name)))
-        )
-
-
 @each_chapter
 def test_outputs_can_be_published(name):
     assert (NOTEBOOKS / f"{name}.ipynb").stat().st_size < 3_000_000
     for output in (output for cell in code(pair(name)) for output in cell.outputs):
+        if "image/png" in output.get("data", {}):  # nbval compares the words alone
+            alt = output.metadata["image/png"]["alt"]
+            assert len(alt) > 30 and output.data["text/plain"] == f"<figure: {alt}>"
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.get("text")
         text = {
@@ -129,67 +96,3 @@ def test_outputs_can_be_published(name):
             if not kind.startswith("image/")
         }
         assert not LOCAL_PATH.search(json.dumps(text, ensure_ascii=False) + output.get("text", ""))
-
-
-@each_chapter
-def test_every_figure_has_words_that_nbval_compares(name):
-    for cell in code(pair(name)):
-        images = [
-            output
-            for output in cell.outputs
-            if any(kind.startswith("image/") for kind in output.get("data", {}))
-        ]
-        assert len(images) <= 1, (
-            f"two figures in one cell would share one alternative text:\n{cell.source}"
-        )
-        for image in images:
-            alt = image.metadata.get("image/png", {}).get("alt", "")
-            assert len(alt) > 30, f"no description of the figure made by\n{cell.source}"
-            assert image.data == {
-                "image/png": image.data["image/png"],
-                "text/plain": f"<figure: {alt}>",
-            }
-
-
-@each_chapter
-def test_one_parameters_cell_comes_first(name):
-    first, *others = code(source(name))
-    assert set(first.metadata.tags) == {"parameters", "remove-cell"}
-    assert first.source.startswith('profile = "smoke"  # smoke | lite | paper')
-    assert not any("parameters" in cell.metadata.get("tags", []) for cell in others)
-
-
-@each_chapter
-def test_tags_are_known(name):
-    """A misspelt tag does nothing, silently."""
-    assert {
-        tag for cell in source(name).cells for tag in cell.metadata.get("tags", [])
-    } <= KNOWN_TAGS
-
-
-def test_kernels_under_nbval_have_sockets_of_their_own(tmp_path):
-    """Not TCP ports, which two test processes can be told at once: then a whole chapter fails for
-    nothing.
-    """
-    cell = (
-        "from ipykernel.connect import get_connection_info\n"
-        "assert get_connection_info(unpack=True)['transport'] == 'ipc'"
-    )
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
-    nbformat.write(notebook, tmp_path / "page.ipynb")
-    nbval = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--nbval",
-        "--nbval-current-env",
-        str(tmp_path),
-    ]
-    assert (
-        b"AssertionError" in subprocess.run(nbval, capture_output=True).stdout
-    )  # nbval's own way: ports
-    shutil.copy(NOTEBOOKS / "conftest.py", tmp_path)
-    assert subprocess.run(nbval, capture_output=True).returncode == 0

@@ -68,11 +68,6 @@ def test_the_trunk_of_two_children_counts_once():
     assert 7e7 < cost.operations(r) < 9e7  # 41 million multiply-adds, as He et al. count
 
 
-def test_a_gpu_is_held_up_by_work_or_by_steps():
-    assert cost.on_gpu(cost.GPU_RATE * 7, 1) == pytest.approx(7)
-    assert cost.on_gpu(1, 5) == pytest.approx(5 * cost.GPU_STEP)
-
-
 def test_rates_and_full_scale(written):
     rates = cost.rates("lite", NAME)
     # a pair trained twice counts twice
@@ -85,22 +80,17 @@ def test_rates_and_full_scale(written):
     assert cost.full_scale("mlp_mnist_spawn")[0] is None
 
 
-@pytest.mark.parametrize(
-    "rounds, commit, good", [(1, "abc", False), (5, "abc-dirty", False), (5, "abc", True)]
-)
-def test_a_benchmark_that_says_nothing_is_refused(written, rounds, commit, good):
+def test_a_benchmark_that_says_nothing_is_refused(written):
     with pytest.raises(FileNotFoundError, match="make bench"):
         cost.bench()
-    (written / "bench.json").write_text(json.dumps({"rounds": rounds, "commit": commit}))
-    if good:
-        assert cost.bench()["rounds"] == rounds
-    else:
+    for rounds, commit in ((1, "abc"), (5, "abc-dirty")):
+        (written / "bench.json").write_text(json.dumps({"rounds": rounds, "commit": commit}))
         with pytest.raises(ValueError, match="make bench"):
             cost.bench()
+    (written / "bench.json").write_text(json.dumps({"rounds": 5, "commit": "abc"}))
+    assert cost.bench()["rounds"] == 5
 
 
-def test_the_committed_benchmark_can_be_shown():
-    found = cost.bench()
-    ratio = next(iter(found["ratios"].values()))
-    assert f"{ratio:.2g}" in cost.speed().text
-    assert all(name in cost.matching_speed().text for name in found["matching"])
+def test_a_gpu_is_held_up_by_work_or_by_steps():
+    assert cost.on_gpu(cost.GPU_RATE * 7, 1) == pytest.approx(7)
+    assert cost.on_gpu(1, 5) == pytest.approx(5 * cost.GPU_STEP)

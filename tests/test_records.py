@@ -148,22 +148,12 @@ def test_what_is_measured_now_cannot_slip_past_the_record(tmp_path, rename, said
     "damage, said",
     [
         (lambda found: [], "damaged"),
-        (lambda found: {**found, "rows": None}, "damaged"),
         (lambda found: {**found, "rows": [["x"] * len(records.COLUMNS)]}, "damaged"),
-        (lambda found: {**found, "pairs": {"mlp_mnist_spawn/0": {}}}, "damaged"),
         (
-            lambda found: {**found, "pairs": {**found["pairs"], "mlp_mnist_spawn/7": provenance()}},
+            lambda found: {**found, "pairs": found["pairs"] | {"mlp_mnist_spawn/7": provenance()}},
             "damaged",
         ),
-        (lambda found: {key: value for key, value in found.items() if key != "pairs"}, "damaged"),
-        (
-            lambda found: {
-                **found,
-                "columns": found["columns"][:-1],
-                "rows": [row[:-1] for row in found["rows"]],
-            },
-            "another format",
-        ),
+        (lambda found: {**found, "columns": found["columns"][:-1]}, "another format"),
         (lambda found: {**found, "format": 0}, "another format"),
         (lambda found: {**found, "experiment": "tab1"}, "holds 'tab1'"),
         (lambda found: {**found, "profile": "paper"}, "of profile 'paper'"),

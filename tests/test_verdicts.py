@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 from llfc_book import records
-from llfc_book.claims import ledger, verdicts
+from llfc_book.claims import verdicts
 from llfc_book.claims.claims import CLAIMS, TABLES
 from llfc_book.claims.verdicts import (
     DISPLACED,
@@ -28,6 +28,7 @@ CLAIM = {claim.id: claim for claim in CLAIMS}
 SITES = ("FC 1", "FC 2", "FC 3")
 ALL_NULLS = {kind: 0.5 for kind in ["nearest endpoint", *DISPLACED]}
 CONTROL = {"role": "control", "kind": "independent"}
+WEAK = (REPRODUCED, EXCEEDS_NOT)
 
 
 def record(rows_of_pair, profile="paper", pairs=3, data="mnist", variant=()):
@@ -87,34 +88,18 @@ def outcome(claim, found):
         (lambda k: ratios(0.2 if k else 0.05), (PARTLY, EXCEEDS)),
         (lambda k: ratios(0.2), (NOT, EXCEEDS)),
         (lambda k: ratios(0.05, {}, None), (REPRODUCED, NO_NULL)),
-        (lambda k: ratios(0.05, control=0.05), (REPRODUCED, EXCEEDS_NOT)),
+        (lambda k: ratios(0.05, control=0.05), WEAK),
         (
             lambda k: ratios(0.05, {**ALL_NULLS, "gaussian matched": 0.5} if k else {"entries": 1}),
             (REPRODUCED, INCOMPLETE),  # nulls of some pairs only
         ),
-        *(
-            (
-                lambda k, kind=kind: ratios(0.05, {**ALL_NULLS, kind: 0.09}),
-                (REPRODUCED, EXCEEDS_NOT),
-            )
-            for kind in ALL_NULLS  # 0.05 is not below half of it: one null is enough
-        ),
+        # 0.05 is not below half of it: one null of one pair is enough
+        (lambda k: ratios(0.05, {**ALL_NULLS, "entries t=1": 0.09 if k else 0.5}), WEAK),
+        (lambda k: ratios(0.05, {**ALL_NULLS, "nearest endpoint": 0.09}), WEAK),
     ],
 )
 def test_agreement_and_evidence(of_pair, expected):
     assert outcome("cosine", record(of_pair)) == expected
-
-
-def test_one_site_of_one_pair_is_enough_to_take_the_evidence_away():
-    worse = ratios(0.05, {"nearest endpoint": 0.09}, None, sites=("logits",))
-    verdict = judge_claim(CLAIM["cosine"], record(lambda k: ratios(0.05) + worse * (k == 1)))
-    assert verdict.evidence == EXCEEDS_NOT and "nearest endpoint in 1 of 10 cases" in verdict.null
-
-
-def test_cases_are_counted_over_all_displaced_partners():
-    worse = {**ALL_NULLS, "entries t=1": 0.09}
-    verdict = judge_claim(CLAIM["cosine"], record(lambda k: ratios(0.05, worse)))
-    assert "displaced partners in 9 of 54 cases" in verdict.null  # 3 pairs, 3 sites, 6 kinds
 
 
 def test_cases_that_hold_are_counted():
@@ -166,12 +151,10 @@ def test_a_record_of_an_older_recipe_is_not_judged(monkeypatch, tmp_path):
         verdicts.judge("B.2")
 
 
-def test_every_claim_is_judged_on_the_committed_records_and_listed():
+def test_every_claim_is_judged_on_the_committed_records():
     judged = verdicts.judge()
     assert [v.claim for v in judged] == list(CLAIMS)
     assert all((v.agreement == REPRODUCED) == (v.holds == v.cases) for v in judged)
-    listed = "".join(ledger.ledger(judged, section).text for section in ledger.SECTIONS)
-    assert all(v.claim.statement in listed and v.short in listed for v in judged)
 
 
 # the other rules
@@ -473,12 +456,10 @@ def test_the_bound_of_lemma_1_is_twice_the_larger_error_at_every_alpha(
     "values, text",
     [
         ([0.0123, 0.0145], "0.0134 ± 0.0016"),
-        ([2.0, 2.0], "2"),
         ([1.0], "1"),
         ([98.1, 103.7], "100.9 ± 4.0"),
         ([2e-5, 4e-5], "(3.0 ± 1.4)e-5"),
         ([1e-17, -3e-17], "0"),
-        ([-0.5, 0.5], "0.00 ± 0.71"),
     ],
 )
 def test_means_are_given_to_as_many_digits_as_their_spread(values, text):
@@ -503,12 +484,8 @@ def test_numbers_of_both_kinds_of_statistics_and_of_all_sites_are_kept_apart():
         assert len(names) and all(name.endswith("(raw)") == is_raw for name in names)
 
 
-@pytest.mark.parametrize(
-    "in_order",
-    [
-        ["Conv 1", "Block 2-1 conv 1", "Block 2-1 conv 2", "Block 2-1 shortcut", "FC"],
-        ["Conv 1-1 (raw)", "Conv 1-2", "Conv 5-3", "FC 1"],
-    ],
-)
-def test_sites_are_sorted_by_depth(in_order):
-    assert sorted(reversed(in_order), key=depth) == in_order
+def test_sites_are_sorted_by_depth():
+    resnet = ["Conv 1", "Block 2-1 conv 1", "Block 2-1 conv 2", "Block 2-1 shortcut", "FC"]
+    vgg = ["Conv 1-1 (raw)", "Conv 1-2", "Conv 5-3", "FC 1"]
+    for in_order in (resnet, vgg):
+        assert sorted(reversed(in_order), key=depth) == in_order

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
 from playwright.sync_api import Error, Page
 from playwright.sync_api import TimeoutError as PatienceError
 
@@ -75,9 +75,6 @@ MARKUP = re.compile(
     re.MULTILINE,
 )
 FILE_NAME = re.compile(r"\.(?:png|jpe?g|svg|gif|webp)\s*$", re.IGNORECASE)
-REDIRECT = re.compile(
-    r"""<meta\s+http-equiv="refresh"\s+content="\d+;\s*url=([^"]+)""", re.IGNORECASE
-)
 
 
 class Findings(list[str]):
@@ -197,25 +194,13 @@ def is_dead(root: Path, path: Path, anchor: str) -> bool:
     return bool(anchor) and path.suffix == ".html" and anchor not in anchors(path)
 
 
-class Anchors(HTMLParser):
-    """What a link into a page can point at."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.names |= {
-            value
-            for key, value in attrs
-            if value and (key == "id" or (tag == "a" and key == "name"))
-        }
-
-
 @cache
 def anchors(path: Path) -> set[str]:
-    return Anchors(path.read_text()).names
+    """What a link into a page can point at."""
+    page = BeautifulSoup(path.read_text(), "html.parser")
+    return {tag["id"] for tag in page.select("[id]")} | {
+        tag["name"] for tag in page.select("a[name]")
+    }
 
 
 def switch(page: Page, found: Findings, scheme: str) -> None:

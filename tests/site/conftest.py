@@ -32,9 +32,3 @@ def page(page: Page) -> Page:
     """An empty tab, every page in which will have the functions of checks.js."""
     page.add_init_script(path=Path(__file__).with_name("checks.js"))
     return page
-
-
-@pytest.fixture(scope="session")
-def book() -> Path:
-    """Where the rendered book lies."""
-    return ROOT / "_build" / "html"

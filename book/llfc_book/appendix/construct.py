@@ -141,8 +141,6 @@ def commuting_pair(
     conditions hold, features are linear in it (Theorem 1), so they keep holding. A condition named
     False is not imposed. ValueError where dH fills the space (too many images), so that no dW is
     left.
-
-    Source: this book; for Theorem 1 (A.2).
     """
     a, x = copy_of(network).double().eval(), x.double()
     _apart_from_zero(a, x)
@@ -249,8 +247,6 @@ def normalised_pair(kind: str, x: Tensor, shift: float = 6.0) -> tuple[nn.Module
     So both conditions of Theorem 1 hold exactly on ``x``: the first layer's features agree, the
     last one's weights, and every sign. ``kind`` is one of :data:`NORMALISED`; batch normalisation
     has the statistics of ``x`` in each network. ValueError for another.
-
-    Source: this book; on "any feed-forward structure" in A.2.
     """
     if kind not in NORMALISED:
         raise ValueError(f"unknown normalisation {kind!r}; choose one of {NORMALISED}")

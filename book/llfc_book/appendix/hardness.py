@@ -74,8 +74,7 @@ def hamiltonian_networks(adjacency: Tensor, same_weights: bool = False) -> Reduc
     second layer of A instead of zeros: the first term of A.3 stays as hard as it was, but the
     identity makes the residual 0. ValueError for what is no graph.
 
-    Source: this book, for the last sentence of A.3; that Hamiltonian cycles are hard is by Karp
-    (1972).
+    Source: Karp (1972), that Hamiltonian cycles are hard.
     """
     n = _check_graph(adjacency)
     root, c = root_of_complement(adjacency)

@@ -442,7 +442,5 @@ def printed_objective(layers: Sequence[Layer], orders: Orders) -> float:
 def expanded_objective(layers: Sequence[Layer], orders: Orders) -> float:
     """|X|^2 + |Y|^2 - 2 <X, Y>, summed over layers: the same line corrected, which equals the
     objective.
-
-    Source: this book; corrects the last line of A.3's first block.
     """
     return SPLIT_CORRECTED.value(layers, orders)

@@ -17,8 +17,6 @@ from llfc_lib.streams import generator
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Logit of the true class less the largest other one, per image (N): above 0 where the image is
     classified correctly.
-
-    Source: this book; for Lemma 1 (A.1).
     """
     own = logits.gather(1, y[:, None])
     others = logits.scatter(1, y[:, None], -torch.inf)
@@ -32,8 +30,6 @@ def survives(mean_logits: Tensor, logits: Tensor, y: Tensor, scaled: bool = Fals
     ``scaled``: logits may be multiplied by any c > 0, and a number that is the same for all classes
     may be added, for each image, since neither moves the largest logit: e is what is left of
     f_alpha - m after the best of both.
-
-    Source: this book; for Lemma 1 (A.1).
     """
     if scaled:
         m, f = (x - x.mean(1, keepdim=True) for x in (mean_logits, logits))
@@ -101,8 +97,6 @@ def tight_pair(
     ``wrong`` images each, not the same ones, on which they are wrong by ``depth``. For alpha
     between 1 / (1 + depth) and depth / (1 + depth) the network between errs on all of those: twice
     the error of either. ValueError unless 2 * wrong <= points and depth > 1.
-
-    Source: this book; attains the bound of Lemma 1 (A.1).
     """
     if not 0 < 2 * wrong <= points or depth <= 1:
         raise ValueError(
@@ -132,8 +126,6 @@ def rescaled(network: MLP, factor: float) -> MLP:
     smaller: with the original it satisfies LLFC exactly, with c = 1 at the first layer and c = 1 /
     ((alpha + (1 - alpha) factor)(alpha + (1 - alpha) / factor)) < 1 from the second on, but for the
     later biases, which it wants to be 0. ValueError for a factor that is not positive.
-
-    Source: this book; on the factor of Definition 2.
     """
     if factor <= 0:
         raise ValueError(f"factor {factor} must be positive: a ReLU commutes with nothing else")
@@ -151,8 +143,6 @@ def without_llfc(network: MLP, units: int = 8, size: float = 3.0) -> tuple[nn.Mo
     Each hidden layer gets ``units`` more, which look at the input with opposite weights in A and B,
     and at nothing else; in the end they add one and the same number to all logits. Half-way their
     weights cancel: the features vanish that both networks have.
-
-    Source: this book; on Definitions 1 and 2.
     """
     inputs, classes = network.fc1.in_features, network.fc4.out_features
     hidden = network.fc1.out_features

@@ -696,10 +696,7 @@ def connected_or_not(frame: pd.DataFrame) -> Shown:
 
 
 def spawn_epoch(frame: pd.DataFrame) -> Shown:
-    """Barrier between two children against the epoch at which they were spawned.
-
-    Source: this book; B.1.1 gives the epochs of spawning.
-    """
+    """Barrier between two children against the epoch at which they were spawned."""
     figure, axes, made_by = _figure(frame, 2, 3.3)
     spawned = recipe_of(frame).map(SPAWN_AT)
     epochs = sorted(spawned.unique())
@@ -1204,8 +1201,6 @@ JOINT = (
 def joint(frame: pd.DataFrame) -> Shown:
     """The residual of commutativity and its two factors under every order, as shares of before
     matching; and tiny networks, where all orders can be looked at.
-
-    Source: this book; the objective is that of A.3.
     """
     figure, axes, made_by = _figure(frame, 2, 3.6)
     recipes = [name for name in MATCHED if (recipe_of(frame) == name).any()]
@@ -1286,8 +1281,6 @@ def joint(frame: pd.DataFrame) -> Shown:
 def widths(frame: pd.DataFrame) -> Shown:
     """Barrier after weight matching against stable rank / n, by width and epoch; and what low rank
     alone brings.
-
-    Source: this book; Figure 22 and the last paragraph of B.5.
     """
     figure, axes, made_by = _figure(frame, 2, 3.6)
     table = verdicts.width_table(frame)

@@ -206,8 +206,6 @@ def matching(frame: pd.DataFrame) -> MyST:
 def joint(frame: pd.DataFrame) -> MyST:
     """Tiny networks: how often a matching ends at the minimum of the residual and of its own
     factor, and how far above it.
-
-    Source: this book; the objective is that of A.3.
     """
     rows, frame = [], of(frame, "mlp_mnist_perm_weight")  # on whose data the tiny ones learn
     sites = numbers(frame, "rank", "null", "random order").index.get_level_values("site").unique()

@@ -40,8 +40,6 @@ def rows(pair: Pair, candidates: Mapping[str, Permutations]) -> list[Row]:
     before matching, a random one, and the best of local searches from all of these but the first;
     "<quantity>_share" is relative to before matching, "loss_half_way" the training loss of (A +
     pi(B)) / 2.
-
-    Source: this book; the objective is that of A.3.
     """
     a, b = pair.in_dtype("A", "B")
     images = pair.loader("train")
@@ -123,8 +121,6 @@ def tiny(
     "over_minimum/q" is its quantile q over the draws. "rank" is the share of permutations with a
     lower R, "at_minimum" the share of draws in which there is none. "factor ..." are the same of
     the factor that the matching minimises. Over the first 500 training images.
-
-    Source: this book; the objective is that of A.3.
     """
     found, images = [], data.loader("train", 500, torch.float64, 500)
     for hidden in sizes:
