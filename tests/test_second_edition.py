@@ -155,8 +155,8 @@ MATCHED = {"matched_cosine", "loss_barrier_chord", "dist_transfer"}
 LATER = {*RANKS, "error", "error_barrier_chord_on_training"}
 #: Part, module and name of what is replaced, by what, and quantities that must be seen to be wrong.
 SABOTAGES: list[tuple[str, object, str, Callable, set[str]]] = [
-    ("closeness", closeness, "_products", with_result(scaled_residual), RHO),
-    ("closeness", closeness, "_one_minus_cos", with_result(twice), {"distance"}),
+    ("closeness", closeness, "inner_products", with_result(scaled_residual), RHO),
+    ("closeness", closeness, "one_minus_cos_from", with_result(twice), {"distance"}),
     ("closeness", closeness, "TOLERANCE", lambda _: 1e-12, {"no_partner spread"}),
     ("closeness", closeness, "_units_to_move", with_result(lambda n: n // 4), LACKING),
     ("closeness", closeness, "partner_of", with_argument(2, lambda t: -t), SPREAD),
