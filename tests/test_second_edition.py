@@ -129,7 +129,7 @@ def first_point_as_ends(f: Callable) -> Callable:
 
 
 def without_sweeps(f: Callable) -> Callable:
-    return lambda *args: f(*args, max_sweeps=0)
+    return lambda *args, **how: f(*args, **how, max_sweeps=0)
 
 
 def scaled_residual(products: dict) -> dict:
