@@ -3,12 +3,10 @@
 Blocks of steps of each variant follow each other in turn, several rounds of them, so that a busy
 moment of the machine falls on all alike; the median block of each is reported. "Plain" is the loop
 that a reader would write first: a torchvision-style data set, a DataLoader, an ordinary optimiser,
-`.item()` at every step. "Straightforward" weight matching is tests/straightforward.py; the package
-`rebasin` is timed beside it where it is installed (the project does not need it).
+`.item()` at every step. "Straightforward" weight matching is tests/straightforward.py.
 """
 
 import argparse
-import copy
 import json
 import multiprocessing
 import statistics
@@ -20,9 +18,10 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from llfc_book.places import RECORDS
 from llfc_book.show import cost
-from llfc_book.study import pairs
-from llfc_book.study.settings import recipe
+from llfc_book.study.measures.pair import standard_metrics
+from llfc_book.study.settings import Plan, recipe
 from llfc_book.study.units import cpu_name, environment
+from PIL import Image
 from straightforward import match
 from torch import nn
 
@@ -41,44 +40,32 @@ class PlainImages(torch.utils.data.Dataset):
 
     def __init__(self, r: Recipe, data: Dataset) -> None:
         transforms = torchvision().transforms
-        images = (
-            data.x_train.permute(0, 2, 3, 1).numpy().copy()
-        )  # handing the tensor to another process moves its memory
-        self.images, self.labels = (
-            images[..., 0] if images.shape[-1] == 1 else images,
-            data.y_train.tolist(),
-        )
-        augment = (
-            [transforms.RandomCrop(images.shape[1], padding=4), transforms.RandomHorizontalFlip()]
-            if r.augment
-            else []
-        )
-        self.transform = transforms.Compose(
-            [*augment, transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
-        )
+        # handing the tensor to another process moves its memory
+        images = data.x_train.permute(0, 2, 3, 1).numpy().copy()
+        self.images = images[..., 0] if images.shape[-1] == 1 else images
+        self.labels = data.y_train.tolist()
+        crop = transforms.RandomCrop(images.shape[1], padding=4)
+        augment = [crop, transforms.RandomHorizontalFlip()] if r.augment else []
+        normalise = transforms.Normalize(data.mean, data.std)
+        self.transform = transforms.Compose([*augment, transforms.ToTensor(), normalise])
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int):
-        from PIL import Image
-
         return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
 class PlainLoop:
     def __init__(self, r: Recipe, data: Dataset) -> None:
         self.model = loop.new_network(r, data)
-        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[r.optimiser]
-        extra = (
-            {}
-            if r.optimiser == "adam"
-            else {"momentum": r.momentum, "weight_decay": r.weight_decay}
-        )
-        self.optimiser = kind(self.model.parameters(), lr=r.lr, **extra)
-        self.loader = torch.utils.data.DataLoader(
-            PlainImages(r, data), batch_size=r.batch, shuffle=True
-        )
+        if r.optimiser == "adam":
+            self.optimiser = torch.optim.Adam(self.model.parameters(), lr=r.lr)
+        else:
+            usual = {"momentum": r.momentum, "weight_decay": r.weight_decay}
+            self.optimiser = torch.optim.SGD(self.model.parameters(), lr=r.lr, **usual)
+        images = PlainImages(r, data)
+        self.loader = torch.utils.data.DataLoader(images, batch_size=r.batch, shuffle=True)
 
     def run(self, steps: int) -> float:
         self.model.train()
@@ -109,17 +96,12 @@ class OurLoop:
         self.epoch = 0
 
     def run(self) -> float:
+        how = ((0, "bench"), self.augmenter, "bf16 autocast" in self.fast)
         began = time.perf_counter()
-        loop.train_epoch(
-            self.learner,
-            self.optimiser,
-            self.data,
-            self.recipe,
-            self.epoch,
-            (0, "bench"),
-            self.augmenter,
-            "bf16 autocast" in self.fast,
-        ).tolist()
+        losses = loop.train_epoch(
+            self.learner, self.optimiser, self.data, self.recipe, self.epoch, *how
+        )
+        losses.tolist()  # wait for them
         self.epoch += 1
         return time.perf_counter() - began
 
@@ -162,14 +144,24 @@ def both(pipes) -> float:
     return time.perf_counter() - began
 
 
+def interleaved(variants: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What every variant gives in every round, after one to warm up."""
+    found: dict[str, list[float]] = {name: [] for name in variants}
+    for k in range(rounds + 1):
+        for name, run in variants.items():
+            found[name].append(run())
+        print(f"round {k} of {rounds}", file=sys.stderr)
+    return {name: values[1:] for name, values in found.items()}
+
+
 def metric_pass(images: int) -> float:
     """Seconds for all metrics of one pair over ``images`` images, at one thread."""
     torch.set_num_threads(1)
-    data, r, batch = load("mnist"), recipe("mlp_mnist_spawn"), pairs.Plan().batch
+    data, r, batch = load("mnist"), recipe("mlp_mnist_spawn"), Plan().batch
     nets = [loop.new_network(r, data, seed).eval() for seed in (0, 1)]
     x, y = data.normalise(data.x_test[:images]), data.y_test[:images]
     began = time.perf_counter()
-    measure(*nets, list(zip(x.split(batch), y.split(batch))), pairs.standard_metrics())
+    measure(*nets, list(zip(x.split(batch), y.split(batch))), standard_metrics())
     return time.perf_counter() - began
 
 
@@ -180,47 +172,39 @@ def bench(rounds: int, steps: int) -> dict:
     pipes = two_workers(r, None, steps)
     for pipe in pipes:
         pipe.recv()
+    two = "this loop, two networks at once, 1 thread each"
     variants = {
         "plain loop, 2 threads": lambda: with_threads(2, lambda: plain.run(steps)),
         "plain loop, 1 thread": lambda: with_threads(1, lambda: plain.run(steps)),
         "this loop, 2 threads": lambda: with_threads(2, ours.run),
         "this loop, 1 thread": lambda: with_threads(1, ours.run),
-        "this loop, two networks at once, 1 thread each": lambda: both(pipes),
+        two: lambda: both(pipes),
     }
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for run in variants.values():
-        run()  # warm up
-    for k in range(rounds):
-        for name, run in variants.items():
-            times[name].append(run() * epoch)
-        print(f"round {k + 1} of {rounds}", file=sys.stderr)
+    times = interleaved(variants, rounds)
     for pipe in pipes:
         pipe.send(None)
-    seconds = {name: statistics.median(t) for name, t in times.items()}
-    result = {
+    seconds = {name: epoch * statistics.median(t) for name, t in times.items()}
+    plain_two = seconds["plain loop, 2 threads"]
+    ratios = {
+        "one network, 2 threads: plain / this": plain_two / seconds["this loop, 2 threads"],
+        "one network, 1 thread: plain / this": (
+            seconds["plain loop, 1 thread"] / seconds["this loop, 1 thread"]
+        ),
+        "two networks: plain, one after the other / this, at once": 2 * plain_two / seconds[two],
+    }
+    passes = {
+        f"{images} images": {"seconds": statistics.median(metric_pass(images) for _ in range(3))}
+        for images in (1000, 10000)
+    }
+    return {
         "cpu": cpu_name(),
         "torch": torch.__version__,
         "rounds": rounds,
         "steps": steps,
         "seconds_per_epoch": seconds,
+        "ratios": ratios,
+        "metric_pass": passes,
     }
-    two = "this loop, two networks at once, 1 thread each"
-    result["ratios"] = {
-        "one network, 2 threads: plain / this": (
-            seconds["plain loop, 2 threads"] / seconds["this loop, 2 threads"]
-        ),
-        "one network, 1 thread: plain / this": (
-            seconds["plain loop, 1 thread"] / seconds["this loop, 1 thread"]
-        ),
-        "two networks: plain, one after the other / this, at once": (
-            2 * seconds["plain loop, 2 threads"] / seconds[two]
-        ),
-    }
-    result["metric_pass"] = {
-        f"{images} images": {"seconds": statistics.median(metric_pass(images) for _ in range(3))}
-        for images in (1000, 10000)
-    }
-    return result
 
 
 def random_images(r: Recipe, images: int) -> Dataset:
@@ -244,23 +228,20 @@ def bench_convolutional(name: str, rounds: int, steps: int) -> dict:
     if loop.speedups(fast, "cpu") != loop.speedups(single, "cpu"):
         pipes["this loop, sped up"] = two_workers(fast, data, steps)
     used = {label: [pipe.recv() for pipe in group][0] for label, group in pipes.items()}
-    variants = {
-        "plain loop, 2 threads": lambda: images / with_threads(2, lambda: plain.run(steps)),
-        **{label: lambda group=group: 2 * images / both(group) for label, group in pipes.items()},
-    }
-    rates: dict[str, list[float]] = {label: [] for label in variants}
-    plain.run(1)
-    for k in range(rounds):
-        for label, run in variants.items():
-            rates[label].append(run())
-        print(f"{name}, round {k + 1} of {rounds}", file=sys.stderr)
+    plain_loop = "plain loop, 2 threads"
+    rates = interleaved(
+        {
+            plain_loop: lambda: images / with_threads(2, lambda: plain.run(steps)),
+            **{k: lambda group=group: 2 * images / both(group) for k, group in pipes.items()},
+        },
+        rounds,
+    )
     for pipe in (pipe for group in pipes.values() for pipe in group):
         pipe.send(None)
 
     def ratios(label: str) -> list[float]:
         """The lowest, the median and the highest, round by round."""
-        plain_rates = rates["plain loop, 2 threads"]
-        found = sorted(ours / plain for ours, plain in zip(rates[label], plain_rates, strict=True))
+        found = sorted(ours / of for ours, of in zip(rates[label], rates[plain_loop], strict=True))
         return [found[0], statistics.median(found), found[-1]]
 
     return {
@@ -272,7 +253,7 @@ def bench_convolutional(name: str, rounds: int, steps: int) -> dict:
 
 # weight matching
 
-WIDTHS, LARGEST = (1, 4, 8), 16
+WIDTHS = (1, 4, 8)
 
 
 @dataclass
@@ -301,27 +282,21 @@ def matched_pair(name: str) -> tuple[str, nn.Module, nn.Module, torch.Tensor]:
     if name == "mlp":
         told, a, b = trained_pair()
         return told, a, b, torch.zeros(1, a.fc1.in_features)
-    nets = []
+    nets, channels = [], 16 * int(name)
     for seed in (0, 1):
         torch.manual_seed(seed)
-        nets.append(ResNet20(3, 16 * int(name), 10, "B").eval())
-    return (
-        f"ResNet-20, option B, {16 * int(name)} channels, random",
-        *nets,
-        torch.zeros(1, 3, 32, 32),
-    )
+        nets.append(ResNet20(3, channels, 10, "B").eval())
+    return f"ResNet-20, option B, {channels} channels, random", *nets, torch.zeros(1, 3, 32, 32)
 
 
-def match_ours(sym: Symmetry, a: nn.Module, b: nn.Module, x: torch.Tensor, seed: int) -> Found:
+def match_ours(sym: Symmetry, a: nn.Module, b: nn.Module, seed: int) -> Found:
     began = time.process_time()
     found = weight_matching(sym, a.state_dict(), b.state_dict(), seed)
     return Found(time.process_time() - began, found.sweeps, found.objective)
 
 
 @torch.no_grad()
-def match_straightforward(
-    sym: Symmetry, a: nn.Module, b: nn.Module, x: torch.Tensor, seed: int
-) -> Found:
+def match_straightforward(sym: Symmetry, a: nn.Module, b: nn.Module, seed: int) -> Found:
     state_a, state_b = a.state_dict(), b.state_dict()
     began = time.process_time()
     same_visits = numpy_generator("weight matching", seed)
@@ -330,57 +305,22 @@ def match_straightforward(
     return Found(seconds, sweeps, objective(sym, state_a, state_b, permutations))
 
 
-def match_rebasin(sym: Symmetry, a: nn.Module, b: nn.Module, x: torch.Tensor, seed: int) -> Found:
-    """Without the time that it takes to trace the two networks; it draws its order of visits
-    itself.
-    """
-    from rebasin import PermutationCoordinateDescent
-
-    torch.manual_seed(seed)
-    b, sweeps = copy.deepcopy(b), 0
-    descent = PermutationCoordinateDescent(a, b, x)
-    step = descent._calculate_permutations_step
-
-    def counted(*args):
-        nonlocal sweeps
-        sweeps += 1
-        return step(*args)
-
-    descent._calculate_permutations_step = counted
-    began = time.process_time()
-    descent.calculate_permutations()
-    seconds = time.process_time() - began
-    descent.apply_permutations()
-    return Found(seconds, sweeps, objective(sym, a.state_dict(), b.state_dict(), {}))
-
-
-def matchers() -> dict[str, Callable[..., Found]]:
-    tools = {"ours": match_ours, "straightforward": match_straightforward}
-    try:
-        import rebasin  # noqa: F401
-    except ImportError:
-        return tools
-    return {**tools, "rebasin": match_rebasin}
-
-
-def bench_matching(rounds: int, widths: tuple[int, ...]) -> dict:
-    """All tools on one pair after each other, a seed a round, at one thread."""
+def bench_matching(rounds: int) -> dict:
+    """Both tools on one pair after each other, a seed a round, at one thread."""
     torch.set_num_threads(1)
+    tools = {"ours": match_ours, "straightforward": match_straightforward}
     result = {}
-    for name in ("mlp", *map(str, widths)):
+    for name in ("mlp", *map(str, WIDTHS)):
         told, a, b, x = matched_pair(name)
         began = time.process_time()
         sym = symmetry(a, x)
         derived = time.process_time() - began
-        runs: dict[str, list[Found]] = {tool: [] for tool in matchers()}
-        for k in range(1 if name == str(LARGEST) else rounds):
-            for tool, run in matchers().items():
-                runs[tool].append(run(sym, a, b, x, k))
+        runs: dict[str, list[dict]] = {tool: [] for tool in tools}
+        for k in range(rounds):
+            for tool, run in tools.items():
+                runs[tool].append(asdict(run(sym, a, b, k)))
             print(f"matching {told}, round {k + 1}", file=sys.stderr)
-        result[told] = {
-            "seconds_to_derive": derived,
-            "runs": {tool: [asdict(f) for f in found] for tool, found in runs.items()},
-        }
+        result[told] = {"seconds_to_derive": derived, "runs": runs}
     return result
 
 
@@ -392,19 +332,18 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=("training", "convolutional", "matching"), help="write no file, print all"
     )
-    parser.add_argument("--widest", action="store_true", help=f"match {16 * LARGEST} channels too")
     options = parser.parse_args()
     state = environment("cpu")
     if not options.only and (state["commit"].endswith("-dirty") or options.rounds < 3):
         parser.error("the page on speed wants committed code and three rounds; or take --only")
-    rounds, widths = options.rounds, (*WIDTHS, LARGEST) if options.widest else WIDTHS
+    rounds = options.rounds
     parts = {
         "training": lambda: bench(rounds, options.steps),
         "convolutional": lambda: {
             name: bench_convolutional(name, rounds, options.convolutional_steps)
             for name in ("resnet20_cifar10_spawn", "vgg16_cifar10_spawn")
         },
-        "matching": lambda: bench_matching(rounds, widths),
+        "matching": lambda: bench_matching(rounds),
     }
     if options.only:
         return print(json.dumps(parts[options.only](), indent=1))

@@ -13,11 +13,12 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SHOWN = 12  # differences of a section that are printed
@@ -29,12 +30,12 @@ def recipes() -> dict[str, Any]:
     """
     from llfc_book.study.settings import SCALE, recipe
 
-    every = {
-        f"{profile}/{name}": recipe(name, profile)
-        for profile, scale in SCALE.items()
-        for name in scale
-    }
-    return {name: {"hash": r.hash, **asdict(r)} for name, r in every.items()}
+    found = {}
+    for profile, scale in SCALE.items():
+        for name in scale:
+            r = recipe(name, profile)
+            found[f"{profile}/{name}"] = {"hash": r.hash, **asdict(r)}
+    return found
 
 
 def unit_paths() -> dict[str, str]:
@@ -53,15 +54,8 @@ def every_unit() -> list[Any]:
 @contextmanager
 def cache_of_its_own() -> Iterator[None]:
     """An empty cache for as long as this lasts; data sets lie elsewhere."""
-    before = os.environ.get("LLFC_CACHE")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["LLFC_CACHE"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["LLFC_CACHE"]
-            if before is not None:
-                os.environ["LLFC_CACHE"] = before
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, LLFC_CACHE=folder):
+        yield
 
 
 def missing_with_an_empty_cache() -> list[str]:
@@ -79,9 +73,8 @@ def missing_with_first_pairs_measured() -> list[str]:
     with cache_of_its_own():
         for unit in (unit for unit in every_unit() if unit.index == 0 and not unit.trains):
             unit.path().parent.mkdir(parents=True, exist_ok=True)
-            unit.path().write_text(
-                json.dumps({"unit": str(unit), "rows": [], "seconds": 0.0, "networks": {}})
-            )
+            empty = {"unit": str(unit), "rows": [], "seconds": 0.0, "networks": {}}
+            unit.path().write_text(json.dumps(empty))
         return [str(unit) for unit in queue.missing(queue.chosen(None))]
 
 
@@ -99,62 +92,56 @@ def pages(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.ipynb")):
         cells = json.loads(path.read_text())["cells"]
-        for number, output in enumerate(
-            output for cell in cells for output in cell.get("outputs", ())
-        ):
-            texts = {
-                mime: value
-                for mime, value in output.get("data", {}).items()
-                if not mime.startswith("image/")
-            }
+        outputs = [output for cell in cells for output in cell.get("outputs", ())]
+        for number, output in enumerate(outputs):
+            data, described = output.get("data", {}), output.get("metadata", {})
+            texts = {mime: of for mime, of in data.items() if not mime.startswith("image/")}
             texts |= {key: output[key] for key in ("text", "evalue") if key in output}
-            told = output.get("metadata", {}).get("scrapbook", {}).get("name")
-            found[f"{path.stem}/{told or number}"] = {
-                "texts": texts,
-                "described": output.get("metadata", {}),
-            }
+            told = described.get("scrapbook", {}).get("name")
+            found[f"{path.stem}/{told or number}"] = {"texts": texts, "described": described}
     return found
 
 
 def read(folder: Path) -> dict[str, Any]:
     """Every section by its name."""
-    sections: tuple[Callable[[], Any], ...] = (
-        recipes,
-        unit_paths,
-        missing_with_an_empty_cache,
-        missing_with_first_pairs_measured,
-        verdicts,
-    )
-    found = {section.__name__: section() for section in sections}
-    return {**found, "pages": pages(folder)}
+    return {
+        "recipes": recipes(),
+        "unit_paths": unit_paths(),
+        "missing_with_an_empty_cache": missing_with_an_empty_cache(),
+        "missing_with_first_pairs_measured": missing_with_first_pairs_measured(),
+        "verdicts": verdicts(),
+        "pages": pages(folder),
+    }
 
 
 def changes(before: Any, after: Any, where: str = "") -> list[str]:
     """What differs, one line a place."""
     if isinstance(before, dict) and isinstance(after, dict):
-        return [
-            line
-            for key in dict.fromkeys((*before, *after))
-            for line in changes(
-                before.get(key, "nothing"), after.get(key, "nothing"), f"{where}/{key}"
-            )
-        ]
-    if (
-        isinstance(before, list)
-        and isinstance(after, list)
-        and all(isinstance(item, str) for item in (*before, *after))
-    ):
-        gone, come = (
-            [item for item in before if item not in after],
-            [item for item in after if item not in before],
-        )
-        other_order = [] if gone or come or before == after else [f"{where}: in another order"]
-        return [
-            *(f"{where}: no longer {item}" for item in gone),
-            *(f"{where}: now {item}" for item in come),
-            *other_order,
-        ]
-    return [] if before == after else [f"{where}: {_short(before)} -> {_short(after)}"]
+        lines = []
+        for key in dict.fromkeys((*before, *after)):
+            one, other = before.get(key, "nothing"), after.get(key, "nothing")
+            lines += changes(one, other, f"{where}/{key}")
+        return lines
+    if before == after:
+        return []
+    if all(isinstance(side, list) for side in (before, after)):
+        gone = [f"{where}: no longer {_short(item)}" for item in before if item not in after]
+        come = [f"{where}: now {_short(item)}" for item in after if item not in before]
+        return [*gone, *come] or [f"{where}: in another order or number"]
+    return [f"{where}: {_short(before)} -> {_short(after)}"]
+
+
+def known_fields(before: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """``now`` without the fields that a recipe has in no entry of ``before``, and their names:
+    fields may be added, and one line tells of it.
+    """
+    known = {field for fields in before.values() for field in fields}
+    added = sorted({field for fields in now.values() for field in fields} - known)
+    kept = {
+        name: {field: value for field, value in fields.items() if field in known}
+        for name, fields in now.items()
+    }
+    return kept, added if known else []
 
 
 def _short(value: Any) -> str:
@@ -179,12 +166,12 @@ def main() -> int:
         print(", ".join(f"{len(section)} {name}" for name, section in now.items()))
         return 0
     before = json.loads(options.file.read_text())
-    found = {
-        name: changes(before.get(name, {}), now.get(name, {}))
-        for name in dict.fromkeys((*before, *now))
-    }
+    now["recipes"], added = known_fields(before["recipes"], now["recipes"])
+    if added:
+        print(f"recipes: fields that {options.file} does not have: {', '.join(added)}")
+    found = {name: changes(before.get(name, {}), section) for name, section in now.items()}
     for name, lines in found.items():
-        print(f"{name}: {len(lines)} changed of {len(now.get(name, ()))}")
+        print(f"{name}: {len(lines)} changed of {len(now[name])}")
         for line in lines[:SHOWN]:
             print(f"  {line}")
         if len(lines) > SHOWN:

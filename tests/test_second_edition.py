@@ -16,10 +16,7 @@ from llfc_book.study import closeness, connected, pairs, units
 from llfc_book.study.catalogue import EXPERIMENTS
 from llfc_book.study.measures import references, sweep
 from llfc_book.study.parts import PARTS, part
-from llfc_book.study.settings import (
-    PAIRS,
-    recipe,
-)
+from llfc_book.study.settings import PAIRS, recipe
 from llfc_book.study.units import Unit, plan
 
 from llfc_lib.metrics import Row, coherence, spectra
@@ -31,7 +28,6 @@ MLP, LN, RESNET50 = (
 )
 TOLERANCE = 1e-6  # of the record, as of chapters in smoke: float64 on another processor
 RESNET20 = "resnet20_cifar10_spawn"  # with running statistics
-CLOSENESS = ("closeness", MLP)
 
 
 def live(part: str, name: str) -> list[Row]:
@@ -87,7 +83,7 @@ def agree(live: tuple, record: tuple) -> bool:
 @pytest.mark.parametrize(
     "part, name",
     [
-        CLOSENESS,
+        ("closeness", MLP),
         ("closeness", LN),
         ("connected", LN),
         ("coherence", LN),
@@ -111,8 +107,29 @@ def with_result(change: Callable) -> Callable:
     return lambda f: lambda *args: change(f(*args))
 
 
+def with_argument(place: int, change: Callable) -> Callable:
+    """A function as it is, but for one of its arguments."""
+    return lambda f: lambda *args: f(*args[:place], change(args[place]), *args[place + 1 :])
+
+
 def twice(x):
     return 2 * x
+
+
+def shifted(w):
+    return w + w.mean()
+
+
+def inverted(found):
+    return ((*where, ~wrong) for *where, wrong in found)
+
+
+def first_point_as_ends(f: Callable) -> Callable:
+    return lambda curves, grid: {**f(curves, grid), "ends": curves[..., 0]}
+
+
+def without_sweeps(f: Callable) -> Callable:
+    return lambda *args, **how: f(*args, **how, max_sweeps=0)
 
 
 def scaled_residual(products: dict) -> dict:
@@ -127,77 +144,35 @@ RHO = {"rho", "rho spread", "rho sparse", "rho_standard_error"}
 SPREAD = {"t spread", "distance spread", "partner_error spread"}
 SPARSE = {"distance sparse", "rho sparse", "middle_error sparse"}
 MIDDLE = {"middle_error spread", "middle_error sparse"}
+LACKING = {"no_partner sparse"}
+DRAWN = {"t spread", "rho spread"}
 BARRIERS = limits("error_barrier", "error_barrier_chord", "loss_barrier", "loss_barrier_chord")
+RESAMPLED = {"error_barrier_lower", "loss_barrier_upper", "stitched_excess_lower"}
 SIGN = {"sign_energy", "coherence", "energy_alignment"}
+SHUFFLE = {"shuffle_energy", "energy_alignment"}
 RANKS = {"stable_rank_W", "stable_rank_share_W"}
+MATCHED = {"matched_cosine", "loss_barrier_chord", "dist_transfer"}
+LATER = {*RANKS, "error", "error_barrier_chord_on_training"}
 #: Part, module and name of what is replaced, by what, and quantities that must be seen to be wrong.
 SABOTAGES: list[tuple[str, object, str, Callable, set[str]]] = [
-    ("closeness", closeness, "_products", with_result(scaled_residual), RHO),
-    ("closeness", closeness, "_one_minus_cos", with_result(twice), {"distance"}),
+    ("closeness", closeness, "inner_products", with_result(scaled_residual), RHO),
+    ("closeness", closeness, "one_minus_cos_from", with_result(twice), {"distance"}),
     ("closeness", closeness, "TOLERANCE", lambda _: 1e-12, {"no_partner spread"}),
-    (
-        *("closeness", closeness, "_units_to_move"),
-        with_result(lambda count: count // 4),
-        {"no_partner sparse"},
-    ),
-    (
-        *("closeness", closeness, "partner_of"),
-        lambda f: lambda view, moved, t, images: f(view, moved, -t, images),
-        SPREAD,
-    ),
-    ("closeness", closeness, "interpolate", lambda f: lambda a, b, alpha: f(a, b, 0.25), MIDDLE),
-    (
-        *("closeness", closeness, "_cycle"),
-        lambda f: lambda order, count: f(order.flip(0), count),
-        SPARSE,
-    ),
-    (
-        *("closeness", closeness, "random_difference"),
-        lambda f: lambda a, b, kind, key, buffers: f(a, b, "entries", key, buffers),
-        {"t spread", "rho spread"},
-    ),
-    (
-        *("connected", connected, "barriers"),
-        lambda f: lambda curves, grid: f(curves * 1.5, grid),
-        BARRIERS,
-    ),
-    (
-        *("connected", connected, "barriers"),
-        lambda f: lambda curves, grid: {**f(curves, grid), "ends": curves[..., 0]},
-        limits("error_ends", "loss_ends"),
-    ),
-    (
-        *("connected", connected, "bootstrap_means"),
-        lambda f: lambda values, resamples, seed: f(values, resamples, "another"),
-        {"error_barrier_lower", "loss_barrier_upper", "stitched_excess_lower"},
-    ),
-    (
-        *("connected", connected, "stitched_wrong"),
-        with_result(lambda found: ((*where, ~wrong) for *where, wrong in found)),
-        limits("stitched_excess"),
-    ),
+    ("closeness", closeness, "_units_to_move", with_result(lambda n: n // 4), LACKING),
+    ("closeness", closeness, "partner_of", with_argument(2, lambda t: -t), SPREAD),
+    ("closeness", closeness, "interpolate", with_argument(2, lambda _: 0.25), MIDDLE),
+    ("closeness", closeness, "_cycle", with_argument(0, lambda order: order.flip(0)), SPARSE),
+    ("closeness", closeness, "random_difference", with_argument(2, lambda _: "entries"), DRAWN),
+    ("connected", connected, "barriers", with_argument(0, lambda curves: curves * 1.5), BARRIERS),
+    ("connected", connected, "barriers", first_point_as_ends, limits("error_ends", "loss_ends")),
+    ("connected", connected, "bootstrap_means", with_argument(2, lambda _: "another"), RESAMPLED),
+    ("connected", connected, "stitched_wrong", with_result(inverted), limits("stitched_excess")),
     ("coherence", coherence, "dot", with_result(twice), {"commutator_energy", "sign_energy"}),
     ("coherence", coherence, "expectations", with_result(lambda e: (2 * e[0], e[1])), SIGN),
-    (
-        *("coherence", coherence, "expectations"),
-        with_result(lambda e: (e[0], 2 * e[1])),
-        {"shuffle_energy", "energy_alignment"},
-    ),
-    (
-        *("weights", spectra, "singular_values"),
-        lambda f: lambda w: f(w + w.mean()),
-        {"sigma_W/0.5", *RANKS},
-    ),
-    (
-        *("sweep", sweep, "weight_matching"),
-        lambda f: lambda sym, a, b, seed: f(sym, a, b, seed, max_sweeps=0),
-        {"matched_cosine", "loss_barrier_chord", "dist_transfer"},
-    ),
-    (
-        *("sweep", pairs, "endpoint_after"),
-        lambda f: lambda epoch, *args: f(min(epoch, 1), *args),
-        {*RANKS, "error", "error_barrier_chord_on_training"},
-    ),
+    ("coherence", coherence, "expectations", with_result(lambda e: (e[0], 2 * e[1])), SHUFFLE),
+    ("weights", spectra, "singular_values", with_argument(0, shifted), {"sigma_W/0.5", *RANKS}),
+    ("sweep", sweep, "weight_matching", without_sweeps, MATCHED),
+    ("sweep", pairs, "endpoint_after", with_argument(0, lambda epoch: min(epoch, 1)), LATER),
 ]
 
 
@@ -245,29 +220,15 @@ def test_parts_that_are_due_together_share_one_pass(two, monkeypatch):
     assert found[0]["networks"] == found[1]["networks"]
 
 
-def test_a_part_that_is_done_is_not_measured_again_for_company(two):
-    first, second = two
-    second.path().parent.mkdir(parents=True, exist_ok=True)
-    second.path().write_text("done before")
-    first.run()
-    assert first.available() and second.path().read_text() == "done before"
-
-
-def test_a_part_that_somebody_else_is_at_is_left_to_them(two):
+def test_a_part_that_is_done_or_that_somebody_else_is_at_is_let_be(two):
     first, second = two
     with second._lock():
         first.run()
     assert first.available() and not second.available()
-
-
-def test_the_parts_of_a_pass_are_taken_before_its_networks_are_read(two, monkeypatch):
-    def networks(*_: object, **__: object) -> None:
-        raise RuntimeError(f"other part taken: {two[1].is_running()}")
-
-    monkeypatch.setattr(pairs, "networks", networks)
-    with pytest.raises(RuntimeError, match="other part taken: True"):
-        two[0].run()
-    assert not two[1].is_running()
+    first.path().unlink()
+    second.path().write_text("done before")
+    first.run()
+    assert first.available() and second.path().read_text() == "done before"
 
 
 def test_results_name_the_networks_and_the_code_they_were_begun_with(monkeypatch):
@@ -297,42 +258,12 @@ def test_what_a_number_depends_on_beyond_the_plan_is_in_its_key_and_its_record(m
 
 def test_controls_are_independent_networks_where_there_are_three_pairs():
     for name, count in PAIRS["lite"].items():
-        if not name.startswith("resnet20x") or not recipe(name, "lite").matching:
+        r = recipe(name, "lite")
+        if not name.startswith("resnet20x") or not r.matching:
             continue
-        every = [recipe(name, "lite").members(index) for index in range(count)]
-        assert recipe(name, "lite").plan.control == (count >= 3)
-        for found in every:
+        assert r.plan.control == (count >= 3)
+        for found in (r.members(index) for index in range(count)):
             assert set(found) == {"A", "B", *(["independent"] if count >= 3 else [])}
             assert len(set(found.values())) == len(found)  # no network beside itself
-        trained = {
-            u for u in plan("lite") if u.trains and u.name == recipe(name, "lite").trained_as
-        }
+        trained = {u for u in plan("lite") if u.trains and u.name == r.trained_as}
         assert len(trained) == 2 * count  # controls are networks of other pairs
-
-
-# pages of the first edition
-
-
-def test_pages_of_the_first_edition_show_what_they_showed(tmp_path, monkeypatch):
-    """Larger networks of a recipe that they show reduced, and experiments that are new, wait for
-    the second.
-    """
-    name = RESNET20
-    about = {"model": "resnet20", "data": "cifar10", "method": "spawning"}
-    monkeypatch.setattr(records, "RECORDS", tmp_path)
-    for profile, mean in (("lite", 0.25), ("paper", 0.5)):
-        provenance = {
-            "recipe": name,
-            "recipe_hash": recipe(name, profile).hash,
-            "data": {"name": "cifar10", "train": 100, "test": 10, "source": "a test"},
-        }
-        for experiment in ("fig10", "decomposition", "closeness"):
-            rows = [Row("1-cos_AB", mean, site="Block 1-1")]
-            records.save_pair(experiment, profile, f"{name}/0", provenance, rows, **about)
-    assert records.best("fig10").profile == "lite"
-    assert records.best_of_each("decomposition").table["mean"].tolist() == [0.25]
-    assert records.experiments_shown("paper") == []
-    assert records.experiments_shown("lite") == ["decomposition", "fig10"]
-    monkeypatch.setattr(records, "HELD", {})
-    assert records.best("fig10").profile == "paper"
-    assert records.experiments_shown("paper") == ["decomposition", "fig10"]

@@ -2,14 +2,10 @@
 expected of random displacements.
 """
 
-import math
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llfc_book import records
 from llfc_book.appendix import generic
 from llfc_book.appendix.construct import (
     commuting_pair,
@@ -19,12 +15,11 @@ from llfc_book.appendix.construct import (
     small_networks,
 )
 from llfc_book.appendix.lemma import Margins, margin, rescaled, survives, tight_pair, without_llfc
-from llfc_book.show import decomposition as shown
 from nets import conv, find, loader, mlp, near
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llfc_lib.metrics import LLFC, Barrier, displacement_null, measure
+from llfc_lib.metrics import LLFC, Barrier, measure
 from llfc_lib.metrics.decomposition import PARTS, Decomposition, decompose, relu_gap, relu_slope
 from llfc_lib.models import VGG16, ResNet20
 from llfc_lib.models.view import View
@@ -101,20 +96,6 @@ def test_the_parts_add_up_in_the_networks_of_the_book(network, more):
     assert every == {"carried", "commutativity", "relu", "normalisation", more}
 
 
-def test_own_parts_are_what_the_text_says():
-    a, b, x, alpha = mlp(0), near(mlp(0), 1), draw(30, 12), 0.3
-    split = decompose(a, b, x, alpha)
-    d_w, d_h = a.fc4.weight - b.fc4.weight, split["FC 3"].difference
-    w = alpha * a.fc4.weight + (1 - alpha) * b.fc4.weight
-    for found, expected in (
-        (split["logits"].parts["commutativity"], -alpha * (1 - alpha) * d_h @ d_w.T),
-        (split["logits"].parts["carried"], split["FC 3"].residual @ w.T),
-        (split["FC 1"].parts["relu"], relu_gap(a.fc1(x), b.fc1(x), alpha)),
-    ):
-        torch.testing.assert_close(found, expected.detach())
-    assert set(split["FC 1"].parts) == {"relu"}
-
-
 @settings(deadline=None)
 @given(st.integers(0, 10**6), st.floats(0, 1))
 def test_what_a_relu_adds_and_carries(seed, alpha):
@@ -173,14 +154,19 @@ class Foreign(nn.Module):
         return F.linear(torch.cat((g, h), 1), self.weight)
 
 
-class FunctionalPooling(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(16, 3)
+def test_the_parts_add_up_in_a_network_of_others():
+    torch.manual_seed(0)
+    a = Foreign().double().eval()
+    parts = adds_up(a, near(a, 1), draw(10, 12), 0.6)
+    assert {"normalisation", "other"} <= parts["logits"] | parts[next(iter(parts))]
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.max_pool2d(self.conv(x), 2).relu()
-        return self.fc(h.flatten(1))
+
+def test_nothing_is_left_between_a_network_and_itself_or_at_an_end():
+    a, b, x = mlp(0), near(mlp(0), 1), draw(10, 12)
+    for split in decompose(a, a, x).values():
+        assert not any(bool(value.any()) for value in (split.residual, *split.parts.values()))
+    for alpha in (0.0, 1.0):
+        assert not any(bool(s.residual.any()) for s in decompose(a, b, x, alpha).values())
 
 
 class Halves(nn.Module):
@@ -195,26 +181,13 @@ class Halves(nn.Module):
         return torch.relu(left) * right
 
 
-def test_the_parts_add_up_in_networks_of_others():
-    torch.manual_seed(0)
-    a = Foreign().double().eval()
-    parts = adds_up(a, near(a, 1), draw(10, 12), 0.6)
-    assert {"normalisation", "other"} <= parts["logits"] | parts[next(iter(parts))]
-    a = FunctionalPooling().double().eval()
-    assert "pooling" in adds_up(a, near(a, 1), draw(10, 1, 6, 6), 0.6)["relu"]
-    a = Halves().double().eval()
-    with pytest.raises(ValueError, match="gives several tensors"):
-        decompose(a, near(a, 1), draw(5, 12))
-
-
-def test_nothing_is_left_between_a_network_and_itself_or_at_an_end():
-    a, b, x = mlp(0), near(mlp(0), 1), draw(10, 12)
-    for split in decompose(a, a, x).values():
-        assert not any(bool(value.any()) for value in (split.residual, *split.parts.values()))
-    for alpha in (0.0, 1.0):
-        assert not any(bool(s.residual.any()) for s in decompose(a, b, x, alpha).values())
-    with pytest.raises(ValueError, match="outside"):
-        decompose(a, b, x, 1.5)
+@pytest.mark.parametrize(
+    "network, alpha, message",
+    [(mlp(0), 1.5, "outside"), (Halves().double().eval(), 0.5, "gives several tensors")],
+)
+def test_what_cannot_be_split_is_refused(network, alpha, message):
+    with pytest.raises(ValueError, match=message):
+        decompose(network, near(network, 1), draw(5, 12), alpha)
 
 
 def energy(x: Tensor) -> float:
@@ -242,9 +215,8 @@ def test_the_metric_is_the_split_of_the_whole_set():
             assert s.shares()[name] == pytest.approx(expected[f"share_{name}"], rel=1e-9)
         found = {r.quantity: r.mean for r in rows if r.site == site}
         assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
-        for prefix in ("share_", "turned_", "origin_"):
-            parts = [v for q, v in found.items() if q.startswith(prefix) and "_over_" not in q]
-            assert sum(parts) == pytest.approx(1, rel=1e-6)
+        origins = [v for q, v in found.items() if q.startswith("origin_")]
+        assert sum(origins) == pytest.approx(1, rel=1e-6)
         assert found["identity_error"] < EXACT and found["bound"] >= 1 - 1e-9
 
 
@@ -271,16 +243,6 @@ def test_what_else_is_told_of_a_layer_by_hand():
         assert find(rows, quantity, site=site).mean == pytest.approx(expected), quantity
 
 
-def test_statistics_can_be_recomputed_and_no_bound_is_given_for_what_is_no_chain():
-    network = with_statistics(ResNet20(1, 4))
-    x = draw(12, 1, 8, 8)
-    images = [(x, torch.zeros(12, dtype=torch.long))]
-    rows = measure(network, near(network, 1, 0.2), images, [Decomposition()], calibration=[x])
-    assert all(r.mean < EXACT for r in rows if r.quantity == "identity_error")
-    rows += measure(conv(0), near(conv(0), 1), loader(shape=(2, 5, 5)), [Decomposition()])
-    assert not any(r.quantity == "bound" for r in rows)
-
-
 # Theorem 1
 
 
@@ -300,23 +262,6 @@ def test_theorem_1_holds_where_its_conditions_do_and_fails_without_each(name):
             assert worst(a, b, x, alpha) > 1e-3 if dropped else worst(a, b, x, alpha) < 1e-11
 
 
-@settings(deadline=None)
-@given(st.floats(-5, 5), st.floats(-5, 5))
-def test_sum_additivity_of_the_relu_is_agreement_of_signs_and_gives_every_alpha(x, y):
-    def relu(t: float) -> float:
-        return max(t, 0.0)
-
-    additive = math.isclose(relu(x + y), relu(x) + relu(y), rel_tol=1e-12, abs_tol=1e-300)
-    if abs(x * y) > 1e-6 or x * y == 0:
-        assert additive == (x * y >= 0)
-    if x * y >= 0:
-        for alpha in (0.0, 0.2, 0.5, 1.0):
-            mean = alpha * x + (1 - alpha) * y
-            assert relu(mean) == pytest.approx(
-                alpha * relu(x) + (1 - alpha) * relu(y), rel=1e-12, abs=1e-300
-            )
-
-
 @pytest.mark.parametrize(
     "kind, breaks",
     [("none", False), ("batch normalisation", True), ("layer normalisation", True)],
@@ -329,20 +274,6 @@ def test_normalisation_breaks_the_theorem_while_both_conditions_hold(kind, break
     for how in ({}, {"calibration": [x]}):
         found = worst(a, b, x, **how)
         assert found > 0.01 if breaks else found < 1e-13
-
-
-@pytest.mark.parametrize(
-    "call, message",
-    [
-        (lambda: commuting_pair(small_networks()["perceptron"], small_images(200)), "fewer images"),
-        (lambda: normalised_pair("group", small_images(9)), "unknown normalisation 'group'"),
-        (lambda: tight_pair(20, 11), "images of their own"),
-        (lambda: rescaled(mlp(0), 0.0), "must be positive"),
-    ],
-)
-def test_what_cannot_be_constructed_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
 
 
 # Lemma 1
@@ -385,11 +316,8 @@ def test_the_margin_argument_cannot_be_improved():
     "move, plain, scaled",
     [
         (lambda f: f, True, True),
-        (lambda f: 0.1 * f, False, True),
-        (lambda f: f + 5, False, True),
         (lambda f: 0.1 * f + 5, False, True),
         (lambda f: -f, False, False),
-        (lambda f: f[:, [1, 0, 2]], False, False),
     ],
 )
 def test_a_factor_and_a_shift_of_all_logits_cost_nothing_and_only_then(move, plain, scaled):
@@ -466,16 +394,6 @@ def test_the_expectation_is_of_second_order_in_alpha_and_refuses_other_networks(
         generic.expected(rows)
 
 
-def test_displaced_partners_can_be_decomposed():
-    def metrics() -> list:
-        return [Decomposition(), Margins((0.5,))]
-
-    a, b = mlp(0), near(mlp(0), 1)
-    rows = displacement_null(a, b, loader(), metrics, "rotation", matched=True, draws=2)
-    shares = [r.mean for r in rows if r.quantity.startswith("share_") and r.site == "FC 2"]
-    assert {r.role for r in rows} == {"null"} and sum(shares) == pytest.approx(1)
-
-
 def test_shares_of_lemma_1_are_counted_as_they_are_named():
     """Five images, two classes, counted by hand at alpha = 1/4: logits of A and B are given by the
     images themselves. A errs on the third, B on the second, where m = (x_A + 3 x_B) / 4 has the
@@ -509,25 +427,37 @@ def test_shares_of_lemma_1_are_counted_as_they_are_named():
     assert shares("not_certified") == [1]
 
 
-def test_origins_name_where_a_piece_arose():
-    """Two layers by hand: what FC 1's ReLU added and the second ReLU let through is the ReLU's
-    still, what failed to commute commutativity's.
+def test_parts_and_origins_are_what_the_text_says():
+    """Two layers and the logits by hand: what FC 1's ReLU added and the second ReLU let through is
+    the ReLU's still, what failed to commute commutativity's.
     """
-    a, b, x, alpha = mlp(0), near(mlp(0), 1), draw(30, 12), 0.3
+    a, b = mlp(0).requires_grad_(False), near(mlp(0), 1).requires_grad_(False)
+    x, alpha = draw(30, 12), 0.3
     split = decompose(a, b, x, alpha)
-    w = (alpha * a.fc2.weight + (1 - alpha) * b.fc2.weight).detach()
-    z_a, z_b = (net.fc2(torch.relu(net.fc1(x))).detach() for net in (a, b))
-    between = View(a).with_state(interpolate(View(a).state(), View(b).state(), alpha))
-    z = between.module.fc2(torch.relu(between.module.fc1(x))).detach()
+    w = {
+        n: alpha * getattr(a, n).weight + (1 - alpha) * getattr(b, n).weight for n in ("fc2", "fc4")
+    }
+    crossed = {
+        n: -alpha
+        * (1 - alpha)
+        * split[site].difference
+        @ (getattr(a, n).weight - getattr(b, n).weight).T
+        for n, site in (("fc2", "FC 1"), ("fc4", "FC 3"))
+    }
+    z_a, z_b = (net.fc2(torch.relu(net.fc1(x))) for net in (a, b))
+    between = View(a).with_state(interpolate(View(a).state(), View(b).state(), alpha)).module
+    z = between.fc2(torch.relu(between.fc1(x)))
     slope = relu_slope(z, alpha * z_a + (1 - alpha) * z_b)
-    crossed = (
-        -alpha * (1 - alpha) * split["FC 1"].difference @ (a.fc2.weight - b.fc2.weight).T.detach()
-    )
-    torch.testing.assert_close(split["FC 2"].origins["commutativity"], slope * crossed)
-    torch.testing.assert_close(
-        split["FC 2"].origins["relu"],
-        slope * (split["FC 1"].residual @ w.T) + relu_gap(z_a, z_b, alpha),
-    )
+    passed = slope * (split["FC 1"].residual @ w["fc2"].T)
+    assert set(split["FC 1"].parts) == {"relu"}
+    for found, expected in (
+        (split["logits"].parts["commutativity"], crossed["fc4"]),
+        (split["logits"].parts["carried"], split["FC 3"].residual @ w["fc4"].T),
+        (split["FC 1"].parts["relu"], relu_gap(a.fc1(x), b.fc1(x), alpha)),
+        (split["FC 2"].origins["commutativity"], slope * crossed["fc2"]),
+        (split["FC 2"].origins["relu"], passed + relu_gap(z_a, z_b, alpha)),
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 def test_the_bound_is_the_printed_one_with_the_spectral_norm():
@@ -540,29 +470,3 @@ def test_the_bound_is_the_printed_one_with_the_spectral_norm():
         expected = float(torch.linalg.svdvals(w)[0]) * expected + sum(own)
         bound = expected / float(split[site].residual.norm())
         assert find(rows, "bound", site=site).mean == pytest.approx(bound, rel=1e-9)
-
-
-def test_the_table_against_chance_says_what_each_partner_should_give():
-    """Gaussian networks in the place of a pair and its partners, at relative displacements t."""
-    partners = {
-        ("value", ""): ("the pair", 0.1),
-        ("control", "independent"): ("independent", 0.8),
-        ("null", "rotation matched"): ("displaced, rotated", 0.3),
-    }
-    measured = {
-        key: measure(*generic.gaussian_pair(16, t), generic.gaussian_images(40), [Decomposition()])
-        for key, (_, t) in partners.items()
-    }
-    rows = [replace(r, role=role, kind=k) for (role, k), of in measured.items() for r in of]
-    name = "mlp_mnist_spawn"
-    provenance = {"recipe": name, "data": {"name": "toy", "source": "toy"}, "profile": "smoke"}
-    ids = ({f"{name}/0": provenance}, {f"{name}/0": rows})
-    about = {"model": "mlp", "data": "toy", "method": "spawning"}
-    frame = records.live_record("decomposition", "smoke", *ids, **about).frame()
-    found = shown.expected_table(frame).set_index(["partner", "site"])
-    for key, (word, _) in partners.items():
-        expected = generic.expected(measured[key])
-        assert found.loc[word, "expected"].to_dict() == pytest.approx(expected)
-        for quantity, column in (("e_over_d", "measured"), ("turned_over_d", "turned")):
-            expected = {r.site: r.mean for r in measured[key] if r.quantity == quantity}
-            assert found.loc[word, column].to_dict() == pytest.approx(expected)
