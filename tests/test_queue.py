@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from llfc_book import places, records
+from llfc_book.places import ROOT
 from llfc_book.study import matched, pairs, publish, queue, runs, units
 from llfc_book.study.catalogue import EXPERIMENTS
 from llfc_book.study.families import Spawned
@@ -117,7 +118,7 @@ def wait_for(happened: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.005)
 
 
-def queue_in_another_process(monkeypatch, command: list[str]) -> int:
+def queue_in_another_process(monkeypatch, command: list[str], hup: object = signal.SIG_DFL) -> int:
     """A queue in a process forked off, ``command`` in place of its one unit; returns its id."""
     monkeypatch.setattr(queue, "missing", lambda _: [Unit("smoke", NAME, 7, "train A")])
     pid = os.fork()
@@ -125,7 +126,7 @@ def queue_in_another_process(monkeypatch, command: list[str]) -> int:
         return pid
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, hup)
         popen = subprocess.Popen
         queue.subprocess.Popen = lambda _, **rest: popen(command, **rest)
         code = queue.main(["run", "--profile", "smoke", "--jobs", "1"])
@@ -290,7 +291,9 @@ def train_all(name: str, **add: float) -> dict[str, str]:
     }
 
 
-def measured(part: str, networks: dict[str, str], mean: float = 1.0, name: str = NAME) -> Unit:
+def measured(
+    part: str, networks: dict[str, str] | None, mean: float = 1.0, name: str = NAME
+) -> Unit:
     """Put a finished measurement into the cache."""
     unit, every = Unit("smoke", name, 0, part), recipe(name, "smoke").plan.parts
     rows = [
@@ -301,7 +304,8 @@ def measured(part: str, networks: dict[str, str], mean: float = 1.0, name: str =
     ]
     result = {"unit": str(unit), "rows": rows, "environment": {"commit": "abc"}}
     result |= {"seconds": 1.0, "work": 1.0}
-    result["networks"] = {who: networks[who] for who in unit.members() if who in networks}
+    if networks is not None:
+        result["networks"] = {who: networks[who] for who in unit.members() if who in networks}
     if part == "match":
         result["permutations"] = {"fc1": [0, 1] if mean == 1 else [1, 0]}
     unit.path().parent.mkdir(parents=True, exist_ok=True)
@@ -313,7 +317,7 @@ def every_unit(name: str = NAME) -> list[Unit]:
     return [Unit("smoke", name, 0, part) for part in recipe(name, "smoke").plan.parts]
 
 
-def measure_all(networks: dict[str, str], name: str = NAME) -> None:
+def measure_all(networks: dict[str, str] | None, name: str = NAME) -> None:
     for unit in every_unit(name):
         measured(unit.part, networks, name=name)
 
@@ -495,3 +499,99 @@ def test_a_sweep_of_epochs_that_are_not_here_is_left_out(swept, monkeypatch):
     pairs.shipped_path("smoke", LAYER_NORM, 3, "A").unlink()
     # it is trained anew, and keeps them
     assert not sweep.lacks_epochs() and queue.missing([sweep]) == [sweep]
+
+
+# what only a long night shows
+
+
+def test_parts_of_one_pass_are_not_begun_at_once(monkeypatch):
+    connected, coherence, other = (
+        Unit("smoke", NAME, 0, part) for part in ("connected", "coherence", "decomposition")
+    )
+
+    def start(unit: Unit, device: str, lines: Path) -> subprocess.Popen:
+        return subprocess.Popen(["sleep", "0.1" if unit is other else "1"])
+
+    monkeypatch.setattr(queue, "missing", lambda _: [connected, coherence, other])
+    monkeypatch.setattr(queue, "_start", start)
+    assert queue.run("smoke", jobs=2, device="cpu") == 0
+    told = [line.partition(" (")[0] for line in logged()]
+    assert told[1:3] == [f"started: {connected}", f"started: {other}"]
+    ended = next(place for place, line in enumerate(told) if line.endswith(f"done: {connected}"))
+    assert told.index(f"started: {coherence}") > ended
+
+
+def test_make_passes_recipes_on():
+    command = ["make", "-n", "runs", "PROFILE=smoke", "RECIPES=a b"]
+    for given, expected in ((command, True), (command[:-1], False)):
+        said = subprocess.run(given, cwd=ROOT, capture_output=True, text=True).stdout
+        assert "--profile smoke" in said and ("--recipes a b" in said) == expected
+
+
+@pytest.mark.parametrize(
+    "leads, enabled, busy, written",
+    [
+        (True, "1\n", 0, "19"),
+        (True, "1\n", 2, "19"),  # a kernel that asks to wait is asked again
+        (False, "1\n", 0, "0"),
+        (True, "0\n", 0, "0"),
+        (True, None, 0, "0"),
+    ],
+)
+def test_a_unit_in_a_session_of_its_own_gives_way_to_other_sessions(
+    tmp_path, monkeypatch, leads, enabled, busy, written
+):
+    group, switch, tries = tmp_path / "autogroup", tmp_path / "enabled", []
+    group.write_text("0")
+    if enabled:
+        switch.write_text(enabled)
+
+    def busy_at_first(*args):
+        tries.append(args)
+        if len(tries) <= busy:
+            raise BlockingIOError
+        return open(*args)
+
+    monkeypatch.setattr(queue, "AUTOGROUP", group)
+    monkeypatch.setattr(queue, "AUTOGROUP_ENABLED", switch)
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid() + (not leads))
+    monkeypatch.setattr(queue.time, "sleep", lambda _: None)
+    monkeypatch.setattr(queue, "open", busy_at_first, raising=False)
+    queue._give_way()
+    assert group.read_text() == written
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nohup_holds(tmp_path, monkeypatch):
+    told = tmp_path / "pid"
+    pid = queue_in_another_process(
+        monkeypatch, ["sh", "-c", f"touch {told}; sleep 1"], hup=signal.SIG_IGN
+    )
+    wait_for(told.exists)
+    os.kill(pid, signal.SIGHUP)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_what_looked_at_other_networks_only_need_not_be_measured_again(unshipped):
+    every = every_unit(MATCHED)
+    measure_all(train_all(MATCHED), MATCHED)
+    publish.publish("smoke")
+    new = train_all(MATCHED, B=1.0)
+    left = queue.missing(every)
+    assert left == [unit for unit in every if "B" in unit.members()] != every
+    for unit in left:
+        measured(unit.part, new, name=MATCHED)
+    parts = ", ".join(sorted(unit.part for unit in every))
+    assert f"smoke {MATCHED}/0: {parts}" in publish.publish("smoke")
+    assert records.load("fig20", "smoke").pairs[f"{MATCHED}/0"]["endpoints"]["B"] == new["B"]
+
+
+def test_a_measurement_that_does_not_say_of_what_counts_until_the_networks_are_others(unshipped):
+    networks = train_all(NAME)
+    measure_all(None)
+    assert queue.missing(every_unit()) == []
+    publish.publish("smoke")
+    assert quoted() == {networks["A"]}
+    train_all(NAME, B=1.0)
+    assert queue.missing(every_unit()) == every_unit()
+    assert publish.publish("smoke") == "nothing new to publish"

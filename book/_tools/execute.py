@@ -169,6 +169,7 @@ def execute(root: Path, name: str, parameters: dict[str, Any], target: Path, pro
                 parameters=parameters,
                 progress_bar=False,
                 on_cell_start=on_cell_start,
+                coalesce_streams=True,
                 kernel_manager_class=kernel_manager(folder, progress),
             )
             notebook = clean(nbformat.read(product, as_version=4), run)
