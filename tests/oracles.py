@@ -87,16 +87,21 @@ def verdicts() -> dict[str, dict[str, Any]]:
 
 def pages(folder: Path) -> dict[str, Any]:
     """Texts that the outputs of every notebook hold, and told numbers by name; of pictures what
-    describes them.
+    describes them. What a cell prints is one text, in however many pieces it came.
     """
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.ipynb")):
-        cells = json.loads(path.read_text())["cells"]
-        outputs = [output for cell in cells for output in cell.get("outputs", ())]
+        outputs: list[dict[str, Any]] = []
+        for cell in json.loads(path.read_text())["cells"]:
+            pieces = [o for o in cell.get("outputs", ()) if o.get("output_type") == "stream"]
+            if pieces:
+                outputs.append({"text": "".join("".join(piece["text"]) for piece in pieces)})
+            outputs += [o for o in cell.get("outputs", ()) if o not in pieces]
         for number, output in enumerate(outputs):
-            data, described = output.get("data", {}), output.get("metadata", {})
-            texts = {mime: of for mime, of in data.items() if not mime.startswith("image/")}
+            shown = output.get("data", {}).items()
+            texts = {mime: value for mime, value in shown if not mime.startswith("image/")}
             texts |= {key: output[key] for key in ("text", "evalue") if key in output}
+            described = output.get("metadata", {})
             told = described.get("scrapbook", {}).get("name")
             found[f"{path.stem}/{told or number}"] = {"texts": texts, "described": described}
     return found
