@@ -78,11 +78,12 @@ def load_tool(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def execute(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    packages = os.pathsep.join(map(str, (ROOT, ROOT / "book")))  # before a toy's folder llfc_lib
     return subprocess.run(
         [sys.executable, str(TOOLS / "execute.py"), *arguments, "--root", str(root)],
         capture_output=True,
         text=True,
-        env={**os.environ, "LLFC_CACHE": str(root / "cache")},
+        env={**os.environ, "LLFC_CACHE": str(root / "cache"), "PYTHONPATH": packages},
     )
 
 
