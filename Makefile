@@ -39,12 +39,12 @@ lint: $(STAMP) ## formatter, linter and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy llfc_lib
 
-test: lint ## everything: lint, unit tests, nbval, a strict build, its pages (an empty cache each time)
+# three workers: those that look at pages in a browser mostly wait
+test: lint ## everything: lint, a strict build, its pages, unit tests, nbval (an empty cache each time)
 	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; export LLFC_CACHE="$$cache" OMP_NUM_THREADS=1; \
-	$(PY) -m pytest -n 2 --dist loadfile --ignore tests/site tests; \
-	$(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks; \
 	$(PY) book/_tools/site.py --tracked; \
-	$(PY) -m pytest -n 2 tests/site
+	$(PY) -m pytest -n 3 --dist loadfile tests; \
+	$(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
 
 refresh: $(STAMP) ## bring the tracked pairs notebooks/NAME.ipynb up to date (profile smoke)
 	$(PY) book/_tools/execute.py $(CHAPTERS) --refresh

@@ -312,6 +312,20 @@ def test_a_wrong_symmetry_stops_everything_before_a_number_is_made(monkeypatch, 
         compare(make(0), make(1), TEST)
 
 
+def test_the_order_that_was_found_is_checked_as_well(monkeypatch):
+    real = module.check_symmetry
+
+    def refuses_what_was_found(network, sym, x, permutations=None, **options):
+        if permutations is not None:
+            raise RuntimeError("f(pi(B)) differs from f(B)")
+        return real(network, sym, x, permutations, **options)
+
+    monkeypatch.setattr(module, "check_symmetry", refuses_what_was_found)
+    monkeypatch.setattr(module, "measure", lambda *args: pytest.fail("measured all the same"))
+    with pytest.raises(RuntimeError, match=r"f\(pi\(B\)\)"):
+        compare(mlp(0), mlp(1), TEST)
+
+
 def dying(seed: int, dead: int) -> nn.Module:
     """Only the first ``dead`` units of layer 2 never respond."""
     network = lively(seed)

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,13 @@ def test_what_is_not_registered_is_refused_by_name(page):
     ):
         with pytest.raises(ValueError, match=f"unknown .* '{word}'; choose one of"):
             use()
+
+
+def test_the_files_of_the_page_are_as_lint_wants_them(page):
+    for module in ("tanh_mlp", "cka", "by_bias"):
+        file = sys.modules[module].__file__
+        for command in (["format", "--check"], ["check", "--select", "E,F,I,D100,D103"]):
+            config = ["--config", str(PAGE.parents[1] / "pyproject.toml")]
+            ruff = [sys.executable, "-m", "ruff", *command, *config, file]
+            done = subprocess.run(ruff, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr

@@ -364,3 +364,28 @@ def test_a_sweep_measures_the_matched_pair_beside_the_unmatched_one(monkeypatch)
         assert rank == pytest.approx(stable_rank(w) / w.shape[1])
     kinds = {r.kind for r in rows if r.quantity == "dist_transfer" and r.epoch == 0}
     assert kinds >= {sweep.TRUNCATED, f"{sweep.TRUNCATED}: unmatched"}
+
+
+def test_no_number_is_made_where_the_permuted_network_is_another_function(pair, monkeypatch):
+    """f(pi(B)) = f(B) before every experiment: with a symmetry that forgets the biases it is not."""
+
+    def without_biases(network, x):
+        sym = symmetry(network, x)
+        sym.permutations = tuple(
+            replace(p, uses=tuple(u for u in p.uses if not u.parameter.endswith("bias")))
+            for p in sym
+        )
+        return sym
+
+    order = matched.of_pair(pair)
+    swept = recipe(list(WIDTHS)[0], "smoke")
+    swept = replace(swept, plan=replace(swept.plan, after=(1,)))
+    for module in (matched, sweep):
+        monkeypatch.setattr(module, "symmetry", without_biases)
+    for attempt in (
+        lambda: matched.bring_together(pair, order),
+        lambda: matched.find(pair),
+        lambda: sweep.sweep(Pair(swept, 0, {}, dataset(swept))),
+    ):
+        with pytest.raises(RuntimeError, match=r"f\(pi\(B\)\) differs"):
+            attempt()

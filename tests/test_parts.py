@@ -4,10 +4,12 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-from llfc_book.study import parts, publish, units
+from llfc_book.study import matched, parts, publish, units
 from llfc_book.study.catalogue import EXPERIMENTS, experiment
 from llfc_book.study.families import FAMILIES
 from llfc_book.study.measures import joint
+from llfc_book.study.measures.pair import planned_metrics
+from llfc_book.study.pairs import load_pair
 from llfc_book.study.parts import PARTS, Part, part, register
 from llfc_book.study.settings import PAIRS, PROFILE, RECIPES, SCALE, Plan, Setting, recipe
 from llfc_book.study.units import Unit
@@ -130,3 +132,31 @@ def test_the_joint_part_sets_all_orders_beside_b_as_it_was(monkeypatch):
     ((measured, orders),) = seen
     assert set(orders) == {"activation", "weight", "ste"}
     assert measured.nets["B"] is pair.nets["unmatched"] is not pair.nets["B"]
+
+
+def test_a_live_joint_part_finds_orders_of_b_as_it_was(monkeypatch, tmp_path):
+    """Where no order is shipped: found on a B that was matched before, it would be of that one."""
+    setting = recipe("mlp_mnist_perm_weight", "smoke")
+    pair = matched.bring_together(first := load_pair(setting, 0), matched.of_pair(first))
+    monkeypatch.setattr(matched, "shipped_permutation", lambda *_: tmp_path / "none")
+    looked_at = []
+    monkeypatch.setattr(matched, "find", lambda pair: looked_at.append(pair.nets["B"]) or ({}, []))
+    monkeypatch.setattr(joint, "rows", lambda pair, orders: [])
+    monkeypatch.setattr(joint, "tiny", lambda *_: [])
+    assert part("joint").live(pair) == []
+    assert len(looked_at) == 3 and all(b is pair.nets["unmatched"] for b in looked_at)
+
+
+def test_rows_of_a_finer_part_are_published_once(finer, monkeypatch):
+    shown = replace(experiment("fig08"), parts=("pair", "cosines"))
+    monkeypatch.setattr(publish, "EXPERIMENTS", {"fig08": shown})
+    whole, fine = publish._apart([WHOLE, FINER], {"pair", "cosines"}), [FINER]
+    assert whole == [WHOLE] and publish._apart(fine, {"pair", "cosines"}) == fine
+
+
+def test_an_unknown_family_or_set_of_metrics_is_refused_by_name():
+    setting = recipe(NAME, "smoke")
+    with pytest.raises(ValueError, match="unknown family 'spawnd'; choose one of"):
+        replace(setting, family="spawnd").members(0)
+    with pytest.raises(ValueError, match="unknown metrics 'larg' in a plan; choose one of"):
+        planned_metrics("larg")

@@ -40,7 +40,7 @@ def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # setuptools leaves its build folder beside the source
     source.mkdir()
-    for name in ("llfc_lib", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("llfc_lib", "book", "pyproject.toml", "README.md", "LICENSE"):
         (source / name).symlink_to(ROOT / name)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "-w", folder, source], check=True, capture_output=True)

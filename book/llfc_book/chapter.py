@@ -16,7 +16,6 @@ from llfc_book import records
 from llfc_book.show.tables import MyST, table
 from llfc_book.study import matched, pairs
 from llfc_book.study.catalogue import experiment
-from llfc_book.study.measures import decomposition, joint
 from llfc_book.study.measures.pair import (
     ALPHAS,
     COARSE_GRID,
@@ -303,18 +302,8 @@ class Chapter:
 
 
 def _part(name: str, pair: Pair) -> list[Row]:
-    """One part of a pair's measurement by the function that made its record. Where a pass takes
-    long only the pair itself is split, and of the tiny networks of "joint" only the smallest are
-    looked at: the record has the rest."""
-    if name == "joint":
-        orders = {
-            method: matched.of_pair(pair, other)
-            for method, other in joint.orders_of_every_method(pair.setting).items()
-        }
-        return joint.rows_with_tiny(replace(pair, extra={"orders": orders}), joint.TINY[:1])
-    if name == "decomposition":
-        return decomposition.rows(pair, alone=not pair.setting.plan.thorough)
-    measure = part(name).measure
+    """One part of a pair's measurement by what made its record, or its shorter form."""
+    measure = part(name).live or part(name).measure
     assert measure is not None, name
     return measure(pair)
 

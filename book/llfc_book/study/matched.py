@@ -157,7 +157,10 @@ def _ste(search: Search) -> dict[str, Tensor]:
 def _plainly(search: Search) -> dict[str, Tensor]:
     """Any other method that is registered: once, with nothing to tell but its order."""
     method = METHODS.get(search.pair.setting.matching)
-    return method(search.sym, search.a, search.b, search.loader, search.pair.name).permutations
+    found = method(
+        search.sym, search.a, search.b, search.loader, search.pair.name, **search.settings
+    )
+    return found.permutations
 
 
 #: Methods of which the book tells more than the order.

@@ -36,8 +36,9 @@ class Part:
 
     ``members`` are the networks it looks at, ``ordered`` whether it wants B in the order that a
     matching found, ``of_every_method`` that it sets the orders of all methods side by side, and
-    ``needs_epochs`` whether it looks at networks on their way. ``work`` is its cost in forward
-    passes of one image, ``settings`` what its numbers depend on beyond the plan.
+    ``needs_epochs`` whether it looks at networks on their way. ``leads``: records begin with it;
+    others join them. ``live`` is a shorter form of it for a page that measures now. ``work`` is its
+    cost in forward passes of one image, ``settings`` what its numbers depend on beyond the plan.
 
     ``covers`` names the part, and the version of it, whose rows hold this one's ``quantities``: a
     finer part is not measured again where that is finished. ``metrics``, if there are any, are
@@ -52,6 +53,8 @@ class Part:
     ordered: bool = True
     of_every_method: bool = False
     needs_epochs: bool = False
+    leads: bool = False
+    live: Measure | None = None
     work: Callable[[Setting, Dataset], float] = whole_test_set
     settings: Callable[[Setting], dict[str, Any]] = nothing
     covers: tuple[str, int] | None = None

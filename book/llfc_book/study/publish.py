@@ -261,7 +261,7 @@ def _publish_pair(profile: str, name: str, index: int) -> list[str]:
         return [
             e
             for e in experiments
-            if parts[e.name] & {"pair", "sweep", *e.parts}
+            if any(part(name).leads or name in e.parts for name in parts[e.name])
             and parts[e.name] > _published_in(e, profile, name, index)
         ]
 
@@ -290,7 +290,7 @@ def _publish_pair(profile: str, name: str, index: int) -> list[str]:
             if e in written or e.name in quoting and e.reads(u.part for u in finished)
         ]
     for e in written:
-        _write(e, profile, name, index, [u for u in finished if u.part in e.reads(order)], runs)
+        _write(e, profile, name, index, _apart(finished, e.reads(order)), runs)
     if any(u.part == "match" for u in finished) and any("match" in e.reads(order) for e in written):
         path = matched.shipped_permutation(profile, name, index)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -305,6 +305,19 @@ def _publish_pair(profile: str, name: str, index: int) -> list[str]:
         )
     parts = {u.part for u in finished for e in written if u.part in e.reads(order)}
     return [f"{profile} {name}/{index}: {', '.join(sorted(parts))}"] if parts else []
+
+
+def _apart(units: list[Unit], parts: set[str]) -> list[Unit]:
+    """Those units whose parts are among ``parts``, no row twice: a finer one is left out where the
+    part that it refines is there.
+    """
+    chosen = [u for u in units if u.part in parts]
+    names = {u.part for u in chosen}
+    return [
+        u
+        for u in chosen
+        if (whole := u.measures().stood_in_for()) is None or whole.name not in names
+    ]
 
 
 def _write(

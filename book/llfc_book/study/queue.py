@@ -289,8 +289,8 @@ def run_unit(text: str, device: str) -> int:
         with _telling(unit):
             for measured in (u for u in (unit, *unit.needs()) if not u.trains and _is_stale(u)):
                 with measured._lock():
-                    if _is_stale(measured):
-                        measured.path().unlink()
+                    if (path := measured.finished_path()) and _is_stale(measured):
+                        path.unlink()
             unit.run(device)
     except Busy:
         return BUSY
@@ -299,7 +299,7 @@ def run_unit(text: str, device: str) -> int:
 
 def _is_stale(unit: Unit) -> bool:
     """Whether there is a result, but of other networks than those at hand."""
-    return unit.path().exists() and not publish.is_finished(unit)
+    return unit.finished_path() is not None and not publish.is_finished(unit)
 
 
 @contextmanager

@@ -56,10 +56,10 @@ class Plan:
 
     What follows changes no number of a part that has one name: ``batch`` images at a time (all
     features of five networks are in memory at once: 3 GB for 250 images of ResNet-20); ``metrics``
-    of the pair by their name in :mod:`llfc_book.study.pairs`, on a ``coarse`` grid or the full one,
-    the barrier ``on_training`` images as well; ``thorough``: a pass over all test images takes
-    seconds, so that parts look at every alpha and kind of partner; ``tiny_draws`` of networks of
-    which all permutations are looked at; ``after`` which epochs networks are matched that nobody
+    of the pair by their name in :mod:`llfc_book.study.measures.pair`, on a ``coarse`` grid or the
+    full one, the barrier ``on_training`` images as well; ``thorough``: a pass over all test images
+    takes seconds, so that parts look at every alpha and kind of partner; ``tiny_draws`` of networks
+    of which all permutations are looked at; ``after`` which epochs networks are matched that nobody
     keeps.
     """
 
@@ -154,6 +154,8 @@ class Setting(Recipe):
     @property
     def kin(self) -> Family:
         """Its family, which knows what its pairs are."""
+        if self.family not in FAMILIES:
+            raise ValueError(f"unknown family {self.family!r}; choose one of {list(FAMILIES)}")
         return FAMILIES[self.family]
 
     def members(self, pair: int) -> dict[str, Member]:

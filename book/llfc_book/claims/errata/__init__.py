@@ -2,7 +2,7 @@
 when the page is made.
 """
 
-# noqa: F401  (which enter themselves into the lists)
+# which enter themselves into the lists
 from llfc_book.claims.errata import slips, standing  # noqa: F401
 from llfc_book.claims.errata.listing import (
     ERRATA,

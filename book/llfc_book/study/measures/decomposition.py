@@ -26,13 +26,18 @@ def metrics(alphas: tuple[float, ...] = HALF_WAY) -> list[Metric]:
     return [Decomposition(alphas), Margins(alphas)]
 
 
+def _live(pair: Pair) -> list[Row]:
+    """Where a pass takes long only the pair itself is split: the record has the rest."""
+    return rows(pair, alone=not pair.setting.plan.thorough)
+
+
 def _work(setting: Setting, data: Dataset) -> float:
     # pair, controls and displaced partners, ten passes each
     plan = setting.plan
     return 120.0 * (min(plan.first or 10**9, len(data.y_test)) + plan.calibration)
 
 
-@register("decomposition", version=3, members=("A", "B", "independent"), work=_work)
+@register("decomposition", version=3, members=("A", "B", "independent"), live=_live, work=_work)
 def rows(pair: Pair, alone: bool = False) -> list[Row]:
     """The pair; half-way, the same before matching, an independent one, and partners displaced at
     random as far as B is.

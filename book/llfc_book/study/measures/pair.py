@@ -125,6 +125,13 @@ METRICS: dict[str, MakeMetrics] = {
 }
 
 
+def planned_metrics(name: str) -> MakeMetrics:
+    """Those of :data:`METRICS` that a plan names. ValueError for another name."""
+    if name not in METRICS:
+        raise ValueError(f"unknown metrics {name!r} in a plan; choose one of {list(METRICS)}")
+    return METRICS[name]
+
+
 def measure_pair(
     pair: Pair,
     metrics: MakeMetrics | None = None,
@@ -139,7 +146,7 @@ def measure_pair(
     images at a time, if not as many as planned.
     """
     plan, nets = pair.setting.plan, pair.nets
-    metrics = metrics or METRICS[plan.metrics]
+    metrics = metrics or planned_metrics(plan.metrics)
     loader = pair.loader("test", plan.pair_first, batch)
     grid = COARSE_GRID if plan.coarse else GRID
 
@@ -187,7 +194,7 @@ def measure_displaced(
     make.
     """
     plan = pair.setting.plan
-    new = metrics or METRICS[plan.metrics]
+    new = metrics or planned_metrics(plan.metrics)
     return displacement_null(
         pair.nets["A"],
         pair.nets["B"],
@@ -220,7 +227,7 @@ def _passes(setting: Setting, data: Dataset) -> float:
     return 120.0 * _first(plan.pair_first, data) + 60 * plan.calibration
 
 
-@register("pair", version=2, members=("A", "B", "independent"), work=_passes)
+@register("pair", version=2, members=("A", "B", "independent"), leads=True, work=_passes)
 def of_pair(pair: Pair) -> list[Row]:
     """Everything on the pair, and how its two networks were trained."""
     rows = measure_pair(pair)

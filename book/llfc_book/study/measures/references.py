@@ -40,7 +40,7 @@ def _closeness_work(setting: Setting, data: Dataset) -> float:
 @register("closeness", settings=closeness_settings, work=_closeness_work)
 def measure_closeness(pair: Pair) -> list[Row]:
     """rho of the pair per site, beside partners at the same distance
-    (:func:`llfc_lib.metrics.closeness.closeness`).
+    (:func:`llfc_book.study.closeness.closeness`).
     """
     told, (a, b) = closeness_settings(pair.setting), (pair.nets["A"], pair.nets["B"])
     loader = pair.loader("test", told["images"])

@@ -46,7 +46,9 @@ def _work(setting: Setting, data: Dataset) -> float:
     return 10.0 * len(setting.kept) * ((setting.plan.train_first or 0) + SWEPT_IMAGES)
 
 
-@register("sweep", version=2, ordered=False, needs_epochs=True, settings=_settings, work=_work)
+@register(
+    "sweep", version=2, ordered=False, needs_epochs=True, leads=True, settings=_settings, work=_work
+)
 def sweep(pair: Pair) -> list[Row]:
     """Networks of seeds 2k and 2k + 1 after every epoch that the plan names, or after those that
     their recipe keeps, matched and unmatched.
