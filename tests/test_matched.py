@@ -367,7 +367,7 @@ def test_a_sweep_measures_the_matched_pair_beside_the_unmatched_one(monkeypatch)
 
 
 def test_no_number_is_made_where_the_permuted_network_is_another_function(pair, monkeypatch):
-    """f(pi(B)) = f(B) before every experiment: with a symmetry that forgets the biases it is not."""
+    """f(pi(B)) = f(B) before every experiment: where a symmetry forgets the biases, it is not."""
 
     def without_biases(network, x):
         sym = symmetry(network, x)
