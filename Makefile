@@ -39,14 +39,12 @@ lint: $(STAMP) ## formatter, linter and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy llfc_lib
 
-# The chapters are executed beside the tests: those that look at pages in a browser, and the one that
-# lays out sabotaged copies, leave a core idle.
+# three workers: those that look at pages in a browser mostly wait
 test: lint ## everything: lint, a strict build, its pages, unit tests, nbval (an empty cache each time)
 	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; export LLFC_CACHE="$$cache" OMP_NUM_THREADS=1; \
 	$(PY) book/_tools/site.py --tracked; \
-	$(PY) -m pytest -n 1 --nbval --nbval-current-env notebooks > "$$cache/notebooks" 2>&1 & chapters=$$!; \
-	failed=0; $(PY) -m pytest -n 3 --dist loadfile tests || failed=1; \
-	wait $$chapters || failed=1; cat "$$cache/notebooks"; exit $$failed
+	$(PY) -m pytest -n 3 --dist loadfile tests; \
+	$(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
 
 refresh: $(STAMP) ## bring the tracked pairs notebooks/NAME.ipynb up to date (profile smoke)
 	$(PY) book/_tools/execute.py $(CHAPTERS) --refresh
