@@ -39,11 +39,12 @@ lint: $(STAMP) ## formatter, linter and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy llfc_lib
 
-# three workers: those that look at pages in a browser mostly wait
+# four workers on two cores: the one that looks at pages in a browser, and the one with sabotaged
+# copies, mostly wait
 test: lint ## everything: lint, a strict build, its pages, unit tests, nbval (an empty cache each time)
 	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; export LLFC_CACHE="$$cache" OMP_NUM_THREADS=1; \
 	$(PY) book/_tools/site.py --tracked; \
-	$(PY) -m pytest -n 3 --dist loadfile tests; \
+	$(PY) -m pytest -n 4 --dist loadfile tests; \
 	$(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
 
 refresh: $(STAMP) ## bring the tracked pairs notebooks/NAME.ipynb up to date (profile smoke)

@@ -78,7 +78,7 @@ def test_every_planned_part_is_registered_and_says_what_it_costs():
             for of in setting.plan.parts:
                 assert part(of).work(setting, data) > 0
                 assert not set(part(of).members) - {"A", "B", "independent"}
-                assert "match" not in setting.plan.parts or setting.kin.orders
+                assert "match" not in setting.plan.parts or setting.needs_order
 
 
 def test_an_unknown_part_is_refused_and_no_name_is_taken_twice():
@@ -115,11 +115,11 @@ def test_a_finer_part_is_done_where_the_whole_is_published(finer, monkeypatch):
 
 def test_a_plan_tells_what_numbers_depend_on():
     plan = Plan()
-    assert plan.told() == dict(plan.TOLD)
+    assert plan.identity() == dict(plan.HASHED)
     for change in ({"draws": 3}, {"train_first": 10}, {"control": False}, {"first": 5}):
-        assert replace(plan, **change).told() == {**plan.TOLD, **change}
+        assert replace(plan, **change).identity() == {**plan.HASHED, **change}
     for change in ({"batch": 7}, {"metrics": "large"}, {"thorough": False}):
-        assert replace(plan, **change).told() == plan.told()
+        assert replace(plan, **change).identity() == plan.identity()
     assert parts.versions(["pair", "rotation t=1", "entries t=1"]) == {"pair": 2, "t=1": 1}
 
 

@@ -167,7 +167,7 @@ class Chapter:
         displaced = possible[: 6 if thorough and smoke else 1 if thorough or smoke else 0]
         for index in range(PAIRS[profile][recipe_name] if smoke else 1):
             pair = pairs.load_pair(setting, index, self.device, self.retrain)
-            if setting.kin.orders:
+            if setting.needs_order:
                 pair = matched.bring_together(pair, matched.of_pair(pair))
             rows = [row for part in chosen.parts for row in _part(part, pair)]
             if not chosen.parts:
@@ -183,7 +183,7 @@ class Chapter:
             "recipe": recipe_name,
             "recipe_hash": recipe(recipe_name, profile).hash,
             "data": describe(data),
-            "plan": recipe(recipe_name, profile).plan.told(),
+            "plan": recipe(recipe_name, profile).plan.identity(),
             "reductions": reductions(recipe_name, profile),
             **environment(self.device),
         }

@@ -45,7 +45,7 @@ class Recipe:
     kept: tuple[int, ...] = ()
 
     #: Fields that do not change what is learned.
-    TOLD: ClassVar[frozenset[str]] = frozenset({"name", "speedups", "kept"})
+    UNHASHED: ClassVar[frozenset[str]] = frozenset({"name", "speedups", "kept"})
 
     def identity(self) -> dict[str, Any]:
         """The fields that change what is learned, defaults left out: a field added later renames no
@@ -54,7 +54,7 @@ class Recipe:
         return {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.name not in self.TOLD and getattr(self, f.name) != f.default
+            if f.name not in self.UNHASHED and getattr(self, f.name) != f.default
         }
 
     @property

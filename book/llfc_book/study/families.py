@@ -29,12 +29,13 @@ class Setting(Protocol):
 
 
 class Family:
-    """``name`` as settings say it; ``orders``: B's units are put in an order that the setting's
-    method finds first; ``shares_trunk``: A and B are one network up to the epoch of spawning.
+    """``name`` as settings say it; ``needs_order``: B's units are put in an order that the
+    setting's method finds first; ``shares_trunk``: A and B are one network up to the epoch of
+    spawning.
     """
 
     name: ClassVar[str]
-    orders: ClassVar[bool] = False
+    needs_order: ClassVar[bool] = False
     shares_trunk: ClassVar[bool] = False
 
     def members(self, setting: Setting, pair: int) -> dict[str, Member]:
@@ -70,7 +71,7 @@ class Matched(Family):
     """
 
     name = "matched"
-    orders = True
+    needs_order = True
 
     def members(self, setting: Setting, pair: int) -> dict[str, Member]:
         two = {"A": (2 * pair, "A"), "B": (2 * pair + 1, "A")}

@@ -164,7 +164,7 @@ def _plainly(search: Search) -> dict[str, Tensor]:
 
 
 #: Methods of which the book tells more than the order.
-TOLD = {"activation": _activation, "weight": _weight, "ste": _ste}
+SEARCHES = {"activation": _activation, "weight": _weight, "ste": _ste}
 
 
 def find(pair: Pair, known: Permutations | None = None) -> tuple[dict[str, Tensor], list[Row]]:
@@ -186,7 +186,7 @@ def find(pair: Pair, known: Permutations | None = None) -> tuple[dict[str, Tenso
     check_symmetry(b, sym, x)
     state_a, state_b = a.state_dict(), b.state_dict()
     search = Search(pair, sym, a, b, known)
-    chosen = TOLD.get(pair.setting.matching, _plainly)(search)
+    chosen = SEARCHES.get(pair.setting.matching, _plainly)(search)
     rows, loss_of = search.rows, search.loss_of
     other = [where for where, order in (known or {}).items() if not order.equal(chosen[where])]
     assert not other, f"{name}, pair {pair.index}: another order than the one known of {other}"

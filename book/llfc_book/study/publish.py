@@ -184,11 +184,11 @@ def _published_in(experiment: Experiment, profile: str, name: str, index: int) -
     provenance = _provenances(profile, experiment.name).get(f"{name}/{index}", {})
     setting = recipe(name, profile)
     parts, plan = experiment.reads(provenance.get("parts", ())), setting.plan
-    known = (*plan.TOLD, *plan.LATER)
+    known = (*plan.HASHED, *plan.HASHED_LATER)
     told = {key: value for key, value in provenance.get("plan", {}).items() if key in known}
     current = (
         provenance.get("recipe_hash") == setting.hash
-        and {**plan.TOLD, **told} == plan.told()
+        and {**plan.HASHED, **told} == plan.identity()
         and all(
             provenance["measure_version"].get(part(name).version_key) == part(name).version
             and provenance.get("settings", {}).get(name, {}) == part(name).settings(setting)
@@ -348,7 +348,7 @@ def _write(
         "recipe_hash": r.hash,
         "recipe_fields": r.identity(),
         "reductions": reductions(name, profile),
-        "plan": recipe(name, profile).plan.told(),
+        "plan": recipe(name, profile).plan.identity(),
         "measure_version": versions([u.part for u in parts]),
         "parts": [u.part for u in parts],
         **({"settings": settings} if settings else {}),
@@ -371,7 +371,7 @@ def _write(
                 e["seconds"]
                 for who, run in runs.items()
                 for e in run.history
-                if not r.kin.shares_trunk or who != "B" or e["epoch"] > (r.spawn_epoch or 0)
+                if not r.shares_trunk or who != "B" or e["epoch"] > (r.spawn_epoch or 0)
             ),
             1,
         ),  # the trunk of A and B once
@@ -388,7 +388,7 @@ def _write(
         [row for row in rows if experiment.keeps(row)],
         model=r.model,
         data=r.data,
-        method=r.kin.method(r),
+        method=r.method,
     )
     _provenances.cache_clear()
 

@@ -54,13 +54,13 @@ class Plan:
     networks are compared on (None: all), ``connected_grid`` the alphas at which a barrier with its
     interval is looked for.
 
-    What follows changes no number of a part that has one name: ``batch`` images at a time (all
-    features of five networks are in memory at once: 3 GB for 250 images of ResNet-20); ``metrics``
-    of the pair by their name in :mod:`llfc_book.study.measures.pair`, on a ``coarse`` grid or the
-    full one, the barrier ``on_training`` images as well; ``thorough``: a pass over all test images
-    takes seconds, so that parts look at every alpha and kind of partner; ``tiny_draws`` of networks
-    of which all permutations are looked at; ``after`` which epochs networks are matched that nobody
-    keeps.
+    What follows is no part of a unit's key, as it is fixed for a recipe or changes no number:
+    ``batch`` images at a time (all features of five networks are in memory at once: 3 GB for 250
+    images of ResNet-20); ``metrics`` of the pair by their name in
+    :mod:`llfc_book.study.measures.pair`, on a ``coarse`` grid or the full one, the barrier
+    ``on_training`` images as well; ``thorough``: a pass over all test images takes seconds, so that
+    parts look at every alpha and kind of partner; ``tiny_draws`` of networks of which all
+    permutations are looked at; ``after`` which epochs networks are matched that nobody keeps.
     """
 
     parts: tuple[str, ...] = (
@@ -88,7 +88,7 @@ class Plan:
     after: tuple[int, ...] = ()
 
     #: What all numbers of a pair depend on, and what a record means that does not say.
-    TOLD: ClassVar[Mapping[str, Any]] = {
+    HASHED: ClassVar[Mapping[str, Any]] = {
         "pair_first": None,
         "draws": 10,
         "first": None,
@@ -97,12 +97,12 @@ class Plan:
     }
     #: The same of fields that came later: told only where they are not this, so that units measured
     #: before keep their keys.
-    LATER: ClassVar[Mapping[str, Any]] = {"train_first": None}
+    HASHED_LATER: ClassVar[Mapping[str, Any]] = {"train_first": None}
 
-    def told(self) -> dict[str, Any]:
-        """What the numbers depend on, for a record and a key."""
-        later = {k: getattr(self, k) for k, v in self.LATER.items() if getattr(self, k) != v}
-        return {**{k: getattr(self, k) for k in self.TOLD}, **later}
+    def identity(self) -> dict[str, Any]:
+        """What the numbers depend on, for a record and the key of a unit."""
+        later = [name for name, value in self.HASHED_LATER.items() if getattr(self, name) != value]
+        return {name: getattr(self, name) for name in (*self.HASHED, *later)}
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Setting(Recipe):
     plan: Plan = field(default_factory=Plan)
     choices: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
 
-    TOLD: ClassVar[frozenset[str]] = Recipe.TOLD | {
+    UNHASHED: ClassVar[frozenset[str]] = Recipe.UNHASHED | {
         *("section", "title", "family", "group", "base", "shipped", "profile", "plan", "choices")
     }
 
@@ -152,15 +152,31 @@ class Setting(Recipe):
         return PROFILE[self.profile]
 
     @property
-    def kin(self) -> Family:
-        """Its family, which knows what its pairs are."""
+    def _family(self) -> Family:
         if self.family not in FAMILIES:
             raise ValueError(f"unknown family {self.family!r}; choose one of {list(FAMILIES)}")
         return FAMILIES[self.family]
 
+    @property
+    def needs_order(self) -> bool:
+        """Whether B's units are put in an order that ``matching`` finds first."""
+        return self._family.needs_order
+
+    @property
+    def shares_trunk(self) -> bool:
+        """Whether A and B are one network up to the epoch of spawning."""
+        return self._family.shares_trunk
+
+    @property
+    def method(self) -> str:
+        """How the two networks of a pair come together, in the word of records."""
+        return self._family.method(self)
+
     def members(self, pair: int) -> dict[str, Member]:
-        """The (seed, branch) of the networks that its pair number ``pair`` needs."""
-        return self.kin.members(self, pair)
+        """The (seed, branch) of the networks that its pair number ``pair`` needs. ValueError for an
+        unknown family.
+        """
+        return self._family.members(self, pair)
 
 
 def _fields(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,6 +210,8 @@ def _plan(name: str, profile: str) -> Plan:
     general: dict[str, Any] = {}
     scaled: dict[str, Any] = {}
     while name:
+        if name not in _STUDY["plan"]:
+            raise ValueError(f"unknown plan {name!r}; choose one of {list(_STUDY['plan'])}")
         table = _STUDY["plan"][name]
         plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
         general, scaled = (
@@ -293,17 +311,17 @@ def reductions(name: str, profile: str) -> str:
     """
     full, scale = RECIPES[name], SCALE[check_profile(profile)][name]
     changes = [
-        f"{TOLD.get(key, key.replace('_', ' '))} {_plain(key, getattr(full, key))} ->"
+        f"{LABELS.get(key, key.replace('_', ' '))} {_plain(key, getattr(full, key))} ->"
         f" {_plain(key, value)}"
         for key, value in scale.items()
-        if key not in (*Recipe.TOLD, "shipped") and getattr(full, key) != value
+        if key not in (*Recipe.UNHASHED, "shipped") and getattr(full, key) != value
     ]
     if full.kept and full.warmup and "epochs" in scale and "warmup" not in scale:
         changes.append(f"warm-up as long as it is ({full.warmup} of {scale['epochs']} epochs)")
     return "; ".join(changes)
 
 
-TOLD = {"model_args": "network", "spawn_epoch": "spawned after epoch", "lr": "learning rate"}
+LABELS = {"model_args": "network", "spawn_epoch": "spawned after epoch", "lr": "learning rate"}
 
 
 def _plain(key: str, value: Any) -> str:

@@ -98,7 +98,7 @@ class Unit:
         setting, measured = self.recipe(), self.measures()
         if measured.of_every_method:
             return [name for name, r in RECIPES.items() if r.base and r.base == setting.base]
-        return [self.name] if setting.kin.orders and measured.ordered else []
+        return [self.name] if setting.needs_order and measured.ordered else []
 
     def members(self) -> tuple[str, ...]:
         """The networks that the part looks at: a displaced partner needs no independent one."""
@@ -120,7 +120,7 @@ class Unit:
                 self.index,
                 measured.name,
                 measured.version,
-                setting.plan.told(),
+                setting.plan.identity(),
                 *([told] if told else []),
             ]
         )
