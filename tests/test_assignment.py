@@ -113,8 +113,8 @@ def test_printed_line_is_half_a_sum_of_three_squares():
             x = t.w_a @ (t.h_a - t.h_b[p])
             y = (t.w_b @ (t.h_a[torch.argsort(p)] - t.h_b))[q]
             plain += float(x.square().sum() + y.square().sum() + (x + y).square().sum()) / 2
-        assert identities.printed_objective(RANDOM, orders) == pytest.approx(plain, rel=1e-12)
-        assert identities.expanded_objective(RANDOM, orders) == pytest.approx(
+        assert identities.SPLIT.value(RANDOM, orders) == pytest.approx(plain, rel=1e-12)
+        assert identities.SPLIT_CORRECTED.value(RANDOM, orders) == pytest.approx(
             identities.OBJECTIVE.value(RANDOM, orders), rel=1e-12
         )
 

@@ -269,15 +269,6 @@ def solve_qap(
     )
 
 
-def solve_second(layer: Layer, method: str = "enumeration", seed: object = 0) -> Tensor:
-    """The permutation that makes |W_B (P^T H_A - H_B)|^2 least: A and B exchanged, the answer
-    inverted.
-
-    Source: the second term of A.3.
-    """
-    return torch.argsort(solve_qap(layer.w_b, layer.h_b, layer.h_a, method, seed))
-
-
 def planted_layers(n: int, images: int, draws: int, noise: float = 1.0) -> list[Layer]:
     """One layer of random matrices per draw; B is A in a random order, with Gaussian noise of
     relative size ``noise``.

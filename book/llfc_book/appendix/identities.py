@@ -429,18 +429,3 @@ def deviations(cases: Mapping[str, tuple[Sequence[Layer], Sequence[Orders]]]) ->
             if right is not None
         ]
     )
-
-
-def printed_objective(layers: Sequence[Layer], orders: Orders) -> float:
-    """The last line of A.3's first block as printed, |X|^2 + |Y|^2 + <X, Y>, summed over layers.
-
-    Source: A.3, the last line of its first block.
-    """
-    return SPLIT.value(layers, orders)
-
-
-def expanded_objective(layers: Sequence[Layer], orders: Orders) -> float:
-    """|X|^2 + |Y|^2 - 2 <X, Y>, summed over layers: the same line corrected, which equals the
-    objective.
-    """
-    return SPLIT_CORRECTED.value(layers, orders)
