@@ -45,7 +45,7 @@ test: lint ## everything: lint, a strict build, its pages, unit tests, nbval (an
 	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; export LLFC_CACHE="$$cache" OMP_NUM_THREADS=1; \
 	$(PY) book/_tools/site.py --tracked; \
 	$(PY) -m pytest -n 4 --dist loadfile tests; \
-	$(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
+	PYTHONPATH=tests $(PY) -m pytest -n 2 --dist loadfile -p forked_kernels --nbval --nbval-current-env notebooks
 
 refresh: $(STAMP) ## bring the tracked pairs notebooks/NAME.ipynb up to date (profile smoke)
 	$(PY) book/_tools/execute.py $(CHAPTERS) --refresh

@@ -45,7 +45,7 @@ def kernel(ready: Connection, connection_file: str, folder: str) -> None:
     for stream in range(3):
         os.dup2(nowhere, stream)
     os.chdir(folder)
-    os.environ["LLFC_CACHE"] = str(Path(folder).parent / "cache")
+    os.environ.setdefault("LLFC_CACHE", str(Path(folder).parent / "cache"))
     sys.path[:] = [
         str(Path(folder).parent),
         str(Path(folder).parent / "book"),

@@ -105,8 +105,12 @@ def test_recipes_that_are_unknown_or_have_no_pairs_are_refused_by_name(name, cap
 
 
 def is_alive(pid: int) -> bool:
+    """Whether any thread is: the first can be through while another still holds the locks."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return any(
+            (one / "stat").read_text().rpartition(")")[2].split()[0] != "Z" for one in threads
+        )
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -1,7 +1,10 @@
 """Training: spawning, resuming to the same bits, refused checkpoints, streams that differ."""
 
+import multiprocessing
 import random
+import sys
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 import torch
@@ -219,6 +222,28 @@ def test_checkpoints_come_back_and_foreign_truncated_and_altered_ones_are_refuse
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=f"x.safetensors {message}"):
             checkpoints.read(path, key)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_the_old_one_or_the_new(tmp_path):
+    path, contents = tmp_path / "x.safetensors", []
+    for epoch in (0, 1):
+        run = Checkpoint({"w": torch.full((50_000,), float(epoch))}, epoch=epoch)
+        checkpoints.write(path, run, "key")
+        contents.append(path.read_bytes())
+
+    def replace_without_end() -> None:
+        for content in cycle(contents):
+            checkpoints.atomic_write(path, content)
+
+    writer = multiprocessing.get_context("fork").Process(target=replace_without_end, daemon=True)
+    writer.start()
+    try:
+        found = [checkpoints.read(path, "key") for _ in range(1000)]
+    finally:
+        writer.kill()
+    assert {run.epoch for run in found} == {0, 1}
+    assert all((run.model["w"] == run.epoch).all() for run in found)
 
 
 def test_a_damaged_run_is_set_aside_named_and_trained_again(digits, short):
