@@ -143,9 +143,11 @@ def listening(page: Page, found: Findings) -> Iterator[None]:
     }
     for event, handler in handlers.items():
         page.on(event, handler)
-    yield
-    for event, handler in handlers.items():
-        page.remove_listener(event, handler)
+    try:
+        yield
+    finally:
+        for event, handler in handlers.items():
+            page.remove_listener(event, handler)
 
 
 def judge(found: Findings, facts: dict[str, Any]) -> None:

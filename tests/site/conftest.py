@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_tools"))
@@ -27,8 +27,18 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     }
 
 
+@pytest.fixture(scope="session")
+def tab(browser: Browser) -> Page:
+    """One for all tests: a new one for each would take a third longer. Every page in it has the
+    functions of checks.js.
+    """
+    tab = browser.new_page()
+    tab.add_init_script(path=Path(__file__).with_name("checks.js"))
+    return tab
+
+
 @pytest.fixture
-def page(page: Page) -> Page:
-    """An empty tab, every page in which will have the functions of checks.js."""
-    page.add_init_script(path=Path(__file__).with_name("checks.js"))
-    return page
+def page(tab: Page) -> Page:
+    """The tab, empty: what the page before may still wait for is given up."""
+    tab.goto("about:blank")
+    return tab
