@@ -39,12 +39,12 @@ lint: $(STAMP) ## formatter, linter and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy llfc_lib
 
-# four workers on two cores: the one that looks at pages in a browser, and the one with sabotaged
-# copies, mostly wait
-test: lint ## everything: lint, a strict build, its pages, unit tests, nbval (an empty cache each time)
+# three workers on two cores: the one that looks at pages in a browser, and the one with sabotaged
+# copies, wait at times
+test: $(STAMP) ## everything: lint, a strict build, its pages, unit tests, nbval (an empty cache each time)
 	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; export LLFC_CACHE="$$cache" OMP_NUM_THREADS=1; \
-	$(PY) book/_tools/site.py --tracked; \
-	$(PY) -m pytest -n 4 --dist loadfile tests; \
+	$(MAKE) --no-print-directory lint & lint=$$!; $(PY) book/_tools/site.py --tracked; wait $$lint; \
+	$(PY) -m pytest -n 3 --dist loadfile tests; \
 	PYTHONPATH=tests $(PY) -m pytest -n 2 --dist loadfile -p forked_kernels --nbval --nbval-current-env notebooks
 
 refresh: $(STAMP) ## bring the tracked pairs notebooks/NAME.ipynb up to date (profile smoke)

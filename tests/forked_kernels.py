@@ -29,6 +29,7 @@ KNOWN = (
     "scipy.optimize",
     "scipy.linalg",
     "sklearn.datasets",
+    "torch._dynamo",  # by the first optimiser
     "torch.func",
     "torch.fx",
     "tqdm",
