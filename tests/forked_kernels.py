@@ -76,7 +76,6 @@ def kernel(asked: socket.socket, connection_file: str, folder: str) -> None:
     for stream in range(3):
         os.dup2(nowhere, stream)
     os.chdir(folder)
-    os.environ.setdefault("LLFC_CACHE", str(Path(folder).parent / "cache"))
     sys.path[:] = [
         str(Path(folder).parent),
         str(Path(folder).parent / "book"),

@@ -277,8 +277,6 @@ def outcomes(request, tmp_path_factory) -> Mapping[str, Outcome]:
     lay_out(folder / CONTROL, library, "strong")
     shutil.copy(ROOT / "notebooks" / "conftest.py", folder)
     report = folder / "report.xml"
-    # each copy has a cache beside it
-    own = {name: value for name, value in os.environ.items() if name != "LLFC_CACHE"}
     run = subprocess.run(
         [
             sys.executable,
@@ -302,7 +300,12 @@ def outcomes(request, tmp_path_factory) -> Mapping[str, Outcome]:
         ],
         capture_output=True,
         text=True,
-        env={**own, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "tests"),
+            "OMP_NUM_THREADS": "1",
+            "LLFC_CACHE": "../cache",  # from a kernel's folder, so each copy has its own
+        },
     )
     assert report.exists(), run.stdout + run.stderr
     cases: dict[str, list[str]] = {}
