@@ -41,11 +41,12 @@ lint: $(STAMP) ## formatter, linter and types
 
 # chapters are executed beside the unit tests, of which the one with sabotaged copies waits at times
 test: $(STAMP) ## everything: lint, a strict build, its pages, unit tests, nbval (an empty cache each time)
-	@set -e; cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; export LLFC_CACHE="$$cache" OMP_NUM_THREADS=1; \
-	$(MAKE) --no-print-directory lint & lint=$$!; $(PY) book/_tools/site.py --tracked; wait $$lint; \
+	@set -e; cache=$$(mktemp -d); export LLFC_CACHE="$$cache" OMP_NUM_THREADS=1; \
+	trap 'kill $$lint $$chapters 2> /dev/null || true; rm -rf "$$cache"' EXIT; trap 'exit 130' INT TERM; \
+	$(MAKE) --no-print-directory lint & lint=$$!; $(PY) book/_tools/site.py --tracked; wait $$lint; lint=; \
 	PYTHONPATH=tests $(PY) -m pytest -p forked_kernels --nbval --nbval-current-env notebooks > "$$cache/chapters" 2>&1 & chapters=$$!; \
 	failed=0; $(PY) -m pytest -n 2 --dist loadfile tests || failed=$$?; \
-	wait $$chapters || failed=$$?; cat "$$cache/chapters"; exit $$failed
+	wait $$chapters || failed=$$?; chapters=; cat "$$cache/chapters"; exit $$failed
 
 refresh: $(STAMP) ## bring the tracked pairs notebooks/NAME.ipynb up to date (profile smoke)
 	$(PY) book/_tools/execute.py $(CHAPTERS) --refresh
