@@ -379,3 +379,10 @@ def test_bad_input_is_named(call, named):
 def test_a_network_that_the_graph_does_not_follow_is_named():
     with pytest.raises(UntraceableError, match="InPlace"):
         measure(InPlace(), InPlace(), loader(dtype=torch.float32), [LLFC()])
+
+
+def test_an_image_that_is_no_number_is_measured_as_none_and_not_called_untraceable():
+    (x, y), *_ = loader()
+    rows = measure(mlp(0), mlp(1), [(torch.full_like(x, torch.nan), y)], [Commutativity()])
+    found = [row.mean for row in rows if row.quantity == "dist_com"]
+    assert found and all(map(math.isnan, found))
