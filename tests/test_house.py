@@ -24,7 +24,7 @@ BOOK = (
 )
 #: Lines of formatted code, docstrings included. Raised in the open or not at all; the book's is not
 #: above its count on the day it got a place of its own.
-BUDGETS = {"llfc_lib": 6500, "book/llfc_book": 15_825, "tests": 12_000}
+BUDGETS = {"llfc_lib": 6500, "book/llfc_book": 15_820, "tests": 12_000}
 TOOLS = 700  # book/_ext and book/_tools together
 
 
