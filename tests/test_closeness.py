@@ -9,10 +9,10 @@ import torch
 from llfc_book.study.closeness import (
     TOLERANCE,
     Linearity,
-    _cycle,
+    Origin,
     _nearest,
-    _Origin,
     closeness,
+    cycle,
     linearity,
 )
 from nets import find, loader, mlp, near, norm, whole
@@ -116,8 +116,8 @@ def test_a_pair_that_is_a_cycle_of_units_is_as_linear_as_its_sparse_partners():
     a, images = mlp(0, hidden=64), loader(100)
     sym = symmetry(a, images[0][0])
     g = torch.Generator().manual_seed(0)
-    cycle = {p.name: _cycle(torch.randperm(p.size, generator=g), 20) for p in sym}
-    rows = closeness(a, permuted(a, sym, cycle), images, sym, draws=4)
+    moved = {p.name: cycle(torch.randperm(p.size, generator=g), 20) for p in sym}
+    rows = closeness(a, permuted(a, sym, moved), images, sym, draws=4)
     for site in SITES:
         own, partner = find(rows, "rho", site=site), null(rows, "rho", site, "sparse")
         assert own.mean / partner.mean == pytest.approx(1, abs=0.12)
@@ -211,7 +211,7 @@ def test_running_statistics_of_all_networks_are_recomputed():
 def test_the_network_half_way_to_a_partner_has_statistics_of_its_own():
     view, partner = (recomputed(View(n), CALIBRATION) for n in (norm(0), near(norm(0), 1, 0.8)))
     images, nodes = loader(40), nodes_of(view)
-    found = _Origin(view, images, nodes, CALIBRATION).beside(partner)
+    found = Origin(view, images, nodes, CALIBRATION).beside(partner)
     between = view.with_state(interpolate(view.state(), partner.state(), 0.5))
     fresh = recomputed(between, CALIBRATION)
     assert found == linearity(view, partner, fresh, images, nodes)

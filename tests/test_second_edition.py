@@ -171,7 +171,7 @@ SABOTAGES: list[tuple[str, object, str, Callable, set[str]]] = [
     ("closeness", closeness, "_units_to_move", with_result(lambda n: n // 4), LACKING),
     ("closeness", closeness, "partner_of", with_argument(2, lambda t: -t), SPREAD),
     ("closeness", closeness, "interpolate", with_argument(2, lambda _: 0.25), MIDDLE),
-    ("closeness", closeness, "_cycle", with_argument(0, lambda order: order.flip(0)), SPARSE),
+    ("closeness", closeness, "cycle", with_argument(0, lambda order: order.flip(0)), SPARSE),
     ("closeness", closeness, "random_difference", with_argument(2, lambda _: "entries"), DRAWN),
     ("connected", connected, "barriers", with_argument(0, lambda curves: curves * 1.5), BARRIERS),
     ("connected", connected, "barriers", first_point_as_ends, limits("error_ends", "loss_ends")),

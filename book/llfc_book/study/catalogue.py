@@ -78,6 +78,7 @@ CLOSE = {
     "partner_error",
     "middle_error",
 }
+ARMS = {"rho", "distance", "partner_error", "middle_error", "tuned_epochs", "tuned_loss", "reached"}
 RANKS = {
     "loss_barrier_chord_on_training",
     "error_barrier_chord_on_training",
@@ -431,6 +432,15 @@ EXPERIMENTS = {
             _EVERY,
             frozenset(CLOSE),
             parts=("closeness",),
+            edition=2,
+        ),
+        Experiment(
+            "decisive",
+            "B.3",
+            "Linearity against distance, for partners of six kinds",
+            (*_SPAWNED_MLP, *_RESNET),
+            frozenset(ARMS),
+            parts=("decisive",),
             edition=2,
         ),
         Experiment(

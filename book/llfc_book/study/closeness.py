@@ -112,7 +112,7 @@ def linearity(
 
 
 @dataclass
-class _Origin:
+class Origin:
     """A or B, from which partners are made: its features, kept batch by batch, and what lies
     between it and a partner.
     """
@@ -201,7 +201,7 @@ def closeness(
     ] = {}  # (kind, site, A or B): a draw an entry
     with Progress("partners at equal distance", 2 * draws) as bar:
         for who, view in (("A", pair.a), ("B", pair.b)):
-            origin = _Origin(view, images, nodes, calibration)
+            origin = Origin(view, images, nodes, calibration)
             for draw in range(draws):
                 moved = random_difference(
                     pair.state_a, pair.state_b, "gaussian", (seed, "spread", who, draw), buffers
@@ -239,7 +239,7 @@ def _rows(kind: str, site: str, who: str, partners: Sequence[dict[str, float] | 
 
 
 def _spread(
-    origin: _Origin, moved: State, targets: Mapping[str, float]
+    origin: Origin, moved: State, targets: Mapping[str, float]
 ) -> dict[str, dict[str, float] | None]:
     """Per site, what the partner origin + t * moved shows at the smallest t that brings it to the
     site's target.
@@ -296,7 +296,7 @@ def _nearest(
 
 
 def _sparse(
-    origin: _Origin, sym: Symmetry, targets: Mapping[str, float], key: tuple[object, ...]
+    origin: Origin, sym: Symmetry, targets: Mapping[str, float], key: tuple[object, ...]
 ) -> dict[str, dict[str, float] | None]:
     """Per hidden site, what the partner shows whose groups are each in another order, as far as
     brings them to the pair's distance.
@@ -306,7 +306,7 @@ def _sparse(
         if p.site in targets and targets[p.site] > 0 and p.positions is not None and p.size > 1:
             drawn = torch.from_numpy(numpy_generator(*key, "sparse", p.name).permutation(p.size))
             count = _units_to_move(origin, p, drawn, targets[p.site])
-            orders[p.name] = _cycle(drawn, count)
+            orders[p.name] = cycle(drawn, count)
             # units are whole, and the distance grows with the root of their number
             tolerance[p.site] = max(TOLERANCE, 1 / (4 * max(count, 1)))
     partner = origin.view.with_state(sym.apply(origin.view.state(), orders))
@@ -330,14 +330,14 @@ def _sparse(
     return answers
 
 
-def _cycle(order: Tensor, count: int) -> Tensor:
+def cycle(order: Tensor, count: int) -> Tensor:
     """The first ``count`` units of ``order`` each in the next one's place; the others stay."""
     moved = torch.arange(len(order))
     moved[order[:count]] = order[:count].roll(-1)
     return moved
 
 
-def _units_to_move(origin: _Origin, p: Permutation, order: Tensor, target: float) -> int:
+def _units_to_move(origin: Origin, p: Permutation, order: Tensor, target: float) -> int:
     """How long the cycle must be for the features at the group's site to be ``target`` from where
     they were: by bisection.
     """
@@ -345,7 +345,7 @@ def _units_to_move(origin: _Origin, p: Permutation, order: Tensor, target: float
     node, whole = origin.nodes[p.site], p.positions.reshape(-1)
 
     def distance(count: int) -> float:
-        moved, off = p.positions[_cycle(order, count)].reshape(-1), []
+        moved, off = p.positions[cycle(order, count)].reshape(-1), []
         for kept in origin.kept:
             h = kept[node]
             index = torch.arange(h.shape[p.axis])

@@ -1,0 +1,249 @@
+"""What four readings of LLFC expect of the curves of rho against feature distance, and what the
+measured curves say.
+
+Written before the curves of the full-scale pairs were measured
+(:mod:`llfc_book.study.measures.decisive`). Two kinds of partner are compared at equal distance: the
+second's curve is read, by interpolation of both logarithms, at the distances of the first's points.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as students_t
+
+MARGIN = 1.25  # on a ratio of rho: nearer than that is alike
+LEVEL = 0.95
+LEAST_PAIRS = 3  # fewer have no interval
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The ratio rho(first) / rho(second) at one site and size of the first kind's step: geometric
+    mean over ``n`` pairs with its interval (how would another pair do?).
+    """
+
+    first: str
+    second: str
+    site: str
+    size: float
+    distance: float
+    ratio: float
+    low: float
+    high: float
+    n: int
+
+    def alike(self) -> bool | None:
+        """Whether the ratio lies within the margin; None where the interval does not say."""
+        if self.low >= 1 / MARGIN and self.high <= MARGIN:
+            return True
+        return False if self.high < 1 / MARGIN or self.low > MARGIN else None
+
+    def below(self) -> bool | None:
+        """Whether the first kind is more linear by more than the margin; None where the interval
+        does not say.
+        """
+        if self.high < 1 / MARGIN:
+            return True
+        return False if self.low > 1 / MARGIN else None
+
+
+def curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a pair, kind, end, site and size, with its ``distance`` and ``rho``."""
+    wanted = rows[rows["quantity"].isin(("rho", "distance")) & rows["kind"].ne("")]
+    keys = ["pair", "kind", "direction", "site", "alpha"]
+    wide = wanted.pivot(index=keys, columns="quantity", values="mean").reset_index()
+    return wide.rename(columns={"alpha": "size"})
+
+
+def compared(points: pd.DataFrame, first: str, second: str) -> list[Cell]:
+    """A cell for every site and size at which enough pairs have both kinds at equal distance; both
+    ends of a pair weigh alike, and every pair as one.
+    """
+    ratios: dict[tuple[str, float], dict[str, list[tuple[float, float]]]] = {}
+    for (pair, direction, site), own in points[points["kind"] == first].groupby(
+        ["pair", "direction", "site"], sort=False
+    ):
+        other = points[
+            (points["kind"] == second)
+            & (points["pair"] == pair)
+            & (points["direction"] == direction)
+            & (points["site"] == site)
+        ].sort_values("distance")
+        if len(other) < 2:
+            continue
+        for point in own.itertuples():
+            reached = float(other["distance"].iloc[0]), float(other["distance"].iloc[-1])
+            if reached[0] <= point.distance <= reached[1]:
+                log_rho = np.interp(
+                    math.log(point.distance), np.log(other["distance"]), np.log(other["rho"])
+                )
+                told = (math.log(point.rho) - float(log_rho), math.log(point.distance))
+                ratios.setdefault((site, point.size), {}).setdefault(pair, []).append(told)
+    return [
+        _cell(first, second, site, size, by_pair)
+        for (site, size), by_pair in ratios.items()
+        if len(by_pair) >= LEAST_PAIRS
+    ]
+
+
+def _cell(
+    first: str,
+    second: str,
+    site: str,
+    size: float,
+    by_pair: dict[str, list[tuple[float, float]]],
+) -> Cell:
+    means = np.array([np.mean(told, axis=0) for told in by_pair.values()])
+    mean, half = interval(means[:, 0])
+    ratio, low, high = (math.exp(x) for x in (mean, mean - half, mean + half))
+    return Cell(
+        first, second, site, size, math.exp(means[:, 1].mean()), ratio, low, high, len(means)
+    )
+
+
+def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Mean, and half the width of its confidence interval (Student's t)."""
+    n = len(values)
+    half = students_t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
+    return float(np.mean(values)), float(half)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a prediction: ``yes`` cells that bear it out, ``no`` that contradict it,
+    ``open`` that do not say.
+    """
+
+    prediction: "Prediction"
+    yes: int
+    no: int
+    open: int
+
+    @property
+    def word(self) -> str:
+        """holds: every cell bears it out; holds in most cases, fails: more than half do, or
+        contradict it; undecided otherwise. Not tested without a cell.
+        """
+        every = self.yes + self.no + self.open
+        if not every:
+            return "not tested"
+        if self.yes == every:
+            return "holds"
+        if self.yes > every / 2:
+            return "holds in most cases"
+        return "fails" if self.no > every / 2 else "undecided"
+
+
+Compare = Callable[[str, str], list[Cell]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a reading (``name``) of LLFC expects, in words; ``answers`` are what its cells say of
+    it.
+    """
+
+    name: str
+    text: str
+    answers: Callable[[Compare], Iterable[bool | None]]
+
+    def judged(self, compare: Compare) -> Verdict:
+        """Its verdict on the cells that ``compare`` gives for two kinds."""
+        said = list(self.answers(compare))
+        return Verdict(self, said.count(True), said.count(False), said.count(None))
+
+
+def _alike(*kinds: str) -> Callable[[Compare], Iterable[bool | None]]:
+    return lambda compare: [cell.alike() for kind in kinds for cell in compare("B", kind)]
+
+
+def _spread(compare: Compare) -> Iterable[bool | None]:
+    yield from _alike("T", "G")(compare)
+    for kind in ("B", "T", "G"):
+        yield from (cell.below() for cell in compare(kind, "P"))
+
+
+#: In the order in which they were written down.
+PREDICTIONS = (
+    Prediction(
+        "closeness only",
+        "a trained partner (B), a tuned one (T) and a step of gradient noise (N) are as linear as"
+        f" each other, within a factor of {MARGIN}, at every distance",
+        _alike("T", "N"),
+    ),
+    Prediction(
+        "training's direction",
+        f"a trained partner (B) is more linear than a tuned one (T) by more than {MARGIN}",
+        lambda compare: [cell.below() for cell in compare("B", "T")],
+    ),
+    Prediction(
+        "spread, not closeness",
+        "a trained (B), a tuned (T) and a Gaussian partner (G) are as linear as each other, and all"
+        " more linear than a sparse one (P)",
+        _spread,
+    ),
+)
+
+
+def verdicts(rows: pd.DataFrame) -> list[Verdict]:
+    """Of every prediction that curves answer, on the rows of one setting."""
+    points = curves(rows)
+    return [p.judged(lambda first, second: compared(points, first, second)) for p in PREDICTIONS]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Of log rho on log distance (each site with a line of its own) and on *connected*: the factor
+    exp(coefficient) on rho of being connected, with its interval.
+    """
+
+    factor: float
+    low: float
+    high: float
+    pairs: int
+    connected: int
+
+    @property
+    def word(self) -> str:
+        """The fourth prediction, *connection beyond distance*: the coefficient is negative."""
+        if not 0 < self.connected < self.pairs:
+            return "not tested"
+        return "holds" if self.high < 1 else "fails" if self.low > 1 else "undecided"
+
+
+def connection(points: pd.DataFrame) -> Connection:
+    """The regression on ``points``: a line a pair and site, with ``distance``, ``rho``,
+    ``connected`` (bool) and ``networks`` (a tuple of names).
+
+    Its interval is a jackknife that leaves out one network, and so every pair that it is in.
+    """
+    factor = _coefficient(points)
+    networks = sorted({name for names in points["networks"] for name in names})
+    left = [
+        _coefficient(points[[name not in names for names in points["networks"]]])
+        for name in networks
+    ]
+    left = np.array([value for value in left if math.isfinite(value)])
+    g = len(left)
+    half = math.inf
+    if g > 2:
+        half = students_t.ppf((1 + LEVEL) / 2, g - 1) * math.sqrt(
+            (g - 1) / g * float(((left - left.mean()) ** 2).sum())
+        )
+    by_pair = points.groupby("pair")["connected"].first()
+    low, high = (math.exp(min(factor + sign * half, 700.0)) for sign in (-1, 1))
+    return Connection(math.exp(factor), low, high, len(by_pair), int(by_pair.sum()))
+
+
+def _coefficient(points: pd.DataFrame) -> float:
+    """NaN where all pairs are connected, or none is."""
+    if points["connected"].nunique() < 2:
+        return math.nan
+    sites = pd.get_dummies(points["site"]).to_numpy(float)
+    log_distance = np.log(points["distance"].to_numpy(float))[:, None]
+    design = np.hstack([sites, sites * log_distance, points["connected"].to_numpy(float)[:, None]])
+    found, *_ = np.linalg.lstsq(design, np.log(points["rho"].to_numpy(float)), rcond=None)
+    return float(found[-1])
