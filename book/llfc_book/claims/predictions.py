@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.stats import t as students_t
+from scipy.stats import ttest_1samp
 
 MARGIN = 1.25  # on a ratio of rho: nearer than that is alike
 LEVEL = 0.95
@@ -58,9 +59,9 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
     return wide.rename(columns={"alpha": "size"})
 
 
-def compared(points: pd.DataFrame, first: str, second: str) -> list[Cell]:
-    """A cell for every site and size at which enough pairs have both kinds at equal distance; both
-    ends of a pair weigh alike, and every pair as one.
+def compared(points: pd.DataFrame, first: str, second: str, least: int = LEAST_PAIRS) -> list[Cell]:
+    """A cell for every site and size at which at least ``least`` pairs have both kinds at equal
+    distance; both ends of a pair weigh alike, and every pair as one.
     """
     ratios: dict[tuple[str, float], dict[str, list[tuple[float, float]]]] = {}
     for (pair, direction, site), own in points[points["kind"] == first].groupby(
@@ -85,7 +86,7 @@ def compared(points: pd.DataFrame, first: str, second: str) -> list[Cell]:
     return [
         _cell(first, second, site, size, by_pair)
         for (site, size), by_pair in ratios.items()
-        if len(by_pair) >= LEAST_PAIRS
+        if len(by_pair) >= least
     ]
 
 
@@ -105,8 +106,12 @@ def _cell(
 
 
 def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Mean, and half the width of its confidence interval (Student's t)."""
+    """Mean, and half the width of its confidence interval (Student's t); of one value there is
+    none (NaN).
+    """
     n = len(values)
+    if n < 2:
+        return float(np.mean(values)), math.nan
     half = students_t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
     return float(np.mean(values)), float(half)
 
@@ -247,3 +252,58 @@ def _coefficient(points: pd.DataFrame) -> float:
     design = np.hstack([sites, sites * log_distance, points["connected"].to_numpy(float)[:, None]])
     found, *_ = np.linalg.lstsq(design, np.log(points["rho"].to_numpy(float)), rcond=None)
     return float(found[-1])
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One of the few comparisons that carry a test: of the ratio rho(first) / rho(second) against
+    1, over pairs of the full-scale MNIST perceptron, whole steps, at the logits or in the mean over
+    hidden sites.
+    """
+
+    first: str
+    second: str
+    logits: bool
+
+
+#: Named before their pairs were measured; their p values are Holm's for five.
+HEADLINES = (
+    Headline("B", "T", logits=True),
+    Headline("B", "T", logits=False),
+    Headline("B", "G", logits=True),
+    Headline("B", "G", logits=False),
+    Headline("B", "P", logits=False),
+)
+
+
+def tested(points: pd.DataFrame) -> list[tuple[Headline, float, float, float, float]]:
+    """For every headline, the ratio with its interval, and Holm's p value of its being 1."""
+    found = []
+    for headline in HEADLINES:
+        logs = _whole_steps(points, headline)
+        mean, half = interval(logs)
+        p = float(ttest_1samp(logs, 0.0).pvalue)
+        found.append((headline, math.exp(mean), math.exp(mean - half), math.exp(mean + half), p))
+    adjusted = holm([p for *_, p in found])
+    return [(*told[:-1], p) for told, p in zip(found, adjusted, strict=True)]
+
+
+def _whole_steps(points: pd.DataFrame, headline: Headline) -> list[float]:
+    """Of every pair, the logarithm of the headline's ratio."""
+    by_pair: dict[str, list[float]] = {}
+    own = points["kind"].ne(headline.first) | points["size"].eq(1.0)
+    for pair, its in points[own].groupby("pair", sort=False):
+        cells = compared(its, headline.first, headline.second, least=1)
+        logs = [math.log(c.ratio) for c in cells if (c.site == "logits") == headline.logits]
+        if logs:
+            by_pair[pair] = logs
+    return [float(np.mean(logs)) for logs in by_pair.values()]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjustment: the chance that any of these tests errs stays below its level."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, k in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[k]))
+        adjusted[k] = largest
+    return adjusted
