@@ -60,7 +60,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.labelsize": 8.5,
-    "legend.fontsize": 7.5,
+    "legend.fontsize": 8.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -101,7 +101,7 @@ def legend(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None:
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels()):
             found.setdefault(label, handle)
-    look: Any = {"ncols": columns, "fontsize": 7.5, "frameon": False}
+    look: Any = {"ncols": columns, "fontsize": 8.0, "frameon": False}
     figure.legend(found.values(), found.keys(), loc="outside upper left", **look)
 
 
@@ -146,7 +146,7 @@ def figure(frame: pd.DataFrame, title: str) -> Shown:
     axes[5].axhspan(ends.min(), ends.max(), label="A and B alone", **band)
     axes[2].set_ylim(bottom=0)
     legend(drawn, axes, columns=2)
-    drawn.supxlabel(title, fontsize=7, color="#444444", x=0.995, ha="right")
+    drawn.supxlabel(title, fontsize=8, color="#444444", x=0.995, ha="right")
     return Shown(drawn, f"{title}. {_words(half)}")
 
 
@@ -163,7 +163,7 @@ def panel(axis: Axes, rows: pd.DataFrame, factor: float, by: str) -> None:
         look: Any = {"marker": series.marker, "color": series.colour, "markersize": size}
         axis.plot(x, values, linestyle=line, linewidth=1.2, label=series.label, **look)
     if by == "site":
-        upright: Any = {"rotation": 90, "fontsize": 7} if len(places) > 4 else {}
+        upright: Any = {"rotation": 90, "fontsize": 8} if len(places) > 4 else {}
         axis.set_xticks(range(len(places)), places, **upright)
         axis.grid(axis="x", visible=False)
 

@@ -1,125 +1,116 @@
-"""Errata: every check says what its list says, and would be refused if it did not."""
+"""Errata: each shows in the numbers, and would be refused if it did not."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from llfc_book.claims import errata
-from llfc_book.claims.errata import (
-    ERRATA,
-    STANDING,
-    Erratum,
-    Evidence,
-    Mistaken,
-    Standing,
-    confirm,
-    examples,
-    listing,
-    standing,
-)
+from llfc_book.claims import errata_checks as checks
+from llfc_book.claims.errata_checks import CHECKS, DoesNotShow, readings
+from llfc_book.places import ROOT
+from llfc_book.show import errata
 
-by_id = {item.id: item for item in (*ERRATA, *STANDING)}
-assert len(by_id) == len(ERRATA) + len(STANDING)
+ENTRIES = {one.id: one for one in errata.errata()}
+CHECKED = [one.id for one in ENTRIES.values() if one.check]
 
 
-@pytest.mark.parametrize("name", by_id)
-def test_errata_fail_as_printed_hold_as_corrected_and_what_was_found_right_holds(name):
-    found = confirm(by_id[name])
-    assert found.numbers and found.holds_corrected is not False
-    assert found.holds_as_printed == (name in {item.id for item in STANDING})
+@pytest.mark.parametrize("name", CHECKED)
+def test_every_check_tells_the_printed_line_from_the_corrected_one(name):
+    one = ENTRIES[name]
+    printed, corrected = readings(one.check)
+    assert not np.isclose(printed, corrected)
+    assert np.isfinite([printed, corrected]).all()
+    text = one.measured()
+    assert text and "{printed" not in text and "{corrected" not in text
+    assert readings(one.check) == (printed, corrected)  # the same draws again
 
 
-def planted(printed: bool, corrected: bool | None) -> Erratum:
-    return replace(ERRATA[0], id="planted", check=lambda: Evidence(printed, "1 = 1", corrected))
+def test_every_check_belongs_to_one_entry_and_every_entry_to_a_page():
+    assert sorted(one.check for one in ENTRIES.values() if one.check) == sorted(CHECKS)
+    for one in ENTRIES.values():
+        assert (ROOT / "notebooks" / f"{one.page}.md").exists(), one.id
+        assert one.page.startswith(one.section.replace(".", "")), one.id
+        assert all(text == text.strip() and text for text in (one.printed, one.stands)), one.id
+        assert not one.stands.endswith("."), one.id
+        assert one.consequence.endswith("."), one.id
+    assert all(wrong != right for wrong, right in checks.data()["spelling"].items())
+
+
+def test_the_page_has_every_entry_once_and_a_statement_always_has_numbers():
+    parts = (errata.statements, errata.formulas, errata.settings, errata.wording)
+    page = "\n".join(part().text for part in parts)
+    for one in ENTRIES.values():
+        assert page.count(one.follows()) == 1, one.id
+        assert one.printed in page and one.stands in page, one.id
+    assert {one.group for one in ENTRIES.values()} == set(errata.GROUPS)
+    assert all(one.check for one in errata.of_group("statement"))
+    assert not any(one.check for one in errata.of_group("wording"))
 
 
 @pytest.mark.parametrize(
-    "printed, corrected, message",
+    "change, message",
     [
-        (True, True, "'planted': it holds as printed"),
-        (True, None, "it holds as printed"),
-        (False, False, "the correction fails"),
+        ({"group": "statment"}, "statment"),
+        ({"check": "lost_beta", "numbers": "{printed}"}, "no check 'lost_beta'"),
+        ({"check": "", "numbers": "{printed}"}, "needs a text"),
+        ({"check": "lost_c", "numbers": ""}, "needs a text"),
     ],
 )
-def test_a_planted_erratum_stops_the_page(monkeypatch, printed, corrected, message):
-    monkeypatch.setattr(listing, "ERRATA", [planted(printed, corrected)])
-    with pytest.raises(Mistaken, match=message):
-        errata.errata_table("A.1")
+def test_an_entry_that_cannot_be_meant_is_refused(monkeypatch, change, message):
+    entries = checks.data()["erratum"]
+    monkeypatch.setattr(errata, "data", lambda: {"erratum": [{**entries[0], **change}]})
+    with pytest.raises(ValueError, match=message):
+        errata.errata.__wrapped__()
+    monkeypatch.setattr(errata, "data", lambda: {"erratum": entries[:1] * 2})
+    with pytest.raises(ValueError, match="occurs twice"):
+        errata.errata.__wrapped__()
 
 
-def test_a_wrong_thing_found_right_stops_the_page(monkeypatch):
-    monkeypatch.setattr(
-        listing,
-        "STANDING",
-        [Standing("planted", "A.1", "1 = 2", lambda: Evidence(False, "1 and 2"), "ledger")],
-    )
-    with pytest.raises(Mistaken, match="'planted' does not hold as printed"):
-        errata.standing_table()
+# checks can fail
 
 
-# checks can fail: break what they look at
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_a_check_goes_red_where_the_printed_line_is_right_or_the_correction_wrong(
+    monkeypatch, name
+):
+    own = CHECKS[name]
+    monkeypatch.setitem(CHECKS, name, replace(own, run=lambda _: own.run(True)))
+    with pytest.raises(DoesNotShow, match="the printed line holds"):
+        readings(name)
+    wrong = own.run(True)[0] + 1
+    monkeypatch.setitem(CHECKS, name, replace(own, run=lambda _: (wrong, own.run(True)[1])))
+    with pytest.raises(DoesNotShow, match="the correction does not hold"):
+        readings(name)
 
 
-AGREES = replace(examples.RECIPES["resnet20x32_cifar10_perm"], warmup=5, weight_decay=1e-4)
-FIGURE_20 = ("singular values", {("ResNet-20 (1x), CIFAR-10", "weight")})
-FIGURE_12 = ("LLFC", {(examples.MNIST, "activation")})
+def test_a_check_that_goes_red_stops_the_page(monkeypatch):
+    own = CHECKS["second_order"]
+    monkeypatch.setitem(CHECKS, "second_order", replace(own, run=lambda _: own.run(True)))
+    with pytest.raises(DoesNotShow, match="second_order"):
+        errata.statements()
+
+
+AS_PRINTED = replace(checks.RECIPES["resnet20x0.5_cifar10_perm_code"], warmup=1)
 
 
 @pytest.mark.parametrize(
-    "erratum, module, name, value",
+    "name, part, value",
     [
-        ("missing_figure", examples, "CAPTIONS", {**examples.CAPTIONS, 20: FIGURE_20}),
-        ("figures_of_llfc", examples, "CAPTIONS", {**examples.CAPTIONS, 12: FIGURE_12}),
-        ("not_so_strictly", examples, "RECIPES", {**examples.RECIPES, AGREES.name: AGREES}),
-        ("stable_rank_formula", standing, "stable_rank", lambda matrix: 2.0),
+        ("warm_up", "RECIPES", {**checks.RECIPES, AS_PRINTED.name: AS_PRINTED}),
+        ("cross_term", "residual", lambda *case: _printed_sum(*case)),
+        ("last_relu", "relu", lambda x: x),
+        ("normalisation", "fitted", lambda f, m: 0.0),
+        ("second_order", "dist_com", lambda w_a, w_b, h_a, h_b: checks.dist(w_a, w_b)),
+        ("stable_rank_is_not_rank", "stable_rank", lambda matrix: 64.0),
+        ("stitched_errors", "MARGIN", 5.0),
+        ("absolute_cosine", "one_minus_cos", lambda f, g: [0.0]),
     ],
 )
-def test_another_figure_setting_or_formula_is_found(monkeypatch, erratum, module, name, value):
-    monkeypatch.setattr(module, name, value)
-    with pytest.raises(Mistaken, match=erratum):
-        confirm(by_id[erratum])
+def test_another_formula_setting_or_table_is_noticed(monkeypatch, name, part, value):
+    monkeypatch.setattr(checks, part, value)
+    with pytest.raises(DoesNotShow, match=name):
+        readings(name)
 
 
-def test_the_exact_pair_is_a_pair_of_different_networks():
-    x, nets = examples.exact_pair()
-    a, b = (examples.forward(nets[name], x) for name in "AB")
-    assert all(np.abs(one - other).max() > 0.05 for one, other in zip(a[1:], b[1:]))
-    assert all(np.abs(one[0] - other[0]).max() > 0.05 for one, other in zip(nets["A"], nets["B"]))
-
-
-@pytest.mark.parametrize(
-    "name", ["definition_4", "squares", "subsequently_last", "equation_10", "theorem_1"]
-)
-def test_the_proof_fails_without_commutativity(monkeypatch, name):
-    x, nets = examples.exact_pair()
-    nets["B"][1][0][0, 0] += 0.5  # a weight that sees the difference of the features
-    monkeypatch.setattr(examples, "exact_pair", lambda: (x, nets))
-    with pytest.raises(Mistaken, match=name):
-        confirm(by_id[name])
-
-
-@pytest.mark.parametrize(
-    "name", ["definition_3", "additivity_for_all_alpha", "equation_10", "theorem_1"]
-)
-def test_the_proof_fails_without_weak_additivity(monkeypatch, name):
-    x, nets = examples.exact_pair()
-    nets["B"][1][1][2] -= (
-        100.0  # a bias: the unit is silent in B alone, and commutativity is not touched
-    )
-    monkeypatch.setattr(examples, "exact_pair", lambda: (x, nets))
-    with pytest.raises(Mistaken, match=name):
-        confirm(by_id[name])
-    assert confirm(by_id["affine_in_weights"]).holds_as_printed
-
-
-def test_networks_alike_are_as_far_apart_as_asked_and_know_nothing_of_each_other():
-    w_a, w_b, h_a, h_b = examples.alike(0.1, "a test", units=60)
-
-    def cosine(x: np.ndarray, y: np.ndarray) -> float:
-        return float((x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y))
-
-    assert all(abs(1 - cosine(a, b) - 0.1) < 0.01 for a, b in ((w_a, w_b), (h_a, h_b)))
-    assert all(
-        abs(cosine(x, y)) < 0.1
-        for x, y in ((w_a, h_a), (w_a - w_b, h_a - h_b), (w_a + w_b, w_a - w_b))
-    )
+def _printed_sum(*case):
+    x, y = checks.x_and_y(*case)
+    return checks.square(x) + checks.square(y) + (x * y).sum((-1, -2))

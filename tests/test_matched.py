@@ -8,17 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 from llfc_book import records
-from llfc_book.claims import verdicts
-from llfc_book.claims.claims import CLAIMS
-from llfc_book.claims.verdicts import (
-    EXCEEDS,
-    EXCEEDS_NOT,
-    NO_NULL,
-    NOT,
-    PARTLY,
-    REPRODUCED,
-    judge_claim,
-)
 from llfc_book.study import matched, pairs, publish
 from llfc_book.study.measures import sweep
 from llfc_book.study.measures.pair import measure_pair
@@ -29,13 +18,12 @@ from llfc_book.study.units import Unit, dataset
 from nets import find, whole
 
 from llfc_lib.matching import permuted, symmetry
-from llfc_lib.metrics import Row, stable_rank
+from llfc_lib.metrics import stable_rank
 from llfc_lib.models import MLP
 from llfc_lib.models.view import View
 from llfc_lib.models.weights import interpolate
 from llfc_lib.training.loop import new_network
 
-CLAIM = {claim.id: claim for claim in CLAIMS}
 NAME = "mlp_mnist_perm_weight"
 
 
@@ -191,157 +179,6 @@ def test_a_planted_order_is_found_until_noise_buries_it(pair):
         for noise in (0.1, 3.0)
     }
     assert found[0.1] == [True] * 3 and not all(found[3.0])
-
-
-# rules
-
-
-def record(rows_by_pair, method="weight", data="mnist"):
-    provenance = {
-        pair: {"recipe": pair.split("/")[0], "data": {"name": data, "source": "toy"}}
-        for pair in rows_by_pair
-    }
-    return records.live_record(
-        "toy", "paper", provenance, rows_by_pair, model="mlp", data=data, method=method
-    )
-
-
-def judged(claim, rows, name=NAME, **of):
-    verdict = judge_claim(CLAIM[claim], record({f"{name}/0": rows}, **of))
-    return verdict.agreement, verdict.evidence
-
-
-def nulls(quantity, value, kinds, **where):
-    return [Row(quantity, value, role="null", kind=kind, **where) for kind in kinds]
-
-
-@pytest.mark.parametrize("before, expected", [(0.9, EXCEEDS), (0.04, EXCEEDS_NOT)])
-def test_a_matched_pair_must_also_beat_itself_before_matching(before, expected):
-    where = {"site": "FC 2", "direction": "on A"}
-    rows = [
-        Row("dist_weights", 0.05, **where),
-        Row("dist_weights", before, **where, role="control", kind="unmatched"),
-        *nulls("dist_weights", 0.5, ("shuffled units", *verdicts.MATCHED), **where),
-    ]
-    assert judged("strong_weights_mnist_weight", rows) == (REPRODUCED, expected)
-
-
-RANDOM = ("gaussian matrix", "before training")
-
-
-def low_rank(what, middle, rank=0.01, site="FC 2", null=0.5):
-    return [
-        Row(f"sigma_{what}/0.5", middle, site=site),
-        Row(f"stable_rank_share_{what}", rank, site=site),
-        *nulls(f"sigma_{what}/0.5", null, RANDOM[:1], site=site),
-        *nulls(f"stable_rank_share_{what}", 0.25, RANDOM, site=site),
-    ]
-
-
-@pytest.mark.parametrize(
-    "middle, rank, expected",
-    [
-        (0.05, 0.01, (REPRODUCED, EXCEEDS)),
-        (0.2, 0.01, (NOT, EXCEEDS)),
-        (0.05, 0.2, (REPRODUCED, EXCEEDS_NOT)),
-    ],
-)
-def test_low_rank(middle, rank, expected):
-    # ten rows of 512: the middle singular value is 0 for any weights, which must not count as
-    # agreement
-    narrow = [
-        Row("sigma_W/0.5", 0.0, site="FC 4"),
-        *nulls("sigma_W/0.5", 0.0, RANDOM[:1], site="FC 4"),
-    ]
-    rows = low_rank("W", middle, rank) + narrow
-    assert judged("low_rank_weights_mnist", rows) == expected
-
-
-def test_low_rank_by_shape_alone_is_no_verdict():
-    with pytest.raises(records.RecordError):
-        judged("low_rank_weights_mnist", low_rank("W", 0.0, site="FC 4", null=0.0))
-
-
-@pytest.mark.parametrize(
-    "activation, weight, chance, before, expected",
-    [
-        (1.05, 1.2, 9.0, 9.0, (PARTLY, EXCEEDS)),
-        (1.5, 1.2, 9.0, 9.0, (NOT, EXCEEDS)),
-        (1.05, 1.09, 2.0, 9.0, (REPRODUCED, EXCEEDS_NOT)),
-        (1.05, 1.09, 9.0, 2.0, (REPRODUCED, EXCEEDS_NOT)),
-    ],
-)
-def test_matching_comes_near_the_joint_minimum(activation, weight, chance, before, expected):
-    found = {"activation": activation, "weight": weight, "local search": 1.0}
-    rows = [Row("residual", 7.0 * value, kind=kind) for kind, value in found.items()]
-    rows += nulls("residual", 7.0 * chance, ["random order"])
-    rows += nulls("residual", 7.0 * before, ["before matching"])
-    assert judged("joint_mnist", rows) == expected
-
-
-@pytest.mark.parametrize(
-    "interpolated, again, expected", [(0.8, 0.3, REPRODUCED), (0.8, 0.0, NOT), (0.0, 0.8, NOT)]
-)
-def test_vgg_is_not_connected_only_if_it_is_so_with_either_statistics(
-    interpolated, again, expected
-):
-    rows = [
-        Row("error_barrier_chord", interpolated, n=10000),
-        Row("error_barrier_chord", again, n=10000, statistics="recomputed"),
-        Row("error", 0.08, n=10000, alpha=0.0),
-        Row("error", 0.08, n=10000, alpha=1.0),
-        Row("error_barrier_chord", 0.82, n=10000, role="control", kind="unmatched"),
-    ]
-    found = judged("vgg_perm", rows, "vgg16_cifar10_spawn_weight", data="cifar10")
-    assert found == (expected, NO_NULL)
-
-
-def width_rows(rank, barrier, gain=0.5, whole=0.6, cut=0.2):
-    """Rows of one pair: (rank, barrier) by epoch, what matching leaves of trained, untrained and
-    truncated networks.
-    """
-    found = []
-    for epoch, (r, b) in {0: (0.3, 2.0), **{e: (rank(e), barrier(e)) for e in (1, 5, 15)}}.items():
-        found += [
-            Row("stable_rank_share_W", r, site="FC 2", epoch=epoch),
-            Row("loss_barrier_chord_on_training", b, epoch=epoch),
-            Row("dist_transfer", (gain if epoch else whole) ** 2, site="FC 2", epoch=epoch),
-            Row("dist_transfer", 1.0, site="FC 2", epoch=epoch, role="control", kind="unmatched"),
-        ]
-    where = {"epoch": 0, "role": "control"}
-    return found + [
-        Row("stable_rank_share_W", 0.1, site="FC 2", kind="untrained, truncated", **where),
-        Row("loss_barrier_chord_on_training", 2.0, kind="untrained, truncated", **where),
-        Row("dist_transfer", cut**2, site="FC 2", kind="untrained, truncated", **where),
-        Row("dist_transfer", 1.0, site="FC 2", kind="untrained, truncated: unmatched", **where),
-    ]
-
-
-def test_low_rank_predicts_matchability_over_all_at_fixed_width_and_at_fixed_epoch():
-    def verdict(rank, barrier, **rest):
-        rows = {
-            f"{name}/0": width_rows(lambda e, k=k: rank(k, e), lambda e, k=k: barrier(k, e), **rest)
-            for k, name in enumerate(list(WIDTHS)[:4])
-        }
-        return judge_claim(CLAIM["widths"], record(rows))
-
-    found = verdict(lambda k, e: 0.2 / (1 + k + e / 20), lambda k, e: 2 / (1 + k + e / 20))
-    assert (found.agreement, found.evidence) == (REPRODUCED, EXCEEDS)
-    # over sweep only: as training goes on the rank rises while the barrier falls
-    found = verdict(lambda k, e: 0.2 / (1 + k) + e / 1000, lambda k, e: 2 / (1 + k + e / 20))
-    assert found.agreement == PARTLY and "at fixed width -1.00" in found.ours
-    # low rank alone does not make untrained networks match
-    found = verdict(lambda k, e: 0.2 / (1 + k + e), lambda k, e: 2 / (1 + k + e), cut=0.5)
-    assert found.evidence == EXCEEDS_NOT
-
-
-def test_what_matching_leaves_is_the_root_of_a_ratio_over_maps_that_a_permutation_enters():
-    rows = width_rows(lambda e: 0.1, lambda e: 1.0, gain=0.3)
-    for quantity in ("stable_rank_share_W", "dist_transfer"):
-        rows.append(Row(quantity, 50.0, site="FC 1", epoch=15))  # the images' map does not count
-    table = verdicts.width_table(record({f"{list(WIDTHS)[0]}/0": rows}).frame())
-    last = table[table["epoch"] == 15].iloc[0]
-    assert last["gain"] == pytest.approx(0.3) and last["rank"] == pytest.approx(0.1)
 
 
 def test_a_sweep_measures_the_matched_pair_beside_the_unmatched_one(monkeypatch):

@@ -33,25 +33,13 @@ def save(folder, pair="mlp_mnist_spawn/0", rows=ROWS, profile="smoke", **change)
 def test_what_is_written_comes_back(tmp_path):
     save(tmp_path)
     record = records.load("fig08", "smoke", tmp_path)
-    frame = record.frame()
+    frame = record.table
     assert list(frame.columns) == records.COLUMNS and len(frame) == len(ROWS)
     (null,) = frame[frame["role"] == "null"].to_dict("records")
     written = {"pair": "mlp_mnist_spawn/0", "mean": 0.03, "alpha": 0.5, "n": 10}
     assert written.items() <= null.items() and null["kind"] == "rotation t=1"
     assert 0.012345679 in frame["mean"].tolist()  # eight significant digits
-    assert frame.attrs["profile"] == "smoke" and frame.attrs["source"] == "toy"
     assert record.pairs["mlp_mnist_spawn/0"]["recipe_hash"] == "abc"
-
-
-def test_a_frame_without_some_recipes_does_not_speak_of_them(tmp_path):
-    other = "mlp_cifar10_perm_weight"
-    save(tmp_path, reductions="half the epochs")
-    save(tmp_path, f"{other}/0", recipe=other, reductions="a tenth of the images")
-    record = records.load("fig08", "smoke", tmp_path)
-    assert "a tenth of the images" in record.frame().attrs["reductions"]
-    frame = record.frame(without={other})
-    assert set(frame["pair"]) == {"mlp_mnist_spawn/0"}
-    assert frame.attrs["reductions"] == "half the epochs"
 
 
 def test_pairs_merge_and_one_pair_changes_only_its_lines(tmp_path):
@@ -64,7 +52,7 @@ def test_pairs_merge_and_one_pair_changes_only_its_lines(tmp_path):
     assert [line for line in before if "spawn/0" in line] == [
         line for line in after if "spawn/0" in line
     ]
-    frame = records.load("fig08", "smoke", tmp_path).frame().set_index("pair")
+    frame = records.load("fig08", "smoke", tmp_path).table.set_index("pair")
     assert len(frame) == len(ROWS) + 1 and frame.loc["mlp_mnist_spawn/1", "mean"] == 9.0
 
 
@@ -74,15 +62,6 @@ def test_the_order_of_publishing_does_not_matter(tmp_path):
             save(folder, f"mlp_mnist_spawn/{k}", ROWS if k else ROWS[::-1])
     one, other = (records.path_of("fig08", "smoke", tmp_path / name) for name in "ab")
     assert one.read_bytes() == other.read_bytes()
-
-
-def test_the_best_record_is_that_of_the_highest_profile(tmp_path):
-    save(tmp_path)
-    assert records.best("fig08", tmp_path).profile == "smoke"
-    save(tmp_path, profile="paper")
-    assert records.best("fig08", tmp_path).profile == "paper"
-    with pytest.raises(RecordError, match="no record of 'tab1' yet"):
-        records.best("tab1", tmp_path)
 
 
 def test_a_record_of_another_recipe_is_refused(tmp_path):
@@ -109,7 +88,7 @@ def test_missing_and_truncated_records_are_named(tmp_path):
 
 def test_compare_finds_the_largest_difference(tmp_path):
     save(tmp_path)
-    record = records.load("fig08", "smoke", tmp_path).frame()
+    record = records.load("fig08", "smoke", tmp_path).table
 
     def found(live):
         return records.compare(live, record, 1e-6).set_index("quantity")
@@ -138,7 +117,7 @@ def test_compare_finds_the_largest_difference(tmp_path):
 )
 def test_what_is_measured_now_cannot_slip_past_the_record(tmp_path, rename, said):
     save(tmp_path)
-    record = records.load("fig08", "smoke", tmp_path).frame()
+    record = records.load("fig08", "smoke", tmp_path).table
     with pytest.raises(RecordError, match=f"{said} measured now are not in the record"):
         records.compare(rename(record), record, 1e-6)
     assert len(records.compare(record.iloc[:1], record, 1e-6)) == 1  # the record may hold more

@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from llfc_book import records
-from llfc_book.show.tables import MyST, table
+from llfc_book.show.text import MyST, folded, table
 from llfc_book.study import matched, pairs
 from llfc_book.study.catalogue import experiment
 from llfc_book.study.measures.pair import (
@@ -50,6 +51,7 @@ from llfc_lib.metrics import (
     Transfer,
     WeakAdditivity,
 )
+from llfc_lib.metrics.measure import Loader
 from llfc_lib.training.checkpoints import Checkpoint
 
 PARAMETERS = {"profile", "retrain", "device"}
@@ -129,7 +131,7 @@ class Chapter:
         run = {"data": source, "device": self.device, "seeds": seeds}
         return {"text/plain": f"profile {self.profile}, {source}"}, {"run": run}
 
-    def live(self, name: str, control: bool = True, of: Sequence[str] = ()) -> pd.DataFrame:
+    def live(self, name: str, control: bool = True, of: Sequence[str] = ()) -> records.Record:
         """The rows of experiment ``name``, measured now on the recipes ``of``, else its first:
         every pair in smoke, the first elsewhere.
 
@@ -153,7 +155,7 @@ class Chapter:
         r = recipe(recipes[0], profile)
         return records.live_record(
             name, profile, provenance, found, r.model, r.data, r.matching or "spawning"
-        ).frame()
+        )
 
     def _measured(
         self, name: str, profile: str, recipe_name: str, control: bool
@@ -188,7 +190,27 @@ class Chapter:
             **environment(self.device),
         }
 
-    def orders(self, base: str) -> pd.DataFrame:
+    def pair(self, name: str, index: int = 0) -> tuple[nn.Module, nn.Module, Loader]:
+        """Two networks of the setting ``name`` at this profile, B's units in the order that its
+        method found, and the test images that a page measures them on: what the lines of code that
+        a page shows begin with.
+
+        Networks that are not here are trained first.
+        """
+        setting = recipe(name, self.profile)
+        both = pairs.load_pair(setting, index, self.device, self.retrain, only=("A", "B"))
+        if setting.needs_order:
+            both = matched.bring_together(both, matched.of_pair(both))
+        a, b = both.in_dtype("A", "B")
+        return a, b, list(both.loader("test", setting.plan.pair_first))
+
+    def checked(self, name: str, control: bool = True, of: Sequence[str] = ()) -> MyST:
+        """Experiment ``name`` measured now (:meth:`live`) and held against its record
+        (:meth:`check`), folded.
+        """
+        return self.check(name, self.live(name, control, of))
+
+    def orders(self, base: str) -> records.Record:
         """How every method matches the first pair of recipe ``base``, found anew: rows of
         experiment "lmc_perm". Of smoke in any profile, as the straight-through estimator takes long
         on larger networks.
@@ -209,7 +231,7 @@ class Chapter:
         r = recipe(base, "smoke")
         return records.live_record(
             "lmc_perm", "smoke", provenance, found, r.model, r.data, "matched"
-        ).frame()
+        )
 
     def at_hand(self, recipe_name: str) -> str:
         """The highest profile up to this chapter's whose first pair is there, or is quickly
@@ -222,24 +244,19 @@ class Chapter:
                     return profile
         return "smoke"
 
-    def published(self, name: str) -> records.Record:
-        """The best committed record of the experiment, recipe by recipe where it has several
-        networks; figures drawn from it name its profile."""
-        return published(name)
-
-    def check(self, name: str, live: pd.DataFrame, what: str = "") -> MyST:
+    def check(self, name: str, live: records.Record, what: str = "") -> MyST:
         """Live against the committed record of this profile: the largest difference per quantity;
         ``what`` it is of tells the table from another one on the same record.
 
         AssertionError if one exceeds its tolerance, or its standard deviation does, or if a mean is
         over another number of things (not with ``retrain``: other bits, other numbers).
         """
-        profile = live.attrs["profile"]
+        profile = live.profile
         try:
             record = records.load(name, profile)
         except records.RecordError:
             return MyST(f"There is no record of profile *{profile}* to hold this against.")
-        compared = records.compare(live, record.frame(), PROFILE[profile].tolerance)
+        compared = records.compare(live.table, record.table, PROFILE[profile].tolerance)
         within = (compared[["difference", "spread"]].max(axis=1) <= compared["tolerance"]) & (
             compared["count"] == 0
         )
@@ -267,14 +284,12 @@ class Chapter:
         )
         held = table(
             pd.DataFrame(rows, columns=columns),
-            f"{told}: live against the committed record of profile {profile}.",
+            f"{told}: measured now, against the committed record of profile {profile}.",
             f"tbl-check-{label.replace('_', '-').replace(' ', '-')}",
         )
         verdict = "all agree" if within.all() else "NOT ALL AGREE"
-        return MyST(
-            f"::::{{dropdown}} {compared['compared'].sum():,} numbers held against the record:"
-            f" {verdict}\n{held.text}\n::::"
-        )
+        count = f"{compared['compared'].sum():,}"
+        return folded(f"Measured now: {count} numbers held against the record: {verdict}", held)
 
     def tolerance(self, quantity: str, recipe_name: str) -> float:
         """The bound that a network trained now must keep."""
@@ -306,15 +321,6 @@ def _part(name: str, pair: Pair) -> list[Row]:
     measure = part(name).live or part(name).measure
     assert measure is not None, name
     return measure(pair)
-
-
-def published(name: str) -> records.Record:
-    """The best committed record of an experiment, recipe by recipe where it has several."""
-    return (
-        records.best_of_each(name)
-        if records.has_several_networks(experiment(name).recipes)
-        else records.best(name)
-    )
 
 
 class Provenance:

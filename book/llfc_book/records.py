@@ -7,7 +7,7 @@ only its lines.
 
 import copy
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from llfc_book.claims.claims import CLAIMS
 from llfc_book.places import RECORDS
-from llfc_book.study.catalogue import EXPERIMENTS
-from llfc_book.study.settings import PROFILES, RECIPES, SCALE, SPAWN_AT, check_profile, recipe
+from llfc_book.study.settings import check_profile
 from llfc_lib.metrics.rows import Row
 from llfc_lib.training.checkpoints import atomic_write
 
@@ -26,11 +24,6 @@ FORMAT = 1
 ROW_FIELDS = [f.name for f in fields(Row)]
 COLUMNS = ["pair", "model", "data", "method", *ROW_FIELDS]
 KEYS = ["pair", "quantity", "site", "alpha", "direction", "statistics", "role", "kind", "epoch"]
-
-
-#: Pages of the first edition show these up to this profile, and no experiment of the second: what
-#: the queue finishes in between must not turn them red. Goes when they go.
-HELD = {"resnet20_cifar10_spawn": "lite"}
 
 
 #: What was read in this process: by experiment and profile, the provenance of every pair.
@@ -53,68 +46,6 @@ class Record:
     profile: str
     pairs: dict[str, dict[str, Any]]
     table: pd.DataFrame
-
-    def frame(self, without: Collection[str] = ()) -> pd.DataFrame:
-        """All rows but those of the recipes ``without``, with the profile and the data set's source
-        as attributes for figures.
-        """
-        kept = {pair: p for pair, p in self.pairs.items() if p["recipe"] not in without}
-        frame = self.table[self.table["pair"].isin(kept)].reset_index(drop=True)
-        recipes = dict.fromkeys(p["recipe"] for p in kept.values())
-        own = {
-            name: {pair: p for pair, p in kept.items() if p["recipe"] == name} for name in recipes
-        }
-        frame.attrs = {
-            "experiment": self.experiment,
-            "profile": self.profile_of(kept),
-            **_told(kept),
-            "by_recipe": {
-                name: {"profile": self.profile_of(pairs), **_told(pairs)}
-                for name, pairs in own.items()
-            },
-        }
-        return frame
-
-    def profile_of(self, pairs: Iterable[str]) -> str:
-        """The profile of these pairs, where a record was put together from several."""
-        return " and ".join(
-            dict.fromkeys(self.pairs[pair].get("profile", self.profile) for pair in pairs)
-        )
-
-
-def _told(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """In words, the data, how many images, and what is reduced."""
-    sources = {p["data"]["source"] for p in pairs.values()}
-    splits = {
-        (
-            f"{d['name']} ({d['train']:,} / {d['test']:,}{_measured_on(p.get('plan', {}))})"
-            if "train" in d
-            else d["name"]
-        )
-        for p in pairs.values()
-        for d in (p["data"],)
-    }
-    reductions = {p["recipe"]: p["reductions"] for p in pairs.values() if p.get("reductions")}
-    if len(set(reductions.values())) > 1:  # several networks: say whose
-        reductions = {
-            name: (
-                f"{RECIPES[name].title.split(', ')[0]}"
-                f"{' by epoch of spawning' * (name in SPAWN_AT)}:"
-                f" {text}"
-            )
-            for name, text in reductions.items()
-        }
-    return {
-        "source": "; ".join(sorted(sources)),
-        "split": ", ".join(sorted(splits)),
-        "reductions": "; ".join(dict.fromkeys(reductions.values())),
-    }
-
-
-def _measured_on(plan: Mapping[str, Any]) -> str:
-    """How many of the test images, where not all."""
-    counts = (("pairs", plan.get("pair_first")), ("displaced", plan.get("first")))
-    return "".join(f"; {who}: first {count:,}" for who, count in counts if count)
 
 
 def _tabulate(pair: str, rows: Sequence[Row], model: str, data: str, method: str) -> pd.DataFrame:
@@ -309,95 +240,6 @@ def _pairs(experiment: str, profile: str, folder: Path | None) -> dict[str, dict
         raise RecordError(f"there is no record of {experiment!r} in profile {profile!r}")
     head, _, _ = path.read_text().partition(',\n "columns"')
     return json.loads(head + "}")["pairs"]
-
-
-def is_held(recipe_name: str, profile: str) -> bool:
-    """Whether results of this profile wait for the second edition (:data:`HELD`)."""
-    return recipe_name in HELD and PROFILES.index(profile) > PROFILES.index(HELD[recipe_name])
-
-
-def experiments_shown(profile: str) -> list[str]:
-    """Experiments with a record of ``profile`` that pages of the first edition show, in
-    alphabetical order.
-    """
-    names = sorted(path.stem for path in (RECORDS / profile).glob("*.json"))
-    return [
-        name
-        for name in names
-        if (name not in EXPERIMENTS or EXPERIMENTS[name].edition == 1)
-        and _shows(name, profile, None)
-    ]
-
-
-def profiles_shown(experiment: str, folder: Path | None = None) -> list[str]:
-    """Profiles with a record of the experiment, the highest first, without those that are held
-    back.
-    """
-    return [
-        profile
-        for profile in reversed(PROFILES)
-        if path_of(experiment, profile, folder).exists() and _shows(experiment, profile, folder)
-    ]
-
-
-def _shows(experiment: str, profile: str, folder: Path | None) -> bool:
-    return not HELD or any(
-        not is_held(p["recipe"], profile) for p in _pairs(experiment, profile, folder).values()
-    )
-
-
-def best(
-    experiment: str, folder: Path | None = None, recipe_hashes: Mapping[str, str] | None = None
-) -> Record:
-    """The record of the highest profile that there is."""
-    for profile in profiles_shown(experiment, folder):
-        return load(experiment, profile, folder, recipe_hashes)
-    raise RecordError(
-        f"there is no record of {experiment!r} yet; `make runs` and `make publish` make one"
-    )
-
-
-def has_several_networks(recipes: Sequence[str]) -> bool:
-    """Whether an experiment's pairs are of several settings, which need not all have the same
-    profile.
-    """
-    return len(recipes) > 2 or any(RECIPES[name].matching for name in recipes)
-
-
-def best_of_each(experiment: str, folder: Path | None = None) -> Record:
-    """The best pairs of every recipe in the experiment, of several profiles if need be; smoke only
-    if there is no other, or for a recipe that a claim is about and that has no other.
-
-    RecordError if there is none, or one is of another recipe than the library's.
-    """
-    there = profiles_shown(experiment, folder)
-    asked = {claim.recipe for claim in CLAIMS if claim.experiment == experiment}
-    full = [profile for profile in there if profile != "smoke"]
-    pairs: dict[str, dict[str, Any]] = {}
-    tables, seen, used = [], set(), []
-    for profile in there:
-        found = _load(
-            experiment,
-            profile,
-            folder,
-            {name: recipe(name, profile).hash for name in SCALE[profile]},
-        )
-        new = {
-            pair: {**p, "profile": profile}
-            for pair, p in found.pairs.items()
-            if p["recipe"] not in seen
-            and not is_held(p["recipe"], profile)
-            and (profile != "smoke" or not full or p["recipe"] in asked)
-        }
-        if new:
-            _note(experiment, profile, folder, new)
-            pairs |= new
-            tables.append(found.table[found.table["pair"].isin(list(new))])
-            used.append(profile)
-        seen |= {p["recipe"] for p in found.pairs.values() if not is_held(p["recipe"], profile)}
-    if not tables:
-        return best(experiment, folder)  # raises, saying what to do
-    return Record(experiment, " and ".join(used), pairs, pd.concat(tables, ignore_index=True))
 
 
 def compare(live: pd.DataFrame, record: pd.DataFrame, tolerance: float) -> pd.DataFrame:

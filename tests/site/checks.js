@@ -69,9 +69,13 @@ checks.grounds = () => [...document.querySelectorAll("main img, article img, fig
     .filter(image => image.naturalWidth).map(image => {
     for (let element = image; element; element = element.parentElement) {
         const [red, green, blue, alpha = 1] = getComputedStyle(element).backgroundColor.match(/[\d.]+/g).map(Number);
-        if (alpha > 0.9) return {source: image.getAttribute("src"), light: Math.min(red, green, blue) >= 200};
+        if (alpha > 0.9) return {
+            source: image.getAttribute("src"),
+            light: Math.min(red, green, blue) >= 200,
+            follows: getComputedStyle(image).filter.includes("invert"),
+        };
     }
-    return {source: image.getAttribute("src"), light: false};
+    return {source: image.getAttribute("src"), light: false, follows: false};
 });
 
 // What is folded is opened first, for its colours and widths count as well.

@@ -35,7 +35,7 @@ KINDS = {
     "caption": "a number that is given twice",
     "axe": "a critical or serious violation that axe-core finds",
     "scheme": "a page that does not follow the system's colour scheme",
-    "ground": "a figure on a dark ground",
+    "ground": "a figure that does not change with the theme, or was drawn on a dark ground",
 }
 
 # The theme's search button shows its keys next to its name ("Search Ctrl+K"), and its colour button
@@ -225,7 +225,7 @@ def measure(page: Page, found: Findings) -> None:
     page.evaluate("checks.unfold()")
     switch(page, found, "dark")
     for figure in page.evaluate("checks.grounds()"):
-        if not figure["light"]:
+        if not (figure["light"] and figure["follows"]):
             found.find("ground", figure["source"].rpartition("/")[2][:60])
     page.set_viewport_size(NARROW)
     for scheme in ("dark", "light"):

@@ -24,7 +24,8 @@ html[data-theme="light"] body {{ color: #111; background: #fff; }}
 html[data-theme="light"] a {{ color: #0a4fb0; }}
 html[data-theme="dark"] body {{ color: #eee; background: #111; }}
 html[data-theme="dark"] a {{ color: #8cc4ff; }}
-figure img {{ background: #fff; }} .scrolls {{ overflow-x: auto; }} .wide {{ width: 600px; }}
+figure img {{ background: #fff; }} html[data-theme="dark"] figure img {{ filter: invert(.9); }}
+.scrolls {{ overflow-x: auto; }} .wide {{ width: 600px; }}
 </style>
 <script>
 const system = matchMedia("(prefers-color-scheme: dark)");
@@ -143,6 +144,11 @@ FAULTS = {
         "label-content-name-mismatch: button",
     ),
     "dark": ('<img alt="A square." src="pixel.png">', "ground", "pixel.png"),
+    "white": (
+        '<img alt="A square." src="pixel.png" style="background: #fff">',
+        "ground",
+        "pixel.png",
+    ),
     "light": ("<script>system.onchange = null</script>", "scheme", "not dark"),
 }
 

@@ -21,11 +21,8 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.fc = (
-            nn.Conv2d(1, 16, 3, padding=1),
-            nn.Conv2d(16, 16, 3, padding=1),
-            nn.Linear(16, 5),
-        )
+        self.conv1, self.conv2 = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.fc = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.conv1(x))
@@ -37,15 +34,9 @@ def small_networks() -> dict[str, nn.Module]:
     """One of each kind that Theorem 1 is checked on, for images 1 x 6 x 6, at random; float64."""
 
     def convolutional(*between: nn.Module) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1),
-            nn.ReLU(),
-            *between,
-            nn.Conv2d(16, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.LazyLinear(5),
-        )
+        first, second = (nn.Conv2d(n, 16, 3, padding=1) for n in (1, 16))
+        ends = nn.ReLU(), nn.Flatten(), nn.LazyLinear(5)
+        return nn.Sequential(first, nn.ReLU(), *between, second, *ends)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("small networks"))
@@ -155,13 +146,10 @@ def commuting_pair(
             moved = _project_out(moved, own, m, h_a - h_b)
         other.weight.data += moved * (size * own.weight.data.norm() / moved.norm())
         if own.bias is not None:
-            other.bias.data += (
-                size
-                * own.weight.data.std()
-                * torch.randn(
-                    own.bias.shape, generator=generator("bias", seed, k), dtype=torch.float64
-                )
+            at_random = torch.randn(
+                own.bias.shape, generator=generator("bias", seed, k), dtype=torch.float64
             )
+            other.bias.data += size * own.weight.data.std() * at_random
         for halving in range(HALVINGS):
             now = conditions(view, View(b), x)
             if not (signs and now.signs or maximisers and now.maximisers):
@@ -218,13 +206,10 @@ def _project_out(moved: Tensor, layer: nn.Module, m: LinearMap, d_h: Tensor) -> 
     """The part of ``moved`` (a weight of the layer) that gives 0 on the differences ``d_h`` of what
     enters it.
     """
-    columns = (
-        F.unfold(d_h, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        .transpose(1, 2)
-        .flatten(0, 1)
-        if isinstance(layer, nn.Conv2d)
-        else d_h.flatten(0, -2)
-    )
+    if isinstance(layer, nn.Conv2d):
+        d_h = F.unfold(d_h, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        d_h = d_h.transpose(1, 2)
+    columns = d_h.flatten(0, -2)
     _, values, basis = torch.linalg.svd(columns, full_matrices=False)
     basis = basis[values > RANK * values[0]] if len(values) and values[0] > 0 else basis[:0]
     if len(basis) == columns.shape[1]:
@@ -236,7 +221,11 @@ def _project_out(moved: Tensor, layer: nn.Module, m: LinearMap, d_h: Tensor) -> 
     return (flat - flat @ basis.T @ basis).view_as(moved)
 
 
-NORMALISED = ("none", "batch normalisation", "layer normalisation")
+NORMALISED = {
+    "none": lambda units: nn.Identity(),
+    "batch normalisation": nn.BatchNorm1d,
+    "layer normalisation": nn.LayerNorm,
+}
 
 
 @torch.no_grad()
@@ -249,36 +238,17 @@ def normalised_pair(kind: str, x: Tensor, shift: float = 6.0) -> tuple[nn.Module
     has the statistics of ``x`` in each network. ValueError for another.
     """
     if kind not in NORMALISED:
-        raise ValueError(f"unknown normalisation {kind!r}; choose one of {NORMALISED}")
+        raise ValueError(f"unknown normalisation {kind!r}; choose one of {[*NORMALISED]}")
     nets = []
     for seed in range(2):
-        layer = {
-            "none": nn.Identity,
-            "batch normalisation": nn.BatchNorm1d,
-            "layer normalisation": nn.LayerNorm,
-        }[kind]
-        norm = layer() if kind == "none" else layer(24)
-        net = (
-            nn.Sequential(
-                nn.Flatten(), nn.Linear(x[0].numel(), 24), norm, nn.ReLU(), nn.Linear(24, 5)
-            )
-            .double()
-            .eval()
-        )
-        for k in (1, 4):  # the last layer is the same in both
-            weight = net[k].weight
-            weight.data = (
-                torch.randn(
-                    weight.shape,
-                    generator=generator("normalised pair", k, seed if k == 1 else 0),
-                    dtype=torch.float64,
-                )
-                / weight.shape[1] ** 0.5
-            )
-        net[1].bias.data.fill_(shift if kind == "none" else 0.0)
-        if kind != "none":
-            norm.bias.data.fill_(shift)
-        net[4].bias.data.zero_()
+        first, norm, last = nn.Linear(x[0].numel(), 24), NORMALISED[kind](24), nn.Linear(24, 5)
+        net = nn.Sequential(nn.Flatten(), first, norm, nn.ReLU(), last).double().eval()
+        for k, layer, of in ((1, first, seed), (4, last, 0)):  # the last is the same in both
+            draw = generator("normalised pair", k, of)
+            weight = torch.randn(layer.weight.shape, generator=draw, dtype=torch.float64)
+            layer.weight.data = weight / layer.in_features**0.5
+            layer.bias.data.zero_()
+        (first if kind == "none" else norm).bias.data.fill_(shift)
         view = View(net)
         recompute(view, [x])
         net.load_state_dict(view.state())

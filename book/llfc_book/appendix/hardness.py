@@ -3,25 +3,20 @@ networks and checked.
 
 :func:`hamiltonian_networks` turns a graph into two ReLU networks with weights 0 and 1 whose least
 residual tells whether the graph has a Hamiltonian cycle; :func:`verified` holds that against a
-search through all cycles, on the graphs of :func:`graphs` and
-:func:`random_graph`.
+search through all cycles, on the graphs of :func:`graphs`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import combinations, permutations
+from itertools import combinations, compress, permutations, product
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llfc_book.appendix.assignment import all_orders
 from llfc_book.appendix.identities import DOUBLE
-from llfc_book.appendix.joint import Residual, enumerate_minimum
+from llfc_book.appendix.joint import Residual, all_orders, enumerate_minimum
 from llfc_lib.models.view import View
-from llfc_lib.streams import numpy_generator
 
 
 @dataclass(frozen=True)
@@ -37,16 +32,16 @@ class Reduction:
 
 
 def _check_graph(adjacency: Tensor) -> int:
-    n = len(adjacency)
-    if adjacency.shape != (n, n) or n < 3 or not ((adjacency == 0) | (adjacency == 1)).all():
+    n, symmetric = len(adjacency), torch.equal(adjacency, adjacency.T)
+    if (
+        n < 3
+        or not symmetric
+        or adjacency.diagonal().any()
+        or set(adjacency.unique().tolist()) - {0, 1}
+    ):
         raise ValueError(
-            "an adjacency matrix is n x n with n >= 3 and entries 0 or 1, got"
-            f" {tuple(adjacency.shape)}"
-        )
-    if adjacency.diagonal().any() or not torch.equal(adjacency, adjacency.T):
-        raise ValueError(
-            "the graph is undirected and without loops: its adjacency matrix is symmetric with a"
-            " diagonal of zeros"
+            "the adjacency matrix of a graph is n x n with n >= 3 and entries 0 or 1, symmetric,"
+            f" with a diagonal of zeros; got\n{adjacency}"
         )
     return n
 
@@ -69,19 +64,14 @@ def root_of_complement(adjacency: Tensor) -> tuple[Tensor, int]:
     return torch.stack(rows or [0 * one[0]]), max(degree)
 
 
-def hamiltonian_networks(adjacency: Tensor, same_weights: bool = False) -> Reduction:
-    """The networks of the reduction for a graph (n x n, 0 or 1). ``same_weights`` gives B the
-    second layer of A instead of zeros: the first term of A.3 stays as hard as it was, but the
-    identity makes the residual 0. ValueError for what is no graph.
+def hamiltonian_networks(adjacency: Tensor) -> Reduction:
+    """The networks of the reduction for a graph (n x n, 0 or 1). ValueError for what is no graph.
 
     Source: Karp (1972), that Hamiltonian cycles are hard.
     """
     n = _check_graph(adjacency)
     root, c = root_of_complement(adjacency)
-    weights = [
-        (torch.zeros(n, n, dtype=DOUBLE), root),
-        (cycle_incidence(n), root if same_weights else 0 * root),
-    ]
+    weights = [(torch.zeros(n, n, dtype=DOUBLE), root), (cycle_incidence(n), 0 * root)]
     a, b = (
         nn.Sequential(nn.Linear(n, n, bias=False), nn.ReLU(), nn.Linear(n, len(root), bias=False))
         .to(DOUBLE)
@@ -104,25 +94,16 @@ def missing_edges(adjacency: Tensor) -> int:
     return int((1 - adjacency[cycles, cycles.roll(1, 1)]).sum(1).min())
 
 
-@cache
 def graphs(n: int) -> list[Tensor]:
-    """All graphs on n vertices, one of each isomorphism class. ValueError unless n is 3, 4 or 5."""
-    if n not in (3, 4, 5):
-        raise ValueError(f"graphs on 3, 4 or 5 vertices are listed, not on {n}")
-    edges = list(combinations(range(n), 2))
-    number = {pair: k for k, pair in enumerate(edges)}
-    moves = np.array(
-        [
-            [number[min(p[i], p[j]), max(p[i], p[j])] for i, j in edges]
-            for p in permutations(range(n))
-        ]
-    )
-    has = (np.arange(2 ** len(edges))[:, None] >> np.arange(len(edges))) & 1  # graphs x edges
-    least = np.min([has[:, move] @ (1 << np.arange(len(edges))) for move in moves], 0)
-    return [
-        graph_of(n, [pair for pair, there in zip(edges, has[code]) if there])
-        for code in np.unique(least)
-    ]
+    """All graphs on n vertices, one of each isomorphism class."""
+    edges, seen, found = list(combinations(range(n), 2)), set(), []
+    for chosen in product((False, True), repeat=len(edges)):
+        graph = frozenset(compress(edges, chosen))
+        if graph not in seen:
+            found.append(graph_of(n, sorted(graph)))
+            for p in permutations(range(n)):
+                seen.add(frozenset((min(p[i], p[j]), max(p[i], p[j])) for i, j in graph))
+    return found
 
 
 def graph_of(n: int, edges: Sequence[tuple[int, int]]) -> Tensor:
@@ -131,12 +112,6 @@ def graph_of(n: int, edges: Sequence[tuple[int, int]]) -> Tensor:
     for i, j in edges:
         found[i, j] = found[j, i] = 1
     return found
-
-
-def random_graph(n: int, *stream: object) -> Tensor:
-    """Every edge with probability one half."""
-    draw = numpy_generator("A.3 graph", n, *stream).random((n, n)) < 0.5
-    return graph_of(n, [(i, j) for i, j in combinations(range(n), 2) if draw[i, j]])
 
 
 def verified(adjacency: Tensor) -> dict[str, float]:

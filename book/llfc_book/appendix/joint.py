@@ -9,10 +9,10 @@ matching |dH|^2; here R is minimised itself, by enumeration for tiny networks an
 units for others. Chains of linear layers only.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations as all_orders
 
 import numpy as np
 import torch
@@ -24,10 +24,8 @@ from llfc_lib.models.view import View
 from llfc_lib.models.weights import check_finite, check_same_shapes
 from llfc_lib.streams import numpy_generator
 
-MAX_UNITS, MAX_ORDERS = (
-    8,
-    600_000,
-)  # what is enumerated: 8! = 40,320, (5!)^2 = 14,400, (6!)^2 = 518,400
+#: What is enumerated at most: 8! = 40,320, (6!)^2 = 518,400.
+MAX_UNITS, MAX_ORDERS = 8, 600_000
 TOLERANCE = 1e-12  # of |W_A H_A|^2 + |W_B H_B|^2: less is rounding
 FACTORS = ("value", "weights", "features")
 
@@ -78,11 +76,8 @@ class Residual:
             h_a, h_b = (view.run(x, set(nodes)) for view in views)
             for layer, node in zip(self.layers[1:], nodes):
                 u, v = (h[node].flatten(0, -2).cpu().double() for h in (h_a, h_b))
-                layer.aa, layer.bb, layer.ab = (
-                    layer.aa + u.T @ u,
-                    layer.bb + v.T @ v,
-                    layer.ab + u.T @ v,
-                )
+                layer.aa, layer.bb = layer.aa + u.T @ u, layer.bb + v.T @ v
+                layer.ab = layer.ab + u.T @ v
             self.images += len(x)
         if not self.images:
             raise ValueError(NO_IMAGES)
@@ -132,10 +127,8 @@ class Residual:
         """|A - pi(B)|^2 over all parameters, which weight matching minimises; or only sum_l |dW|^2
         over the layers of R.
         """
-        moved, used = (
-            self.sym.apply(self.state_b, permutations),
-            [layer.weight for layer in self.layers[1:]],
-        )
+        moved = self.sym.apply(self.state_b, permutations)
+        used = [layer.weight for layer in self.layers[1:]]
         return sum(
             float((self.state_a[name] - moved[name]).square().sum())
             for name in (moved if everything else used)
@@ -289,7 +282,7 @@ def enumerate_minimum(residual: Residual, of: str = "value") -> Enumeration:
             f"layers of {sizes} units are too many to enumerate; at most {MAX_UNITS} in a layer and"
             f" {MAX_ORDERS:,} permutations in all; use local_search"
         )
-    orders = [_orders(n) for n in sizes]
+    orders = [all_orders(n) for n in sizes]
     inner = [torch.arange(residual.layers[0].a.shape[1])[None], *orders]
     outer = [*orders, torch.arange(len(residual.layers[-1].a))[None]]
     values = torch.zeros([len(o) for o in orders], dtype=torch.float64)
@@ -305,29 +298,25 @@ def enumerate_minimum(residual: Residual, of: str = "value") -> Enumeration:
 
 
 @cache
-def _orders(n: int) -> Tensor:
-    return torch.tensor(list(all_orders(range(n))))
+def all_orders(n: int) -> Tensor:
+    """n! x n, as :func:`itertools.permutations` lists them."""
+    return torch.tensor(list(itertools.permutations(range(n))))
 
 
 def _table(residual: Residual, layer: _Layer, inner: Tensor, outer: Tensor, of: str) -> Tensor:
     """The layer's term for M orders of its inputs and K of its outputs: M x K, or M x 1 where
     outputs do not matter.
     """
-    w, gram = (
-        layer.b.T[inner].transpose(1, 2),
-        torch.eye(layer.b.shape[1], dtype=torch.float64)[None],
-    )  # M x out x in
+    w = layer.b.T[inner].transpose(1, 2)  # M x out x in
+    gram = torch.eye(layer.b.shape[1], dtype=torch.float64)[None]
     if of != "weights":
         ab, bb = layer.ab.T[inner].transpose(1, 2), layer.bb[inner[:, :, None], inner[:, None]]
         gram = layer.aa - ab - ab.transpose(1, 2) + bb
     if of == "features":
         return gram.diagonal(0, 1, 2).sum(1, keepdim=True)
     a = layer.a @ gram
-    cost = (
-        (a * layer.a).sum(2)[:, :, None]
-        + (w @ gram * w).sum(2)[:, None]
-        - 2 * a @ w.transpose(1, 2)
-    )  # M x out x out
+    own = (a * layer.a).sum(2)[:, :, None] + (w @ gram * w).sum(2)[:, None]
+    cost = own - 2 * a @ w.transpose(1, 2)  # M x out x out
     bias = _bias(layer.weight)
     if of == "weights" and bias in residual.state_a:
         cost = cost + (residual.state_a[bias][:, None] - residual.state_b[bias]).square()

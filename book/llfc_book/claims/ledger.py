@@ -1,247 +1,285 @@
-"""The ledger of claims: every verdict, counted and listed by section, its badges and the rules
-behind them explained.
-"""
+"""The ledger: every claim in every setting, and the map of what of the appendix is covered."""
 
-import re
-from collections.abc import Iterable, Sequence
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
 import pandas as pd
 
-from llfc_book.claims import verdicts
-from llfc_book.claims.claims import CLAIMS, TABLES, Claim
-from llfc_book.claims.verdicts import NOTHING, Verdict
-from llfc_book.show.tables import MyST, badge, table
+from llfc_book import evidence as ev
+from llfc_book.claims.claim import (
+    ANSWERS,
+    CLAIMS,
+    FAILS,
+    HOLDS,
+    MOST,
+    ORIGINS,
+    UNDECIDED,
+    Cell,
+    Claim,
+    Effect,
+)
+from llfc_book.claims.rules import judged, settings_of
+from llfc_book.places import DATA, UNFINISHED
+from llfc_book.show import style
+from llfc_book.show.style import Shown
+from llfc_book.show.text import MyST, folded, number, table
 from llfc_book.study.settings import RECIPES
+from llfc_lib.figures import BLUE, GREY, ORANGE, SKY
 
-#: The sections of the appendix that claims are from.
-SECTIONS = tuple(sorted({claim.section for claim in CLAIMS}))
-
-#: What every badge says; the first five are about agreement, the others about evidence.
-AGREEMENT = {
-    verdicts.REPRODUCED: "The rule of the claim holds in every case.",
-    verdicts.PARTLY: "It holds in some cases.",
-    verdicts.NOT: "It holds in none, at the settings of the paper.",
-    verdicts.NOT_HERE: "It holds in none, in a reduced profile, which cannot say more than that.",
-    verdicts.NOT_COMPARABLE: "Measured on embedded data, of which the paper's numbers say nothing.",
-}
-EVIDENCE = {
-    verdicts.EXCEEDS: (
-        f"In every case below {verdicts.SUPPORTED:g} of each null, and better than the control."
-    ),
-    verdicts.EXCEEDS_NOT: (
-        "In at least one case a null or the control does about as well: below the badge stands"
-        " which, and in how many."
-    ),
-    verdicts.INCOMPLETE: "No null does as well so far, but not all are measured everywhere.",
-    verdicts.NO_NULL: (
-        "A printed number beside a measured one: there is nothing that it could exceed."
-    ),
-}
+#: How an answer is marked: never by colour alone.
+MARKS = {HOLDS: ("●", BLUE), MOST: ("◐", SKY), FAILS: ("✕", ORANGE), UNDECIDED: ("?", GREY)}
+STATES = ("full", "reduced", "proxy", "missing")
 
 
-def legend() -> MyST:
-    """Every badge, and what it says."""
-    rows = [
-        (badge(word), question, meaning)
-        for question, words in (("agreement", AGREEMENT), ("evidence", EVIDENCE))
-        for word, meaning in words.items()
+def cells_of(claim: Claim) -> list[Cell]:
+    """The claim's cells that something is on record of, in the order of settings."""
+    found = judged()
+    return [found[claim.id, name] for name in settings_of(claim) if (claim.id, name) in found]
+
+
+def of_page(page: str) -> MyST:
+    """The page's claims: a line for each answer that some settings give, with the effect's range
+    over those. ValueError for a page without claims.
+    """
+    lines = []
+    for claim in (c for c in CLAIMS if c.page == page):
+        first = f"{claim.says}\n\n*{claim.reads}*"
+        for answer in ANSWERS:
+            cells = [cell for cell in cells_of(claim) if cell.answer == answer]
+            if cells:
+                names = "; ".join(_named(cell) for cell in cells)
+                lines.append((first, f"**{answer}**\n\n{names}", _how_much(cells), _third(cells)))
+                first = ""
+    if not lines:
+        raise ValueError(f"no claim is judged on page {page!r}")
+    columns = [
+        "the appendix says, *as we read it*",
+        "as stated",
+        "how much",
+        "beside closeness alone",
     ]
-    return table(
-        pd.DataFrame(rows, columns=["badge", "about", "what it says"]),
-        "The badges. A *case* is what the rule of a claim is asked of: a pair, at one layer, α and"
-        " direction where there are several.",
-        "tbl-badges",
-        "badges",
-    )
+    with_third = any(third for *_, third in lines)
+    frame = pd.DataFrame(lines, columns=columns)
+    label = f"tbl-ledger-{page.lower().replace('_', '-')}"
+    caption = "From the [ledger](ledger): what was claimed, and what was found."
+    return table(frame if with_third else frame[columns[:3]], caption, label, "ledger")
 
 
-def counts(judged: Sequence[Verdict]) -> MyST:
-    """How many claims of each section have which verdict; badges that no claim has are left out."""
-    rows = []
-    for of, words in (("agreement", AGREEMENT), ("evidence", EVIDENCE)):
-        for word in words:
-            having = [v.claim.section for v in judged if getattr(v, of) == word]
-            if having:
-                rows.append(
-                    (
-                        badge(word),
-                        *(having.count(section) or NOTHING for section in SECTIONS),
-                        len(having),
-                    )
+def _named(cell: Cell) -> str:
+    share = f", {cell.share:.0%} of {cell.cases}" if cell.answer == MOST else ""
+    reduced = "" if cell.scale == "full" else f" ({cell.scale}{share})"
+    return f"{ev.name_of(cell.setting)}{reduced or (share and f' ({share[2:]})')}"
+
+
+def _how_much(cells: Sequence[Cell]) -> str:
+    """Each effect over the settings: from the smallest to the largest."""
+    by_unit: dict[str, list[float]] = {}
+    for cell in cells:
+        for one in cell.effects:
+            worst = one.unit.startswith("excess in points at")
+            name = "excess in points at the worst layer" if worst else one.unit
+            by_unit.setdefault(name, []).append(one.value)
+    return "\n\n".join(f"{unit}: {_range(values)}" for unit, values in by_unit.items())
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = number(min(values)), number(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def _third(cells: Sequence[Cell]) -> str:
+    told: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.closeness:
+            told.setdefault(cell.closeness, []).append(ev.name_of(cell.setting))
+    return "\n\n".join(f"{word}: {', '.join(names)}" for word, names in told.items())
+
+
+def matrix() -> Shown:
+    """Every claim (a row) in every setting (a column)."""
+    found = judged()
+    names = [name for name in RECIPES if any(key[1] == name for key in found)]
+    figure, (axis,) = style.sheet(1, 1, 0.21 * len(CLAIMS) + 1.9)
+    seen: dict[str, int] = {}
+    for row, claim in enumerate(CLAIMS):
+        for column, name in enumerate(names):
+            cell = found.get((claim.id, name))
+            if cell is not None:
+                mark, colour = MARKS[cell.answer]
+                seen[cell.answer] = seen.get(cell.answer, 0) + 1
+                pale = 1.0 if cell.scale == "full" else 0.55
+                axis.text(
+                    column,
+                    row,
+                    mark,
+                    color=colour,
+                    alpha=pale,
+                    ha="center",
+                    va="center",
+                    fontsize=11,
                 )
-    total = [v.claim.section for v in judged]
-    rows.append(("claims", *(total.count(section) for section in SECTIONS), len(total)))
-    return table(
-        pd.DataFrame(rows, columns=["verdict", *SECTIONS, "all"]),
-        "Verdicts by section of the appendix. Look for the row that is "
-        "almost empty: claims that exceed every null.",
-        "tbl-ledger",
-        "counts",
-    )
+    axis.set_xlim(-0.6, len(names) - 0.4)
+    axis.set_ylim(len(CLAIMS) - 0.4, -0.6)
+    axis.set_xticks(range(len(names)), [ev.name_of(name) for name in names], rotation=90)
+    axis.set_yticks(range(len(CLAIMS)), [claim.short for claim in CLAIMS])
+    axis.xaxis.tick_top()
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    for row in range(1, len(CLAIMS)):
+        if CLAIMS[row].section[:3] != CLAIMS[row - 1].section[:3]:
+            axis.axhline(row - 0.5, color=GREY, linewidth=0.6)
+    told = ", ".join(f"{answer}: {seen.get(answer, 0)}" for answer in ANSWERS if answer in seen)
+    return Shown(figure, f"Claims by setting, {len(found)} cells ({told}).")
 
 
-def ledger(judged: Iterable[Verdict], section: str) -> MyST:
-    """The claims of one section, chapter by chapter, with links to where they are measured."""
-    chosen = sorted(
-        (v for v in judged if v.claim.section == section), key=lambda v: _place(v.claim)
-    )
-    rows = [
-        (
-            f"{v.claim.statement}\n\n{_where(v.claim)}",
-            f"{v.claim.paper}\n\n{v.claim.source}",
-            f"{v.short}\n\n{v.profile}, {v.pairs} pair{'s' * (v.pairs > 1)}",
-            f"{badge(v.agreement)}\n\n{_whole(f'{v.holds} of {v.cases}')} cases",
-            badge(v.evidence) + (f"\n\n{_nulls(v)}" if _nulls(v) else ""),
-        )
-        for v in chosen
+@dataclass(frozen=True)
+class Total:
+    """How many cells of claims of one origin have each answer, at one scale or all ("")."""
+
+    of: str
+    scale: str
+    counts: dict[str, int]
+
+    @property
+    def cells(self) -> int:
+        """All of them."""
+        return sum(self.counts.values())
+
+
+def total(of: str, scale: str = "") -> Total:
+    """The count of answers. ValueError for an unknown origin."""
+    if of not in ORIGINS:
+        raise ValueError(f"unknown origin {of!r}; choose one of {ORIGINS}")
+    chosen = [
+        cell
+        for claim in CLAIMS
+        if claim.of == of
+        for cell in cells_of(claim)
+        if scale in ("", cell.scale)
     ]
-    return table(
-        pd.DataFrame(
-            rows, columns=["claim", "the paper", "ours, ± over pairs", "agreement", "evidence"]
-        ),
-        f"The claims of {section}: what the paper says, what we measured in which profile, and both"
-        " verdicts.",
-        f"tbl-ledger-{section.replace('.', '').lower()}",
-        "ledger",
-    )
+    return Total(of, scale, {a: sum(cell.answer == a for cell in chosen) for a in ANSWERS})
 
 
-def _place(claim: Claim) -> tuple[int, int]:
-    """As in the book: MLPs, convolutional networks, matched ones."""
-    kinds = [claim.chapter.endswith(end) for end in ("_conv", "_perm", "_matching")]
-    return (1 if kinds[0] else 2 if any(kinds[1:]) else 0), CLAIMS.index(claim)
+def totals() -> MyST:
+    """Cells by answer: the appendix's claims apart from our questions, and by scale."""
+    lines = []
+    for of in ORIGINS:
+        for scale in ("full", "reduced"):
+            counted = total(of, scale)
+            if counted.cells:
+                lines.append((f"{_origin(of)}, {scale} scale", *counted.counts.values()))
+    frame = pd.DataFrame(lines, columns=["claims of", *ANSWERS]).drop(columns=[ANSWERS[-1]])
+    return table(frame, "Cells of the ledger by answer.", "tbl-totals", "counts")
 
 
-def _where(claim: Claim) -> str:
-    """Our own chapter and figure."""
-    shown = f", {{numref}}`{claim.shown}`" if claim.shown else ""
-    return f"{{doc}}`{claim.chapter}`{shown}" + "; *our extension*" * claim.extension
+def _origin(of: str) -> str:
+    return {"appendix": "the appendix", "extension": "this book", "mechanism": "mechanism"}[of]
 
 
-def _nulls(v: Verdict) -> str:
-    """Which nulls do as well, in how many cases, shorter than in the table of a chapter."""
-    if v.null == NOTHING:
-        return ""
-    told = [word.removeprefix(verdicts.NOT_BELOW) for word in v.null.split("; ")]
-    failing = [
-        word
-        for word in told
-        if word.endswith(" cases") or word.startswith(verdicts.NOT_BELOW.rstrip(": "))
-    ]
-    return _whole(
-        "; ".join(
-            word.removesuffix(" cases").replace(" in ", ": ") if word.endswith(" cases") else word
-            for word in failing or told
-        )
-    )
-
-
-def _whole(text: str) -> str:
-    """ "71 of 120" kept together on a line."""
-    return re.sub(r"(\d+) of (?=\d)", "\\1\u00a0of\u00a0", text)
-
-
-def _printed_excess() -> str:
-    """Where the printed tables themselves fail the rule."""
-    words = []
-    for name, printed in TABLES.items():
-        mean = (printed["A"] + printed["B"]) / 2
-        over = [
-            site for site, value in printed.items() if (value - mean) / mean > verdicts.RESEMBLES
+def every_cell() -> MyST:
+    """All cells with shares, effects and intervals, folded."""
+    parts = []
+    for claim in CLAIMS:
+        lines = [
+            (
+                f"{ev.name_of(cell.setting)} ({cell.scale}, {cell.pairs})",
+                cell.answer,
+                f"{cell.share:.0%} of {cell.cases}" + "".join(f"; {note}" for note in cell.notes),
+                "\n\n".join(map(_effect, cell.effects)),
+                cell.closeness,
+            )
+            for cell in cells_of(claim)
         ]
-        if over:
-            words.append(f"the paper's Table {name[-1]} at {', '.join(over)}")
-    return f"The printed numbers themselves exceed this in {' and in '.join(words)}."
+        if lines:
+            columns = [
+                "setting (scale, pairs)",
+                "as stated",
+                "share of cases",
+                "how much",
+                "closeness",
+            ]
+            name = f"tbl-cells-{claim.id.replace('_', '-')}"
+            parts.append(table(pd.DataFrame(lines, columns=columns), claim.says, name, "ledger"))
+    return folded("Every cell, with shares, intervals and the answers at other marks", *parts)
 
 
-def rules() -> MyST:
-    """The rules in words, with the constants that the code uses."""
-    spawned_after = RECIPES["resnet20_cifar10_spawn"].spawn_epoch
-    lines = [
-        "**When a claim holds**",
-        "",
-        (
-            "- *Connected*: in every pair the error barrier above the chord is at most"
-            f" {verdicts.CONNECTED_SE:g} binomial standard errors of the endpoint error."
-        ),
-        (
-            f"- *Negligible*, *close to 0 compared with*: at most {verdicts.NEGLIGIBLE:g} of what"
-            " it is compared with, in every pair and site. *Close to 1*: within"
-            f" {verdicts.CLOSE_TO_ONE:g}."
-        ),
-        "- *Resembles* (stitching): above the mean endpoint error by at most"
-        f" {verdicts.RESEMBLES:g} of it in every pair, site and direction, and falling with depth"
-        " where the printed table does. " + _printed_excess(),
-        (
-            f"- *A printed number agrees* if it lies within {verdicts.INTERVAL_SD:g} standard"
-            " deviations of our independent pairs; beside a single pair, within"
-            f" {verdicts.CONNECTED_SE:g} standard errors of the difference of two errors on so many"
-            " images."
-        ),
-        (
-            "- *Rises and falls as printed*: the rank correlation over layers with the printed"
-            f" table is at least {verdicts.ALIKE:g} in every pair and direction."
-        ),
-        (
-            f"- *Spawning*: children are connected from epoch {spawned_after} on at the latest, and"
-            " not when spawned at the initialisation."
-        ),
-        (
-            f"- *Of low rank*: half of the singular values are below {verdicts.NEGLIGIBLE:g} of the"
-            " largest. *Low rank makes matchable*: the rank correlation of stable rank / n and the"
-            f" training loss barrier after weight matching is at least {verdicts.ALIKE:g} over all"
-            " widths and epochs, at fixed width and at fixed epoch."
-        ),
-        (
-            "- *Co-occurs*: a pair is connected exactly if the ratio of 1-cos to its baseline,"
-            f" mean over layers at α = 0.5, is at most {verdicts.NEGLIGIBLE:g}; over all pairs of"
-            " the book and their controls."
-        ),
-        "",
-        "**When it exceeds its nulls**",
-        "",
-        (
-            f"- In every pair and site it is below {verdicts.SUPPORTED:g} of each null and better"
-            " than the control; otherwise the table says which null does as well and in how many"
-            " cases."
-        ),
-        (
-            "- *Displaced partners* are held against the pair on quantities that do not change with"
-            " the size of the difference: the ratio of 1-cos to its baseline; Dist_com divided by"
-            " the product of Dist_W and Dist_H. Weak additivity has none, so only partners at the"
-            " same distance count there."
-        ),
-        (
-            f"- *Rises and falls as printed*: less than {verdicts.SUPPORTED:g} as far from a rank"
-            " correlation of 1 as each null."
-        ),
-        (
-            f"- *Spawning*: the barriers from epoch {spawned_after} on are held against partners"
-            " rotated as far away."
-        ),
-        (
-            "- *Of low rank*: the stable rank over n is held against a matrix without structure and"
-            " the network before training. *Low rank makes matchable*: untrained networks, cut to"
-            " the trained rank, match twice as well as whole ones."
-        ),
-        "",
-        "**What changed after the first runs**",
-        "",
-        (
-            "- *To be stricter.* A displaced partner that is stitched without loss counts as having"
-            " no excess; a null that lacks some pairs is called incomplete; the spread shown is"
-            " that over pairs, not over α as well; a displaced partner's excess is over A's error"
-            " on the same images. No verdict changed by these."
-        ),
-        (
-            "- *To be stricter.* The rank correlation with a printed table is judged in each"
-            " direction, with the margin that every other null has, and against independent pairs"
-            " as well. By this the profile of the paper's Table 3 lost the only *exceeds every"
-            " null* that there was then, and *reproduced* became *partly*."
-        ),
-        (
-            "- *To be less strict.* A printed number, which could not agree with a single pair at"
-            " all, now may within the error of so many images."
-        ),
-    ]
-    return MyST("\n".join(lines))
+def _effect(one: Effect) -> str:
+    interval = "" if np.isnan(one.low) else f" [{number(one.low)}, {number(one.high)}]"
+    return f"{one.unit}: {number(one.value)}{interval}"
+
+
+# what of the appendix is covered
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A figure, table or section of the appendix: which page has it, and at which scale each of
+    its settings is on record.
+    """
+
+    name: str
+    page: str
+    what: str
+    scales: tuple[str, ...]
+    instead: str = ""
+
+    @property
+    def state(self) -> str:
+        """The least of its settings' scales: a figure of two settings is full where both are."""
+        return max(self.scales, key=STATES.index)
+
+
+@cache
+def printed() -> tuple[Printed, ...]:
+    """Everything of the appendix, in its order."""
+    found = []
+    for entry in tomllib.loads((DATA / "coverage.toml").read_text())["printed"]:
+        scales = tuple(_scale(entry["quantity"], name) for name in entry["settings"])
+        others = [n for n in entry.get("instead", ()) if _scale(entry["quantity"], n) in STATES[:2]]
+        instead = ev.name_of(others[0]) if others and "missing" in scales else ""
+        found.append(Printed(entry["name"], entry["page"], entry["what"], scales, instead))
+    return tuple(found)
+
+
+def _scale(quantity: str, name: str) -> str:
+    m = ev.best(quantity, name)
+    return "missing" if m is None else m.scale
+
+
+def coverage(small: bool = False) -> MyST:
+    """What of the appendix is here, and at which scale. ``small``: only how many, and what is
+    missing or on embedded data alone.
+    """
+    if small:
+        lines = []
+        for state in STATES:
+            names = [p.name for p in printed() if p.state == state]
+            if names:
+                lines.append((f"{MARK[state]} {state}", f"{len(names)}: {', '.join(names)}"))
+        frame = pd.DataFrame(lines, columns=["scale", "of the appendix"])
+        return table(frame, "What of the appendix is here.", "tbl-coverage-small", "coverage")
+    rows = [(p.name, f"[{p.what}]({p.page})", f"{MARK[p.state]} {_states(p)}") for p in printed()]
+    frame = pd.DataFrame(rows, columns=["printed", "what it shows, and our page", "here"])
+    return table(
+        frame, "Every figure, table and section of the appendix.", "tbl-coverage", "coverage"
+    )
+
+
+MARK = {"full": "●", "reduced": "◐", "proxy": "○", "missing": "–"}
+
+
+def _states(p: Printed) -> str:
+    counted = [f"{p.scales.count(s)} {s}" for s in STATES if s in p.scales]
+    told = p.state if len(set(p.scales)) == 1 else ", ".join(counted)
+    return f"{told}; in its place {p.instead}" if p.instead else told
+
+
+def in_training() -> MyST:
+    """Runs that are under way, by their last committed checkpoint."""
+    names = sorted({path.name.split("-")[0] for path in UNFINISHED.glob("*.latest.safetensors")})
+    known = [ev.name_of(name) for name in names if name in RECIPES]
+    text = ", ".join(known) if known else "none"
+    return MyST(f"Networks in training, with a committed checkpoint: {text}.")

@@ -1,0 +1,94 @@
+"""What the page on the decisive experiment says."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from llfc_book.claims.predictions import MARGIN, Cell, compared, connection, curves
+from llfc_book.findings import finding
+from llfc_book.show import closeness_test
+from llfc_book.show.prose import between, number
+from llfc_book.study.settings import recipe
+
+PAGE = "closeness_test"
+MLP = "mlp_mnist_spawn"
+
+
+@cache
+def _points() -> pd.DataFrame:
+    return curves(closeness_test.of(MLP).rows)
+
+
+@cache
+def _whole_steps(kind: str) -> list[Cell]:
+    """B against ``kind`` at B's own distance, site by site."""
+    return [c for c in compared(_points(), "B", kind, least=1) if c.size == 1]
+
+
+def _hidden(kind: str) -> np.ndarray:
+    return np.array([c.ratio for c in _whole_steps(kind) if c.site != "logits"])
+
+
+def _logits(kind: str) -> float:
+    return next(c.ratio for c in _whole_steps(kind) if c.site == "logits")
+
+
+@finding(PAGE, "the curves are of several pairs")
+def pairs() -> tuple[str, bool]:
+    count = closeness_test.of(MLP).pairs
+    return str(count), count > 0
+
+
+@finding(PAGE, "in hidden layers the pair is as linear as a tuned partner, on the average")
+def tuned_hidden() -> tuple[str, bool]:
+    found = _hidden("T")
+    mean = math.exp(np.log(found).mean())
+    return between(found), 1 / MARGIN <= mean <= MARGIN
+
+
+@finding(PAGE, "a tuned partner is not less linear than the pair beyond the margin at the logits")
+def tuned_logits() -> tuple[str, bool]:
+    return number(_logits("T")), _logits("T") > 1 / MARGIN
+
+
+@finding(PAGE, "units that change places are less linear than the pair")
+def sparse_hidden() -> tuple[str, bool]:
+    found = _hidden("P")
+    return between(found), bool((found < 1).all())
+
+
+@finding(PAGE, "at the logits a Gaussian step is more linear than the pair")
+def spread_logits() -> tuple[str, bool]:
+    return number(_logits("G")), _logits("G") > 1
+
+
+@finding(
+    PAGE, "in hidden layers the pair is not more linear than a Gaussian step beyond the margin"
+)
+def spread_hidden() -> tuple[str, bool]:
+    found = _hidden("G")
+    return between(found), bool((found > 1 / MARGIN).all())
+
+
+@finding(PAGE, "tuned partners reach the pair's training loss")
+def reached() -> tuple[str, bool]:
+    rows = closeness_test.of(MLP).rows
+    share = rows[rows["quantity"] == "reached"]["mean"]
+    return f"{int(share.sum())} of {len(share)}", share.mean() > 0.5
+
+
+@finding(PAGE, "tuning takes a few epochs of training")
+def epochs() -> tuple[str, bool]:
+    rows = closeness_test.of(MLP).rows
+    found = rows[rows["quantity"] == "tuned_epochs"]["mean"]
+    return number(found.median()), found.median() < recipe(MLP).epochs / 2
+
+
+@finding(PAGE, "there are connected pairs and others to compare")
+def connection_factor() -> tuple[str, bool]:
+    points = closeness_test.connection_points()
+    told = connection(points[points["site"] != "logits"])
+    text = f"{number(told.factor)} [{number(told.low)}, {number(told.high)}]"
+    return text, 0 < told.connected < told.pairs

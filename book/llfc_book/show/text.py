@@ -1,0 +1,85 @@
+"""Tables and folded parts as MyST text, computed from records or from what was measured now."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from llfc_lib.metrics import Row
+
+
+class MyST:
+    """Text that a notebook shows as MyST markdown (and nbval compares as plain text)."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        return {"text/markdown": self.text, "text/plain": self.text}
+
+
+def table(frame: pd.DataFrame, caption: str, name: str, style: str = "") -> MyST:
+    """``frame`` as a numbered table; ``name`` is its label. Cells are MyST text, ``style`` a class
+    of book.css.
+    """
+    lines = [
+        f":::{{list-table}} {caption}",
+        f":name: {name}",
+        ":header-rows: 1",
+        f":class: {f'table-scroll {style}'.strip()}",
+        "",
+    ]
+    for row in [list(frame.columns), *frame.itertuples(index=False)]:
+        cells = [str(cell).replace("\n\n", "\n\n    ") for cell in row]
+        lines += [("* - " if k == 0 else "  - ") + cell for k, cell in enumerate(cells)]
+    return MyST("\n".join([*lines, ":::"]))
+
+
+def folded(head: str, *parts: MyST) -> MyST:
+    """``parts`` under a head that opens them."""
+    inside = "\n\n".join(part.text for part in parts)
+    return MyST(f":::::{{dropdown}} {head}\n{inside}\n:::::")
+
+
+def measured_now(
+    rows: Sequence[Row], columns: Mapping[str, str], caption: str, name: str, digits: int = 2
+) -> MyST:
+    """A line a site, a column a quantity (its head by ``columns``): the pair's own values, those
+    that depend on alpha half-way, of one direction the first.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row.role == "value" and row.quantity in columns and row.alpha in (None, 0.5):
+            found.setdefault(row.site, {}).setdefault(columns[row.quantity], row.mean)
+    lines = [
+        (
+            site,
+            *(number(values[head], digits) if head in values else "" for head in columns.values()),
+        )
+        for site, values in found.items()
+    ]
+    return table(pd.DataFrame(lines, columns=["layer", *columns.values()]), caption, name)
+
+
+def number(value: float, digits: int = 2) -> str:
+    """``value`` with so many significant digits, in plain notation down to a thousandth."""
+    if value == 0 or not np.isfinite(value):
+        return f"{value:g}"
+    exponent = int(np.floor(np.log10(abs(float(f"{value:.{digits - 1}e}")))))
+    if not -4 < exponent < 6:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:,.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
+
+
+def spread(values: Sequence[float] | np.ndarray | pd.Series, digits: int = 2) -> str:
+    """ "0.11 (0.09 to 0.12)": the mean over pairs, and from the smallest to the largest; one number
+    where there is one pair.
+    """
+    found = np.asarray([*values], dtype=float)
+    found = found[~np.isnan(found)]
+    if not len(found):
+        return ""
+    middle = number(found.mean(), digits)
+    if len(found) == 1:
+        return middle
+    return f"{middle} ({number(found.min(), digits)} to {number(found.max(), digits)})"

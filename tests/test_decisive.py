@@ -1,0 +1,124 @@
+"""Partners of every kind: that each is what its name says, on a small pair."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from llfc_book import records
+from llfc_book.study import pairs
+from llfc_book.study.measures import decisive
+from llfc_book.study.pairs import Pair
+from llfc_book.study.settings import recipe
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from llfc_lib.metrics import Row
+from llfc_lib.streams import generator
+from llfc_lib.training.loop import evaluate, new_network
+
+NAME = "mlp_mnist_spawn"
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    return pairs.load_pair(recipe(NAME, "smoke"), 0)
+
+
+@pytest.fixture(scope="module")
+def rows(pair) -> list[Row]:
+    return decisive.rows(pair, trained=False)
+
+
+def of(rows: list[Row], quantity: str, kind: str, **where: object) -> list[Row]:
+    chosen = [row for row in rows if (row.quantity, row.kind) == (quantity, kind)]
+    return [row for row in chosen if all(getattr(row, k) == v for k, v in where.items())]
+
+
+def test_a_whole_step_to_b_is_the_pair_as_its_own_part_measured_it(rows):
+    table = records.load("closeness", "smoke").table
+    own = table[table["pair"].eq(f"{NAME}/0") & table["role"].eq("value")]
+    for quantity in ("rho", "distance"):
+        known = own[own["quantity"] == quantity].set_index("site")["mean"]
+        for end in ("from A", "from B"):
+            found = {r.site: r.mean for r in of(rows, quantity, "B", alpha=1.0, direction=end)}
+            assert found == pytest.approx(known.to_dict(), rel=1e-6)
+
+
+def test_the_farther_the_step_the_larger_the_distance(rows):
+    for kind in ("B", "independent", "G", "N", "P"):
+        for site in ("FC 1", "FC 2", "FC 3"):
+            found = of(rows, "distance", kind, site=site, direction="from A")
+            by_size = [row.mean for row in sorted(found, key=lambda row: row.alpha)]
+            assert len(by_size) > 4 and by_size == sorted(by_size), (kind, site)
+
+
+def test_units_that_change_places_leave_the_function(rows, pair):
+    error = float(
+        (pair.nets["A"](pair.data.normalise(pair.data.x_test)).argmax(1) != pair.data.y_test)
+        .double()
+        .mean()
+    )
+    assert not of(rows, "rho", "P", site="logits") and of(rows, "rho", "P", site="FC 3")
+    for row in of(rows, "partner_error", "P", direction="from A"):
+        assert row.mean == pytest.approx(error) and row.n == 3
+
+
+def test_a_gaussian_step_is_as_large_as_the_difference_in_every_tensor(pair):
+    told = decisive.settings(pair.setting)
+    a, b = (decisive.View(pair.nets[who]).to(pair.dtype) for who in "AB")
+    arms = {arm.kind: arm for arm in decisive._arms(pair, "A", a, b, told, None)}
+    state_a, state_b = a.state(), b.state()
+    for size in (0.5, 2.0):
+        moved = arms["G"].make(a, size, 0).state()
+        for name, value in state_a.items():
+            step = (moved[name] - value).norm() / (state_b[name] - value).norm()
+            assert float(step) == pytest.approx(size, rel=1e-6)
+    moved = arms["N"].make(a, 1.0, 0).state()
+    length = math.sqrt(sum(float((moved[k] - v).square().sum()) for k, v in state_a.items()))
+    whole = math.sqrt(sum(float((state_b[k] - v).square().sum()) for k, v in state_a.items()))
+    assert length == pytest.approx(whole, rel=1e-6)
+    # two draws are two directions
+    assert arms["N"].make(a, 1.0, 1).state()["fc1.weight"].ne(moved["fc1.weight"]).any()
+
+
+def test_gradient_noise_is_the_sum_over_images_of_drawn_multiples_of_their_gradients(pair):
+    few = replace(
+        pair,
+        data=replace(pair.data, x_train=pair.data.x_train[:90], y_train=pair.data.y_train[:90]),
+    )
+    network = new_network(few.setting, few.data, 0).to(few.dtype).train()
+    state = dict(network.named_parameters())
+    x = few.data.normalise(few.data.x_train, few.dtype)
+
+    def loss(parameters, image, label):
+        return F.cross_entropy(functional_call(network, parameters, (image[None],)), label[None])
+
+    each = vmap(grad(loss), in_dims=(None, 0, 0))(state, x, few.data.y_train)
+    order = torch.randperm(90, generator=generator(few.name, "noise order"))
+    drawn = generator(few.name, "noise", 0)
+    batches = order.split(few.setting.batch)
+    xi = torch.cat(
+        [torch.randn(len(index), generator=drawn, dtype=torch.float64) for index in batches]
+    )
+    for name, found in decisive.noise(few, 0).items():
+        g = each[name]
+        total = torch.einsum("i,i...->...", xi, g[order])
+        second = torch.stack([g[index].mean(0).square() for index in batches]).mean(0)
+        assert torch.allclose(found, total / (second.sqrt() + 1e-8), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("wanted, most, expected", [(1e9, 5, 1), (0.0, 2, 2)])
+def test_a_partner_is_tuned_until_its_loss_is_low_enough(pair, wanted, most, expected):
+    network = new_network(pair.setting, pair.data, 3)
+    before = float(evaluate(network, pair.data, "train")[0])
+    loss, epochs = decisive._train_on(network, pair, wanted, most, ("x", "T", "A", 1.0))
+    assert epochs == expected and loss < before
+    assert loss == pytest.approx(float(evaluate(network, pair.data, "train")[0]))
+
+
+def test_a_third_child_is_a_sibling_or_none(pair, monkeypatch):
+    told: dict[str, list] = {"trunk": ["other"], "A": ["mine", "other"]}
+    spawned = replace(pair, setting=replace(pair.setting, spawn_epoch=1))
+    monkeypatch.setattr(decisive, "_endpoint", lambda _, who: type("C", (), {"history": told[who]}))
+    assert decisive._third(spawned, None, None) == []
