@@ -7,55 +7,52 @@ from llfc_book import records
 from llfc_book.show import cost
 from llfc_book.study.settings import recipe
 
-NAME = "resnet20_cifar10_spawn"
+NAME, TINY = "resnet20_cifar10_spawn", "resnet50_tinyimagenet_spawn"
 
 
-def provenance(parts, measured, trained=3600.0, index=0):
-    ends = {"A": f"a{index}", "B": f"b{index}", "independent": f"a{index + 1}"}
+def provenance(parts, measured, trained=3600.0, index=0, name=NAME, who=("A", "B", "independent")):
+    ends = (f"a{index}", f"b{index}", f"a{index + 1}")
     return {
-        "recipe": NAME,
-        "endpoints": ends,
-        "train_seconds": trained,
-        "measure_seconds": measured,
-        "parts": parts,
+        **{"recipe": name, "endpoints": dict(zip(who, ends)), "parts": parts},
+        **{"train_seconds": trained, "measure_seconds": measured},
         "data": {"name": "cifar10", "train": 1000, "test": 100},
     }
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """Two records of two pairs that share passes and networks, one of another part, and one of a
-    pass and networks that count already.
+    """Two records share two pairs, one has another part, one a pass and networks that count
+    already, one a B that is no child of A, one other images.
     """
     both = {
         f"{NAME}/0": provenance(["pair", "rotation t=1"], 100.0),
         f"{NAME}/1": provenance(["pair", "rotation t=1"], 200.0, 7200.0, 1),
     }
+    alone = provenance(["pair"], 8.0, 3600.0, 5, f"{NAME}_weight", "AB")
     found = {
-        "fig10": both,
-        "tab3": both,
+        **{"fig10": both, "tab2": both, "vgg_perm": {f"{NAME}_weight/0": alone}},
         "lemma": {f"{NAME}/0": provenance(["decomposition"], 50.0)},
         "train_resnet20": {f"{NAME}/0": provenance(["pair"], 60.0, 9000.0)},
+        "closeness": {f"{TINY}/0": provenance(["closeness"], 10.0, 3600.0, 9, TINY)},
     }
     (tmp_path / "lite").mkdir()
     for experiment, pairs in found.items():
-        about = {"experiment": experiment, "profile": "lite", "pairs": pairs}
-        text = json.dumps(about, indent=1).removesuffix("\n}") + ',\n "columns": []\n}\n'
+        text = json.dumps({"pairs": pairs}, indent=1).removesuffix("\n}") + ',\n "columns": []\n}'
         (tmp_path / "lite" / f"{experiment}.json").write_text(text)
     for module in (cost, records):
         monkeypatch.setattr(module, "RECORDS", tmp_path)
-    return tmp_path
+    cost.provenances.cache_clear()
+    yield tmp_path
+    cost.provenances.cache_clear()
 
 
 def test_shared_networks_and_passes_count_once(written):
-    (spent,) = cost.spent().values()
-    # a0, b0, a1 at a third of an hour each, of pair 1 only b1 and a2 are new
-    assert set(spent.networks) == {"a0", "b0", "a1", "b1", "a2"}
-    assert spent.sums()[0] == pytest.approx(3600 + 2 * 2400)
-    training, measuring, gpu = cost.totals()
-    assert training == pytest.approx(8400 / 3600)
-    assert measuring == pytest.approx((100 + 200 + 50) / 3600)
-    assert gpu == pytest.approx(cost.on_gpu(*spent.sums()[1:]) / 3600)
+    networks, seconds, work, _ = cost.trained()["lite", NAME]
+    # a0, b0, a1 at a third of an hour each, of pair 1 only b1 and a2 are new; a5 and b5 are whole
+    assert (networks, seconds) == (7, pytest.approx(3600 + 2 * 2400 + 3600))
+    whole, child = (cost.training(recipe(NAME, "lite"), 1000, who)[0] for who in "AB")
+    assert work == pytest.approx(5 * whole + 2 * child)
+    assert cost.measured() == {("lite", NAME): 100 + 200 + 50 + 8, ("lite", TINY): 10}
 
 
 def test_the_trunk_of_two_children_counts_once():
@@ -68,29 +65,21 @@ def test_the_trunk_of_two_children_counts_once():
     assert 7e7 < cost.operations(r) < 9e7  # 41 million multiply-adds, as He et al. count
 
 
-def test_rates_and_full_scale(written):
-    rates = cost.rates("lite", NAME)
-    # a pair trained twice counts twice
-    assert (rates / rates.iloc[0]).to_list() == pytest.approx([1, 0.5, 0.4])
-    here, gpu = cost.full_scale(NAME)
-    (spent,) = cost.spent().values()
-    seconds, work, _ = spent.sums()
+def test_full_scale_is_told_of_official_sets_alone(written):
+    _, seconds, work, _ = cost.trained()["lite", NAME]
     printed = sum(cost.training(cost.RECIPES[NAME], 50_000, branch)[0] for branch in "ABA")
-    assert here == pytest.approx(printed * seconds / work / 3600) and 0 < gpu < here
-    assert cost.full_scale("mlp_mnist_spawn")[0] is None
+    found = cost.full_scale()
+    assert found[NAME][0] == pytest.approx(printed * seconds / work / 3600)
+    assert found["mlp_mnist_spawn"][0] is None and TINY not in found
+    assert "ResNet-50" in cost.by_setting().text and NAME not in cost.by_setting().text
 
 
 def test_a_benchmark_that_says_nothing_is_refused(written):
-    with pytest.raises(FileNotFoundError, match="make bench"):
-        cost.bench()
     for rounds, commit in ((1, "abc"), (5, "abc-dirty")):
         (written / "bench.json").write_text(json.dumps({"rounds": rounds, "commit": commit}))
         with pytest.raises(ValueError, match="make bench"):
             cost.bench()
-    (written / "bench.json").write_text(json.dumps({"rounds": 5, "commit": "abc"}))
-    assert cost.bench()["rounds"] == 5
 
 
 def test_a_gpu_is_held_up_by_work_or_by_steps():
-    assert cost.on_gpu(cost.GPU_RATE * 7, 1) == pytest.approx(7)
-    assert cost.on_gpu(1, 5) == pytest.approx(5 * cost.GPU_STEP)
+    assert [cost.on_gpu(cost.GPU_RATE * 7, 1), cost.on_gpu(1, 5)] == [7, 5 * cost.GPU_STEP]

@@ -1,12 +1,13 @@
-"""The regression net: whatever is measured, a wrong factor or a lost term in it turns a chapter
-red.
+"""The regression net: whatever is measured, a wrong factor or a lost term in it is noticed by the
+live check of a page.
 
-One small error at a time is put into a copy of the library, and nbval re-executes the cells of the
-chapter that should notice it.
+One small error at a time is put into a copy of both packages, and the check that should notice it
+is run on that.
 """
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -17,9 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from xml.etree import ElementTree
 
-import nbformat
 import pytest
 import torch
 from llfc_book.appendix.lemma import Margins
@@ -41,33 +40,24 @@ from llfc_lib.metrics.decomposition import Decomposition
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Where something is noticed: the chapter, and what the cells hold that are needed beside the first
-#: two (parameters and imports).
+#: Where something is noticed: what a page does, folded, when it is executed.
 CHECKS = {
-    "lmc": ("B1_matching", ('here.live("lmc_perm")', 'here.check("lmc_perm", live)')),
-    "lmc of one start": ("B1_settings", ('here.check("lmc_mlp"',)),
-    "orders": ("B1_matching", ('here.orders("mlp_mnist_perm")',)),
-    "llfc": ("B2_llfc_perm", ('here.live("fig12")', 'here.check("fig12"')),
-    "commutativity": ("B3_commutativity_perm", ('here.live("fig17")', 'here.check("fig17"')),
-    "stitching": ("B4_stitching_perm", ('here.live("stitch_perm")', 'here.check("stitch_perm"')),
-    "strong": ("B5_rebasin", ('here.live("strong")', 'here.check("strong"')),
-    "spectra": ("B5_rebasin", ('here.live("fig20")', 'here.live("fig21")')),
-    "joint": ("B5_rebasin", ('here.live("joint")',)),
-    "lemma": ("A1_lemma", ('here.live("lemma")', 'here.check("lemma"')),
-    "tight": ("A1_lemma", ("proofs.tight()",)),
-    "factor": ("A1_lemma", ("proofs.factor()",)),
-    "no llfc": ("A1_lemma", ("proofs.no_llfc(",)),
-    "decomposition": (
-        "A2_decomposition",
-        ('here.live("decomposition")', 'here.check("decomposition", live)'),
+    "lmc": 'here.checked("lmc_perm")',
+    "lmc of one start": 'here.checked("lmc_mlp")',
+    "orders": 'here.check("lmc_perm", here.orders("mlp_mnist_perm"), "orders")',
+    "llfc": 'here.checked("fig12")',
+    "commutativity": 'here.checked("fig17")',
+    "stitching": 'here.checked("stitch_perm")',
+    "strong": 'here.checked("strong")',
+    "spectra": 'here.checked("fig20"); here.checked("fig21")',
+    "joint": 'here.checked("joint")',
+    "lemma": 'here.checked("lemma")',
+    "decomposition": 'here.checked("decomposition")',
+    "convolutional": (
+        'here.checked("decomposition", of=("vgg16_cifar10_spawn", "resnet20_cifar10_spawn"))'
     ),
-    "convolutional": ("A2_decomposition", ('here.live("decomposition", of=',)),
-    "simulation": ("A2_decomposition", ("decomposition.simulate()",)),
-    "theorem": ("A2_theorem", ("proofs.constructed(",)),
-    "normalisation": ("A2_theorem", ("proofs.normalised(",)),
-    "steps": ("A3_assignment", ("identities.deviations(cases)",)),
-    "tiny": ("A3_assignment", ("tiny_draws(", "assignment.coupling(")),
-    "assignment": ("A3_assignment", ("assignment.solved(",)),
+    "theorem": 'findings.tell("A2_theorem")',
+    "derivation": 'findings.tell("A3_assignment")',
 }
 
 
@@ -102,36 +92,64 @@ OPEN = {
     "Row": "holds a number, measures none",
     **dict.fromkeys(
         ("Coherence",),
-        "no page shows it yet: tests/test_second_edition.py holds it against the record",
+        "tests/test_second_edition.py sabotages it against the record",
     ),
     **dict.fromkeys(
         (f"{what}_other" for what in ("share", "turned", "origin")),
         "no network of the book has such a node of its own",
     ),
 }
-CONTROL = "nothing"  # is wrong in this copy
-WHERE = """assert Path(llfc_lib.__file__).resolve().parents[1] == Path().resolve().parent
-assert Path(llfc_book.__file__).resolve().parents[2] == Path().resolve().parent"""
-#: What is held against a record is noticed on one pair, and without partners displaced at random,
-#: if it is not about these.
-ONE_PAIR = """from llfc_book.study import settings
-settings.PAIRS["smoke"].update(dict.fromkeys(settings.PAIRS["smoke"], 1))"""
-NOT_DISPLACED = "from llfc_book.study.measures import pair\npair.DISPLACED.clear()"
-#: How a chapter says that its numbers are others: nbval's comparison, an assertion, or rows that no
-#: record has.
+#: Runs one check after the other in a process of its own, forked from one that has imported all
+#: but the two packages: each job is a folder with copies of these, and a line of code.
+RUNNER = """
+import importlib, json, os, sys, traceback
+
+for name in ("torch._dynamo", "torch.func", "torch.fx", "pandas", "scipy.optimize", "scipy.stats",
+             "safetensors.torch", "sklearn.datasets", "matplotlib.backends.backend_agg", "tqdm"):
+    importlib.import_module(name)
+jobs, running = json.load(sys.stdin), {}
+while jobs or running:
+    while jobs and len(running) < 2:
+        folder, code = jobs.pop()
+        if (child := os.fork()) == 0:
+            told = open(os.path.join(folder, "told"), "w")
+            os.dup2(told.fileno(), 1), os.dup2(told.fileno(), 2)
+            try:
+                os.chdir(folder)
+                os.environ["LLFC_CACHE"] = os.path.join(folder, "cache")
+                sys.path[:0] = [folder, os.path.join(folder, "book")]
+                exec(code, {})
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(1)
+            print("passed", flush=True)
+            os._exit(0)
+        running[child] = folder
+    child, _ = os.wait()
+    running.pop(child)
+"""
+#: What is held against a record is noticed on one pair, and without partners displaced at random.
+BEGIN = """
+import llfc_book, llfc_lib
+assert llfc_lib.__file__.startswith({folder!r}) and llfc_book.__file__.startswith({folder!r})
+from llfc_book import findings
+from llfc_book.chapter import Chapter
+from llfc_book.study import settings
+from llfc_book.study.measures import pair
+settings.PAIRS["smoke"].update(dict.fromkeys(settings.PAIRS["smoke"], 1))
+{displaced}
+here = Chapter("smoke", False, "cpu")
+print("ready")
+{check}
+"""
+#: How a check says that its numbers are others: an assertion, a sentence that no longer stands, or
+#: rows that no record has.
 NOTICED = re.compile(
-    r"Cell outputs differ|^AssertionError\b|^RecordError: \d+ of \d+ numbers measured now are not"
-    r" in the record",
+    r"^AssertionError\b|no longer stands|^llfc_book.records.RecordError: \d+ of \d+ numbers"
+    r"|^RuntimeError: f\(pi\(B\)\) differs",
     re.M,
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What nbval says of each of the ``cells`` that fail (by number)."""
-
-    cells: int
-    failures: Mapping[int, str]
 
 
 @cache
@@ -177,8 +195,8 @@ def quantities() -> frozenset[str]:
         .eval()
     )
     found += rows(pooled, near(pooled, 1), loader(shape=(2, 6, 6)))
-    named = (
-        {row.quantity for row in found} | catalogue.FOUND | catalogue.JOINT | catalogue.DECOMPOSED
+    named = {row.quantity for row in found}.union(
+        *(catalogue.QUANTITIES[name] for name in ("matching", "joint minimum", "split"))
     )
     return frozenset(name.partition("/")[0] for name in named)
 
@@ -211,131 +229,59 @@ def parsed(text: str) -> ast.AST:
     return statement.value if isinstance(statement, ast.Expr) else statement
 
 
-def cut_down(check: str) -> nbformat.NotebookNode:
-    """The chapter's cells as they are committed, those that ``check`` needs, behind one that asks
-    where the library comes from.
-
-    What measures live measures one pair. Its cells assert; what they show then counts fewer
-    numbers, and is not compared.
-    """
-    chapter, texts = CHECKS[check]
-    notebook = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for text in texts:
-        assert sum(text in cell.source for cell in code[2:]) == 1, (
-            f"{chapter} has no cell, or several, with {text!r}"
-        )
-    first = nbformat.v4.new_code_cell(
-        f"from pathlib import Path\nimport llfc_book\nimport llfc_lib\n{WHERE}", execution_count=1
-    )
-    notebook.cells = [
-        first,
-        *code[:2],
-        *(cell for cell in code[2:] if any(text in cell.source for text in texts)),
-    ]
-    if any("here.check(" in cell.source for cell in notebook.cells):
-        first.source += f"\n{ONE_PAIR}" + f"\n{NOT_DISPLACED}" * (check != "lmc of one start")
-        for cell in notebook.cells:
-            cell.metadata.setdefault("tags", []).append("nbval-ignore-output")
-    return notebook
-
-
-def lay_out(folder: Path, packages: Path, check: str, sabotage: Sabotage | None = None) -> None:
-    """What a chapter needs to be executed: packages of its own, with one error or none, the
-    records and the networks.
-    """
+def lay_out(folder: Path, packages: Path, sabotage: Sabotage | None = None) -> None:
+    """Packages of its own, with one error or none, the records and the networks."""
     shutil.copytree(packages, folder)
     if sabotage is not None:
         place = source_of(sabotage.module).relative_to(ROOT)
         (folder / place).write_text(sabotaged(sabotage))
     for part in ("data", "records", "endpoints"):
         (folder / "book" / part).symlink_to(ROOT / "book" / part)
-    (folder / "notebooks").mkdir()
-    nbformat.write(cut_down(check), folder / "notebooks" / f"{CHECKS[check][0]}.ipynb")
 
 
 @pytest.fixture(scope="module")
-def outcomes(request, tmp_path_factory) -> Mapping[str, Outcome]:
-    """What becomes of a chapter under each sabotage that is asked for, and under none: one run of
-    nbval, a kernel for each.
+def outcomes(request, tmp_path_factory) -> Mapping[str, str]:
+    """What each check says under each sabotage that is asked for, and (by the check's name) under
+    none.
     """
     library, folder = tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("copies")
     for package in ("llfc_lib", "book/llfc_book"):
         source, ignored = ROOT / package, shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, library / package, ignore=ignored)
     subprocess.run([sys.executable, "-m", "compileall", "-q", library])
-    asked = [
-        item.callspec.params["sabotage"]
+    asked = {
+        item.callspec.params["sabotage"].id: item.callspec.params["sabotage"]
         for item in request.session.items
-        if item.path == Path(__file__) and "sabotage" in item.fixturenames
-    ]
-    names = {f"s{k:03}": sabotage for k, sabotage in enumerate(asked)}
-    for name, sabotage in names.items():
-        tree = ast.parse(source_of(sabotage.module).read_text())
-        if len(alike_in(tree, sabotage.old)) == 1:  # else its test says so
-            lay_out(folder / name, library, sabotage.check, sabotage)
-    lay_out(folder / CONTROL, library, "strong")
-    shutil.copy(ROOT / "notebooks" / "conftest.py", folder)
-    report = folder / "report.xml"
+        if item.path == Path(__file__) and "sabotage" in getattr(item, "fixturenames", ())
+    }
+    jobs, places = [], {}
+    for name, sabotage in [*asked.items(), *((check, None) for check in CHECKS)]:
+        copy, check = folder / f"s{len(places):03}", sabotage.check if sabotage else name
+        tree = ast.parse(source_of(sabotage.module).read_text()) if sabotage else None
+        if sabotage and len(alike_in(tree, sabotage.old)) != 1:
+            continue  # its test says so
+        lay_out(copy, library, sabotage)
+        places[name] = copy / "told"
+        displaced = "" if check == "lmc of one start" else "pair.DISPLACED.clear()"
+        code = BEGIN.format(folder=str(copy), check=CHECKS[check], displaced=displaced)
+        jobs.append((str(copy), code))
     run = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "--color=no",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "forked_kernels",
-            "-n",
-            "2",
-            "--dist",
-            "loadfile",
-            f"--rootdir={folder}",
-            "--nbval",
-            "--nbval-current-env",
-            f"--junitxml={report}",
-            folder,
-        ],
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps(jobs),
         capture_output=True,
         text=True,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT / "tests"),
-            "OMP_NUM_THREADS": "1",
-            "LLFC_CACHE": "../cache",  # from a kernel's folder, so each copy has its own
-        },
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": ""},
     )
-    assert report.exists(), run.stdout + run.stderr
-    cases: dict[str, list[str]] = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        told = "".join(
-            text
-            for kind in ("failure", "error")
-            for found in case.iter(kind)
-            for text in found.itertext()
-        )
-        cases.setdefault(case.get("classname").partition(".")[0], []).append(
-            re.sub(r"#x1B\[[\d;]*m", "", told)
-        )
-    return {
-        name if name == CONTROL else names[name].id: Outcome(
-            len(told), {k: text for k, text in enumerate(told) if text}
-        )
-        for name, told in cases.items()
-    }
+    assert run.returncode == 0, run.stderr
+    return {name: place.read_text() for name, place in places.items()}
 
 
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda s: s.id)
-def test_a_chapter_notices(sabotage, outcomes):
+def test_a_check_notices(sabotage, outcomes):
     sabotaged(sabotage)
-    failures = outcomes[sabotage.id].failures
-    assert failures, f"{CHECKS[sabotage.check][0]} stays green"
-    first = min(failures)
-    assert first > 2, f"not even its first cells run:\n{failures[first]}"
-    assert NOTICED.search(failures[first]), failures[first]
-    told = "".join(failures.values())
+    told = outcomes[sabotage.id]
+    assert told.startswith("ready"), f"it does not even begin:\n{told}"
+    assert NOTICED.search(told), told
     if "live numbers differ from the record" in told:  # which says what differs
         assert [
             q
@@ -344,8 +290,9 @@ def test_a_chapter_notices(sabotage, outcomes):
         ] == [], told
 
 
-def test_a_copy_without_sabotage_passes(outcomes):
-    assert outcomes[CONTROL] == Outcome(3 + len(CHECKS["strong"][1]), {})
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_copy_without_sabotage_passes(check, outcomes):
+    assert outcomes[check].splitlines()[-1] == "passed", outcomes[check]
 
 
 def test_whatever_is_measured_is_sabotaged():

@@ -141,8 +141,6 @@ def _rows(quantity: str, name: str, profile: str, only: str) -> pd.DataFrame | N
     for experiment in (e for e in EXPERIMENTS.values() if only in ("", e.name)):
         if name not in experiment.recipes or quantity not in experiment.quantities:
             continue
-        if experiment.half_way:  # the same rows in full stand elsewhere
-            continue
         if not records.path_of(experiment.name, profile).exists():
             continue
         record = records.load(experiment.name, profile, None, hashes)

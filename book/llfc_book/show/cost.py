@@ -55,6 +55,7 @@ def on_gpu(work: float, steps: float) -> float:
     return max(work / GPU_RATE, steps * GPU_STEP)
 
 
+@cache
 def provenances() -> list[tuple[str, str, dict[str, Any]]]:
     """Profile, pair and provenance of every pair in every record."""
     found = []
@@ -65,7 +66,6 @@ def provenances() -> list[tuple[str, str, dict[str, Any]]]:
     return found
 
 
-@cache
 def trained() -> dict[Key, np.ndarray]:
     """By setting: networks, seconds, operations and steps of their training; each counts once."""
     found: dict[Key, dict[str, tuple[float, ...]]] = defaultdict(dict)
@@ -78,7 +78,6 @@ def trained() -> dict[Key, np.ndarray]:
     return {key: np.sum([*networks.values()], axis=0) for key, networks in found.items()}
 
 
-@cache
 def measured() -> dict[Key, float]:
     """By setting: seconds of measuring. A part that several records share counts once."""
     passes = {(profile, pair, *p["parts"]): p for profile, pair, p in provenances()}
@@ -96,14 +95,14 @@ def full_scale() -> dict[str, tuple[float | None, float]]:
     """By setting that B.1 prints, on an official set, hours to train a pair and its control: here,
     at the rate of the largest scale there is (None without one), and expected on one GPU.
     """
-    found: dict[str, tuple[float | None, float]] = {}
+    known, found = trained(), dict[str, tuple[float | None, float]]()
     for name, r in RECIPES.items():
         if r.base or r.is_variant or r.data not in OFFICIAL:
             continue
         networks = "ABA" if r.shares_trunk else "AA"  # the last is independent
         work, steps = np.sum([training(r, OFFICIAL[r.data], who) for who in networks], axis=0)
         gpu = on_gpu(work, steps) / HOUR
-        done = [trained()[p, name] for p in ("paper", "lite") if (p, name) in trained()]
+        done = [known[p, name] for p in ("paper", "lite") if (p, name) in known]
         found[name] = (work / done[0][2] * done[0][1] / HOUR if done else None), gpu
     return found
 
@@ -111,10 +110,11 @@ def full_scale() -> dict[str, tuple[float | None, float]]:
 def by_setting() -> MyST:
     """Networks and hours of every setting and scale on real data."""
     rows: dict[Key, np.ndarray] = defaultdict(lambda: np.zeros(3))
+    networks = trained()
     for key, seconds in measured().items():
         if key[0] != "smoke":  # seconds
             head = "ResNet-20, by epoch of spawning" if key[1] in SPAWN_AT else ev.name_of(key[1])
-            n, training_, *_ = trained().get(key, (0, 0.0))
+            n, training_, *_ = networks.get(key, (0, 0.0))
             rows[head, ev.SCALES[key[0]]] += n, training_ / HOUR, seconds / HOUR
     lines = [
         (*head, f"{n:.0f}", number(training_), number(measuring))

@@ -60,8 +60,9 @@ def along() -> Shown:
     style.log_axis(left)
     left.set_ylabel("test error (%)")
     right.set_ylabel("distance from the mean, ρ")
-    style.title(left, "output (full)")
-    style.title(right, "hidden layers (full)")
+    scales = {m.scale for m in real("cos_ratio", lambda s: s.name in (SPAWNED, MATCHED))}
+    style.title(left, f"output ({', '.join(scales)})")
+    style.title(right, f"hidden layers ({', '.join(scales)})")
     for axis in (left, right):
         axis.set_xticks([0, 0.5, 1], ["B", "half-way", "A"])
     style.legend(figure, [left, right])
@@ -211,13 +212,16 @@ def by_kind(rows: pd.DataFrame, logits: bool) -> dict[str, pd.DataFrame]:
 
 
 def headline(second: str, logits: bool) -> float:
-    """rho of the trained pair over that of kind ``second`` at equal distance, as the test of it
-    has it: geometric mean over sites, ends and pairs.
+    """rho of the trained pair over that of kind ``second`` at equal distance, at the logits or at
+    hidden sites: geometric mean over sites, ends and pairs.
     """
-    for told, found, *_ in predictions.tested(predictions.curves(closeness_test.of(SPAWNED).rows)):
-        if (told.first, told.second, told.logits) == ("B", second, logits):
-            return found
-    raise LookupError(f"no headline of {second!r}")
+    points = predictions.curves(closeness_test.of(SPAWNED).rows)
+    whole = points["kind"].ne("B") | points["size"].eq(1.0)
+    logs = []
+    for _, own in points[whole].groupby("pair"):
+        cells = predictions.compared(own, "B", second, least=1)
+        logs.append(np.mean([np.log(c.ratio) for c in cells if (c.site == "logits") == logits]))
+    return float(np.exp(np.mean(logs)))
 
 
 # where it arises
