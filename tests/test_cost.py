@@ -7,27 +7,23 @@ from llfc_book import records
 from llfc_book.show import cost
 from llfc_book.study.settings import recipe
 
-NAME, TINY = "resnet20_cifar10_spawn", "resnet50_tinyimagenet_spawn"
+NAME, TINY, TWO = "resnet20_cifar10_spawn", "resnet50_tinyimagenet_spawn", ["pair", "rotation t=1"]
 
 
 def provenance(parts, measured, trained=3600.0, index=0, name=NAME, who=("A", "B", "independent")):
     ends = (f"a{index}", f"b{index}", f"a{index + 1}")
     return {
-        **{"recipe": name, "endpoints": dict(zip(who, ends)), "parts": parts},
-        **{"train_seconds": trained, "measure_seconds": measured},
-        "data": {"name": "cifar10", "train": 1000, "test": 100},
+        **{"recipe": name, "endpoints": dict(zip(who, ends)), "data": {"train": 1000}},
+        **{"parts": parts, "train_seconds": trained, "measure_seconds": measured},
     }
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """Two records share two pairs, one has another part, one a pass and networks that count
-    already, one a B that is no child of A, one other images.
+    """Two records share two pairs; others hold another part, what counts already, a B that is no
+    child of A, and other images.
     """
-    both = {
-        f"{NAME}/0": provenance(["pair", "rotation t=1"], 100.0),
-        f"{NAME}/1": provenance(["pair", "rotation t=1"], 200.0, 7200.0, 1),
-    }
+    both = {f"{NAME}/0": provenance(TWO, 100.0), f"{NAME}/1": provenance(TWO, 200.0, 7200.0, 1)}
     alone = provenance(["pair"], 8.0, 3600.0, 5, f"{NAME}_weight", "AB")
     found = {
         **{"fig10": both, "tab2": both, "vgg_perm": {f"{NAME}_weight/0": alone}},
@@ -50,7 +46,7 @@ def test_shared_networks_and_passes_count_once(written):
     networks, seconds, work, _ = cost.trained()["lite", NAME]
     # a0, b0, a1 at a third of an hour each, of pair 1 only b1 and a2 are new; a5 and b5 are whole
     assert (networks, seconds) == (7, pytest.approx(3600 + 2 * 2400 + 3600))
-    whole, child = (cost.training(recipe(NAME, "lite"), 1000, who)[0] for who in "AB")
+    (whole, _), (child, _) = (cost.training(recipe(NAME, "lite"), 1000, who) for who in "AB")
     assert work == pytest.approx(5 * whole + 2 * child)
     assert cost.measured() == {("lite", NAME): 100 + 200 + 50 + 8, ("lite", TINY): 10}
 
@@ -60,8 +56,7 @@ def test_the_trunk_of_two_children_counts_once():
     (whole, steps), (rest, fewer) = (cost.training(r, 1000, branch) for branch in "AB")
     assert whole == pytest.approx(3 * cost.operations(r) * 1000 * r.epochs)
     assert steps == r.epochs * -(-1000 // r.batch)
-    share = (r.epochs - r.spawn_epoch) / r.epochs
-    assert (rest / whole, fewer / steps) == pytest.approx((share, share))
+    assert rest / whole == fewer / steps == pytest.approx((r.epochs - r.spawn_epoch) / r.epochs)
     assert 7e7 < cost.operations(r) < 9e7  # 41 million multiply-adds, as He et al. count
 
 

@@ -61,8 +61,8 @@ def along() -> Shown:
     left.set_ylabel("test error (%)")
     right.set_ylabel("distance from the mean, ρ")
     scales = {m.scale for m in real("cos_ratio", lambda s: s.name in (SPAWNED, MATCHED))}
-    style.title(left, f"output ({', '.join(scales)})")
-    style.title(right, f"hidden layers ({', '.join(scales)})")
+    style.title(left, f"output ({', '.join(sorted(scales))})")
+    style.title(right, f"hidden layers ({', '.join(sorted(scales))})")
     for axis in (left, right):
         axis.set_xticks([0, 0.5, 1], ["B", "half-way", "A"])
     style.legend(figure, [left, right])
