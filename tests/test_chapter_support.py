@@ -67,8 +67,12 @@ def test_networks_that_would_take_hours_are_replaced_by_smaller_ones(
     assert Chapter("paper", retrain, "cpu").at_hand("resnet20_cifar10_spawn") == expected
 
 
-def test_a_pair_trained_now():
-    pair = Chapter("smoke", False, "cpu").train_pair("mlp_mnist_spawn")
-    assert pair.trained_now and "trained just now" in pair.summary().text
-    assert pair.children_start_from_the_same_bits() and not pair.children_end_at_the_same_bits()
-    assert 0 < pair.worst_test_error() < 0.06
+def test_a_pair_trained_now_begins_at_the_same_bits_and_parts(monkeypatch):
+    here = Chapter("smoke", False, "cpu")
+    told = here.same_start("mlp_mnist_spawn").text
+    assert "trained just now" in told and "bit for bit" in told
+    own = chapter.train
+    alike = lambda recipe, seed, branch, *rest: own(recipe, seed, "A", *rest)  # noqa: E731
+    monkeypatch.setattr(chapter, "train", alike)
+    with pytest.raises(ValueError, match="same start True, same end True"):
+        here.same_start("mlp_mnist_spawn")

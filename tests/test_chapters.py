@@ -35,10 +35,13 @@ def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 def test_sources_pairs_and_table_of_contents_name_the_same_chapters():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     files = [
-        Path(page["file"])
-        for part in toc["parts"]
-        for chapter in part["chapters"]
-        for page in (chapter, *chapter.get("sections", ()))
+        Path(toc["root"]),
+        *(
+            Path(page["file"])
+            for part in toc["parts"]
+            for chapter in part["chapters"]
+            for page in (chapter, *chapter.get("sections", ()))
+        ),
     ]
     assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == NAMES
     assert sorted(file.name for file in files if file.parent.name == "notebooks") == NAMES

@@ -48,7 +48,7 @@ def cache(tmp_path_factory):
         for need in unit.needs():
             need.run()
         unit.run()
-        Unit("smoke", NAME, 0, "rotation t=1").run()
+        Unit("smoke", NAME, 0, "rotation matched").run()
     return cache
 
 
@@ -91,9 +91,9 @@ def test_a_finished_pair_has_every_role(finished):
     itself = [row.mean for row in rows if row.kind == "itself" and row.quantity in zero]
     assert itself and not any(itself)
     assert {row.epoch for row in rows if row.quantity == "test_error"} == set(range(1, 21))
-    displaced = Unit("smoke", NAME, 0, "rotation t=1").result()["rows"]
+    displaced = Unit("smoke", NAME, 0, "rotation matched").result()["rows"]
     assert {row.n for row in displaced if row.quantity == "1-cos_alpha"} == {10}
-    assert {(row.role, row.kind) for row in displaced} == {("null", "rotation t=1")}
+    assert {(row.role, row.kind) for row in displaced} == {("null", "rotation matched")}
     # the control is another network, further away than the spawned one; A itself is nowhere else
     apart = {(row.role, row.kind): row.mean for row in rows if row.quantity == "weight_distance"}
     assert apart["control", "independent"] > 1.2 * apart["value", ""] > 0
@@ -122,7 +122,9 @@ def test_missing_asks_only_for_networks_that_something_needs(cache, empty_tree, 
     monkeypatch.setenv("LLFC_CACHE", str(cache))
     left = queue.missing(everything)
     assert not {first, *first.needs()} & set(left)
-    assert {Unit("smoke", NAME, 0, "gaussian t=1"), Unit("smoke", NAME, 1, "train B")} <= set(left)
+    assert {Unit("smoke", NAME, 0, "entries matched"), Unit("smoke", NAME, 1, "train B")} <= set(
+        left
+    )
     monkeypatch.setattr(publish, "is_published", lambda unit: True)
     assert queue.missing(everything) == []
 
@@ -130,7 +132,7 @@ def test_missing_asks_only_for_networks_that_something_needs(cache, empty_tree, 
 def test_publishing_writes_records_and_networks_that_then_count_as_done(
     finished, monkeypatch, empty_tree
 ):
-    assert "smoke mlp_mnist_spawn/0: pair, rotation t=1" in publish.publish("smoke")
+    assert "smoke mlp_mnist_spawn/0: pair, rotation matched" in publish.publish("smoke")
     before = {p: p.read_bytes() for p in empty_tree.rglob("*") if p.is_file()}
     assert publish.publish("smoke") == "nothing new to publish"
     assert before == {p: p.read_bytes() for p in empty_tree.rglob("*") if p.is_file()}
@@ -141,7 +143,7 @@ def test_publishing_writes_records_and_networks_that_then_count_as_done(
     monkeypatch.setenv("LLFC_CACHE", str(empty_tree / "empty"))
     left = queue.missing(plan("smoke"))
     assert Unit("smoke", NAME, 0, "pair") not in left
-    assert Unit("smoke", NAME, 0, "entries t=1") in left
+    assert Unit("smoke", NAME, 0, "entries matched") in left
     # the shipped network is what was trained, and a damaged one is refused
     data, shipped = pairs.load("digits"), pairs.shipped_path("smoke", NAME, 0, "A")
     assert pairs.endpoint("smoke", NAME, 0, "A", data).digest() == provenance["endpoints"]["A"]

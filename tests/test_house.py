@@ -19,7 +19,10 @@ LIBRARY = (
 BOOK = (
     ("places",),
     ("appendix",),
-    ("study", "records", "claims", "show"),
+    ("study", "records"),
+    ("evidence",),
+    ("claims", "show"),
+    ("findings",),
     ("chapter",),
 )
 #: Lines of formatted code, docstrings included. Raised in the open or not at all; the book's is not

@@ -69,7 +69,7 @@ def print_pdf(pages: Path, target: Path) -> None:
         raise RuntimeError(MISSING)
     # The root page lies in a subfolder, and the builder writes the paths of styles and scripts as
     # if it did not.
-    whole = Path(shutil.copy(pages / "book" / "index.html", pages / "all.html"))
+    whole = Path(shutil.copy(pages / "notebooks" / "index.html", pages / "all.html"))
     with sync_playwright() as playwright:
         options = {"executable_path": chromium(), "args": ["--no-sandbox"]}
         page = playwright.chromium.launch(**options).new_page()

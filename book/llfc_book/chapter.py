@@ -52,7 +52,6 @@ from llfc_lib.metrics import (
     WeakAdditivity,
 )
 from llfc_lib.metrics.measure import Loader
-from llfc_lib.training.checkpoints import Checkpoint
 
 PARAMETERS = {"profile", "retrain", "device"}
 IPYTHON = {"In", "Out", "exit", "quit", "get_ipython", "open"}
@@ -291,29 +290,32 @@ class Chapter:
         count = f"{compared['compared'].sum():,}"
         return folded(f"Measured now: {count} numbers held against the record: {verdict}", held)
 
-    def tolerance(self, quantity: str, recipe_name: str) -> float:
-        """The bound that a network trained now must keep."""
-        return {"test_error": PROFILE[self.profile].trained}[quantity]
-
-    def train_pair(self, recipe_name: str) -> "LivePair":
-        """Train the first pair now in smoke or with ``retrain``; elsewhere read the shipped
-        networks.
+    def same_start(self, name: str) -> MyST:
+        """Train the first pair of a setting now, in smoke or with ``retrain``, and say, folded,
+        that its children began at the same bits and parted; elsewhere the shipped networks are
+        read. ValueError where they did not, or did not learn.
         """
-        r = recipe(recipe_name, self.profile)
+        r = recipe(name, self.profile)
         data = pairs.load(r.data, normalise=r.normalise)
         new = r.scale.embedded or self.retrain
-        runs = {
-            branch: (
-                train(r, 0, branch, data, self.device)
-                if new
-                else pairs.endpoint(self.profile, recipe_name, 0, branch, data, self.device)
-            )
+        known = (self.profile, name, 0)
+        runs = [
+            train(r, 0, branch, data, self.device)
+            if new
+            else pairs.endpoint(*known, branch, data, self.device)
             for branch in "AB"
-        }
-        starts = {
-            branch: train(replace(r, epochs=0), 0, branch, data, self.device) for branch in "AB"
-        }
-        return LivePair(new, runs, starts, data.source, r.epochs)
+        ]
+        starts = [train(replace(r, epochs=0), 0, branch, data, self.device) for branch in "AB"]
+        alike, parted = (len({run.digest() for run in them}) == 1 for them in (starts, runs))
+        worst = max(run.history[-1]["test_error"] for run in runs)
+        if not alike or parted or worst > r.scale.trained:
+            raise ValueError(
+                f"children of {name}: same start {alike}, same end {parted}, test error {worst:.3f}"
+            )
+        how = "trained just now" if new else "read from the files that the project ships"
+        said = "They began at the same weights, bit for bit, and ended at different ones."
+        text = f"Children A and B were {how}, {r.epochs} epochs each. {said}"
+        return folded("Two children of one start", MyST(f"{text} Data: {data.source}."))
 
 
 def _part(name: str, pair: Pair) -> list[Row]:
@@ -371,33 +373,3 @@ def origin(name: str, profile: str, pairs: Mapping[str, Mapping[str, Any]]) -> d
 def _below(difference: float) -> str:
     """The next power of ten: what is behind it is rounding, which differs between processors."""
     return f"below 1e{math.floor(math.log10(max(difference, 1e-12))) + 1}"
-
-
-@dataclass(frozen=True)
-class LivePair:
-    """Two children of one start, with what they began from."""
-
-    trained_now: bool
-    runs: dict[str, Checkpoint]
-    starts: dict[str, Checkpoint]
-    source: str
-    epochs: int
-
-    def summary(self) -> MyST:
-        """What was trained or read, and the errors that came of it."""
-        how = (
-            "trained just now" if self.trained_now else "read from the files that the project ships"
-        )
-        return MyST(f"Children A and B were {how}, {self.epochs} epochs each. Data: {self.source}.")
-
-    def children_start_from_the_same_bits(self) -> bool:
-        """Whether both children forked from one state."""
-        return self.starts["A"].digest() == self.starts["B"].digest()
-
-    def children_end_at_the_same_bits(self) -> bool:
-        """Whether both ended at the same weights, as they must not."""
-        return self.runs["A"].digest() == self.runs["B"].digest()
-
-    def worst_test_error(self) -> float:
-        """The larger of both test errors, a fraction."""
-        return max(run.history[-1]["test_error"] for run in self.runs.values())

@@ -139,7 +139,10 @@ def _rows(quantity: str, name: str, profile: str, only: str) -> pd.DataFrame | N
         return None
     hashes = {name: recipe(name, profile).hash}  # of another recipe: refused
     for experiment in (e for e in EXPERIMENTS.values() if only in ("", e.name)):
-        if name not in experiment.recipes or quantity not in experiment.quantities:
+        if (
+            name not in experiment.recipes
+            or quantity.partition("/")[0] not in experiment.quantities
+        ):
             continue
         if not records.path_of(experiment.name, profile).exists():
             continue

@@ -38,7 +38,7 @@ def test_page(page: Page, name: str) -> None:
 
 def test_every_chapter_is_there() -> None:
     chapters = {f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.md")}
-    assert chapters | {"book/index.html", "book/api/index.html", "search.html"} <= set(PAGES)
+    assert chapters | {"notebooks/index.html", "book/api/index.html", "search.html"} <= set(PAGES)
 
 
 def test_redirections_lead_somewhere() -> None:

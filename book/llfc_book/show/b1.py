@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llfc_book import evidence as ev
-from llfc_book.chapter import Chapter
 from llfc_book.evidence import DATA, METHODS, NETWORKS, Measured
 from llfc_book.show import style
 from llfc_book.show.style import LOOKS, Shown, span
@@ -338,16 +337,3 @@ def barriers_table() -> MyST:
     )
     made = table(pd.DataFrame(rows, columns=heads), caption, "tbl-barriers")
     return folded("All barriers, above the mean and above the chord", made)
-
-
-def same_start(here: Chapter, name: str = "mlp_mnist_spawn") -> MyST:
-    """Trains the first pair of a setting and says, folded, that its children began at the same bits
-    and parted. ValueError where they did not, or did not learn.
-    """
-    pair = here.train_pair(name)
-    learnt = pair.worst_test_error() < here.tolerance("test_error", name)
-    alike = pair.children_start_from_the_same_bits()
-    if not alike or pair.children_end_at_the_same_bits() or not learnt:
-        raise ValueError(f"a spawned pair of {name}: same start {alike}, learnt {learnt}")
-    said = "They began at the same weights, bit for bit, and ended at different ones."
-    return folded("Two children, trained again", MyST(f"{pair.summary().text} {said}"))

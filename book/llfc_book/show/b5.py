@@ -252,9 +252,10 @@ def truncated() -> Shown:
         for state, shift in (("untrained", -0.15), ("truncated", 0.15), ("trained", 0.0)):
             of = table[(table["state"] == state) & table["epoch"].isin((0, last))]
             groups = [100 * of.loc[of["width"] == w, column].to_numpy() for w in WIDTHS.values()]
-            look, name = (
-                ("pair", f"trained, {last:g} epochs") if state == "trained" else (state, None)
-            )
+            look, name = {
+                "trained": ("pair", f"trained, {last:g} epochs"),
+                "untrained": ("start", "untrained"),
+            }.get(state, (state, None))
             style.dots(axis, range(len(groups)), groups, look, shift, label=name)
             told.append(f"{words}, {state}: {span(np.concatenate(groups), 1)}")
         axis.set_xticks(range(len(WIDTHS)), [str(w) for w in WIDTHS.values()], rotation=90)

@@ -66,7 +66,6 @@ LOOKS = {
     "search": Look("#222222", "1", "best found by exchanging units"),
     "chance": Look(GREY, "_", "chance"),
     "start": Look(OCHRE, "d", "the same layer before training"),
-    "untrained": Look(OCHRE, "d", "untrained"),
     "truncated": Look(OCHRE, ">", "untrained, cut to the trained rank"),
     "weights": Look(GREY, "<", "distance of the weights, Dist$_W$"),
     "features": Look(GREY, ">", "distance of the features, Dist$_H$"),

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from llfc_book import evidence as ev
-from llfc_book.chapter import Chapter
 from llfc_book.show import b2, front, style
 from llfc_book.show.style import LOOKS, Shown, span
 from llfc_book.study import pairs
@@ -31,21 +30,18 @@ WORDS: Any = {"textcoords": "offset points", "ha": "center", "fontsize": style.S
 STEPS = np.linspace(-0.25, 1.25, 19)  # of the plane's grid, in lengths of the line
 
 
-def small_pair(here: Chapter) -> Pair:
-    """The first pair of spawned perceptrons at the chapter's scale, with a network of another
-    start.
-    """
-    setting = recipe(front.SPAWNED, here.profile)
-    return pairs.load_pair(setting, 0, here.device, here.retrain)
+def small_pair(profile: str, device: str) -> Pair:
+    """The first pair of spawned perceptrons of a profile, with a network of another start."""
+    return pairs.load_pair(recipe(front.SPAWNED, profile), 0, device)
 
 
-def two_networks(here: Chapter) -> Shown:
+def two_networks(profile: str, device: str) -> Shown:
     """The plane of weights through A, B and their start with its error; and the features half-way,
     image by image, between spawned ends and between ends of different starts.
 
     Source: Definitions 1 and 2 (A.1).
     """
-    pair = small_pair(here)
+    pair = small_pair(profile, device)
     figure, (plane, near, far) = style.sheet(3, 1, 2.4)
     errors = _plane(plane, pair)
     style.title(plane, "weights: error (%)")
@@ -136,13 +132,13 @@ def half_way(pair: Pair, who: str) -> tuple[np.ndarray, np.ndarray]:
 # partners at equal distance
 
 
-def partners(here: Chapter) -> Shown:
+def partners(profile: str, device: str) -> Shown:
     """What spread and sparse partners are: where their features differ from A's, and how linear
     they are at which distance.
 
     Source: ours.
     """
-    pair = small_pair(here)
+    pair = small_pair(profile, device)
     figure, (left, right) = style.sheet(2, 1, 2.4)
     told = []
     for what, shares in by_unit(pair).items():
