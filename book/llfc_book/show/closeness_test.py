@@ -5,8 +5,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from llfc_book import evidence as ev
-from llfc_book.claims import predictions
-from llfc_book.claims.predictions import MARGIN, Cell, compared, curves, tested, verdicts
+from llfc_book.claims.predictions import (
+    LEAST_PAIRS,
+    MARGIN,
+    Cell,
+    compared,
+    curves,
+    tested,
+    verdicts,
+)
 from llfc_book.evidence import Measured
 from llfc_book.show import style
 from llfc_book.show.style import LOOKS, Shown
@@ -130,18 +137,17 @@ def _reach(cell: Cell) -> tuple[float, float]:
 def judged() -> MyST:
     """A line a prediction and setting: what was expected, and what became of it."""
     lines = []
-    for m in measured():
+    for m in (m for m in measured() if m.pairs >= LEAST_PAIRS):
         for verdict in verdicts(m.rows):
             every = verdict.yes + verdict.no + verdict.open
             lines.append(
                 (
-                    f"**{verdict.prediction.name}**: {verdict.prediction.text}",
-                    m.tag,
-                    f"**{verdict.word}**",
+                    f"*{verdict.prediction.name}*: {verdict.prediction.text}",
+                    f"**{verdict.word}**\n\n{m.tag}",
                     f"{verdict.yes} of {every} yes, {verdict.no} no, {verdict.open} open",
                 )
             )
-    columns = ["expected", "setting", "verdict", "cells (layer and size)"]
+    columns = ["expected", "verdict", "cells (layer and size)"]
     caption = "The predictions, written before the run, and their verdicts."
     return table(pd.DataFrame(lines, columns=columns), caption, "tbl-predictions", "ledger")
 
@@ -212,6 +218,3 @@ def every_ratio(name: str) -> MyST:
         f"Every ratio of {ev.name_of(name)}",
         table(pd.DataFrame(lines, columns=columns), caption, label),
     )
-
-
-PREDICTIONS = predictions.PREDICTIONS

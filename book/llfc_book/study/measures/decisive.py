@@ -158,7 +158,8 @@ def _rows(
     kind: str,
     role: str = "null",
 ) -> list[Row]:
-    where = {"alpha": size, "direction": f"from {who}", "role": role, "kind": kind}
+    # of as many digits as a record keeps
+    where = {"alpha": _kept(size), "direction": f"from {who}", "role": role, "kind": kind}
     found: list[Row] = []
 
     def add(quantity: str, values: Sequence[float], site: str = "") -> None:
@@ -173,6 +174,10 @@ def _rows(
     add("partner_error", [look.errors[1] for look in looks])
     add("middle_error", [look.errors[2] for look in looks])
     return found
+
+
+def _kept(size: float) -> float:
+    return float(f"{size:.8g}")
 
 
 def _arms(
@@ -349,7 +354,7 @@ def _tuned(
         if calibration is not None:
             partner = partner_of(partner, {}, 0.0, calibration)
         found += _rows([origin.beside(partner)], list(origin.nodes), size, who, "T")
-        where = {"alpha": size, "direction": f"from {who}", "role": "null", "kind": "T"}
+        where = {"alpha": _kept(size), "direction": f"from {who}", "role": "null", "kind": "T"}
         found += [
             Row("tuned_epochs", float(epochs), **where),
             Row("tuned_loss", loss, n=len(pair.data.y_train), **where),
