@@ -3,7 +3,7 @@ figures without words.
 
 So is a chapter whose source has changed since. Each finding is a Sphinx warning, so that ``-W``
 stops the build. Besides, the description that a figure was displayed with becomes its alternative
-text, the cell that papermill injects is dropped, and the run's provenance is put under the title.
+text, the cell that papermill injects is dropped, and the run's provenance is put at its end, folded.
 """
 
 import re
@@ -82,9 +82,8 @@ def read_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
     run = notebook["metadata"].get("run") or {}
     if missing := [key for key in ("profile", "commit", "cpu", "seconds") if key not in run]:
         warn(docname, "no provenance (%s): execute it again", ", ".join(missing))
-    elif cells and cells[0]["cell_type"] == "markdown":
-        title, _, rest = cells[0].source.partition("\n")
-        cells[0].source = f"{title}\n\n{provenance(run)}\n{rest}"
+    else:
+        cells.append(nbformat.v4.new_markdown_cell(provenance(run)))
     source[0] = nbformat.writes(notebook)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from playwright.sync_api import Page
 
 SCREEN = {"width": 1400, "height": 1000}
-NUMBER = re.compile(r"(?<![\w.])[−-]?\d[\d,]*(?:\.\d+)?(?![\w.]*[A-Za-z])")
 #: What the page shows without being asked: the text of its article outside what is folded.
 VISIBLE = """() => {
   const article = document.querySelector("article.bd-article");
@@ -24,7 +23,8 @@ VISIBLE = """() => {
   const finding = article.querySelector(".finding");
   const images = all("figure img, .cell_output img");
   return {
-    text: prose.innerText === undefined ? prose.textContent : prose.textContent,
+    text: prose.textContent,
+    numbers: prose.querySelectorAll(".pasted-text").length,
     finding: finding ? top(finding) : null,
     figure: images.length ? top(images[0]) : null,
     figures: images.map(image => image.getBoundingClientRect().height),
@@ -36,7 +36,7 @@ VISIBLE = """() => {
 
 @dataclass(frozen=True)
 class Read:
-    """``words`` and ``numbers`` of the visible prose; heights in screens of 1000 pixels:
+    """``words`` of the visible prose, and measured ``numbers`` in it (a range is one); heights in screens of 1000 pixels:
     ``finding`` and ``figure`` are how far down the first of each begins (infinite where there is
     none), ``tallest`` is the tallest figure. ``wide`` counts visible tables that a reader must
     scroll sideways.
@@ -79,7 +79,7 @@ def read(page: Page, root: Path, name: str) -> Read:
     }
     return Read(
         words=len(re.findall(r"[A-Za-z][\w’'-]*", text)),
-        numbers=len(NUMBER.findall(text)),
+        numbers=found["numbers"],
         figures=len(found["figures"]),
         tables=len(found["tables"]),
         wide=sum(inner > outer + 1 for inner, outer in found["tables"]),

@@ -1,4 +1,4 @@
-"""The lines under a chapter's title that say what it is made from. The build imports this: nothing
+"""The last part of a page, which says what it is made from. The build imports this: nothing
 heavy here.
 """
 
@@ -10,8 +10,8 @@ HEAD += ("training and measuring (min)", "versions", "finished")
 
 
 def provenance(run: dict[str, Any]) -> str:
-    """The lines under a chapter's title: the run of its live parts, then the records that it shows,
-    folded.
+    """The last part of a page, folded: the run of what it measured, then the records that it
+    shows.
     """
     device = f"{run['device']}: " if run.get("device") else ""
     parts = [
@@ -24,22 +24,16 @@ def provenance(run: dict[str, Any]) -> str:
         f"Python {run['python']}, torch {run['torch']}",
     ]
     lines = [
-        "::::{div} provenance",
-        f"Live parts of this page: {'; '.join(part for part in parts if part)}.",
+        "::::{dropdown} How this page was made",
+        ":class-container: provenance",
+        f"Measured as the page was made: {'; '.join(part for part in parts if part)}.",
     ]
     if run.get("records"):
-        lines += [
-            "",
-            ":::{dropdown} Records shown on this page",
-            ":class-container: provenance-records",
-            "```{list-table}",
-            ":header-rows: 1",
-            ":class: table-scroll first-whole",
-            "",
-        ]
+        lines += ["", "Records shown:", "", "```{list-table}", ":header-rows: 1"]
+        lines += [":class: table-scroll", ""]
         for row in [HEAD, *map(row_of, run["records"])]:
             lines += [("  - " if k else "* - ") + cell for k, cell in enumerate(row)]
-        lines += ["```", ":::"]
+        lines += ["```"]
     return "\n".join([*lines, "::::", ""])
 
 
