@@ -106,6 +106,7 @@ def test_hidden_cells_are_one_line(path: Path):
         (prose.number(1.23e-7), "1.2 × 10⁻⁷"),
         (prose.between([0.121, 0.122]), "0.12"),
         (prose.percent([0.152, 0.4]), "15 to 40\u00a0%"),
+        (prose.percent([0.945, 1.028]), "94 to 103\u00a0%"),
         (prose.points([0.0029, 0.0065]), "0.29 to 0.65 points"),
         (prose.count([True, False, True]), "2 of 3"),
     ],

@@ -96,4 +96,8 @@ def test_the_factor_of_connection_is_found_beside_distance():
     assert told.low < 0.6 < told.high < 1 and told.word == "holds"
     assert (told.pairs, told.connected) == (12, 6)
     assert connection(points.assign(rho=points["distance"])).word == "undecided"
-    assert connection(points[points["connected"]]).word == "not tested"
+    # without the others, with too few of them, or where all of them are farther away
+    few = points[points["connected"] | points["pair"].isin(["x/1", "x/3"])]
+    far = points.assign(distance=points["distance"] * np.where(points["connected"], 1, 100))
+    for some in (points[points["connected"]], few, far):
+        assert connection(some).word == "not tested"

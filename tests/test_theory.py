@@ -2,6 +2,8 @@
 expected of random displacements.
 """
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,9 +23,10 @@ from torch.nn import functional as F
 
 from llfc_lib.metrics import LLFC, Barrier, measure
 from llfc_lib.metrics.decomposition import PARTS, Decomposition, decompose, relu_gap, relu_slope
-from llfc_lib.models import VGG16, ResNet20
+from llfc_lib.models import MLP, VGG16, ResNet20
 from llfc_lib.models.view import View
 from llfc_lib.models.weights import interpolate
+from llfc_lib.streams import generator
 
 EXACT = 1e-12
 
@@ -370,22 +373,67 @@ def test_linear_connectivity_does_not_need_llfc():
 # what is expected of a random displacement
 
 
+def gaussian_ratio(t: float, depth: int, alpha: float = 0.5) -> list[float]:
+    """r after each of ``depth`` ReLU layers of a wide network with independent Gaussian weights,
+    displaced by ``t`` times such weights.
+
+    After l layers |dZ|^2 / |Z|^2 = l t^2, half of which comes back through every ReLU, and a share
+    arctan(t sqrt(l)) / pi of units flips: r_l = (alpha (1 - alpha))^2 [(l - 1) t^2 / 2 + (4 / 3 l)
+    sum_{k <= l} k arctan(t sqrt(k)) / pi]. Width does not enter.
+    """
+    weight = (alpha * (1 - alpha)) ** 2
+    flips = [k * math.atan(t * math.sqrt(k)) / math.pi for k in range(1, depth + 1)]
+    return [weight * ((k - 1) * t**2 / 2 + 4 / 3 * sum(flips[:k]) / k) for k in range(1, depth + 1)]
+
+
+def gaussian_pair(
+    width: int, t: float, seed: object = 0, inputs: int = 64, classes: int = 10
+) -> tuple[MLP, MLP]:
+    """An MLP with independent N(0, 2/n) weights and no biases, and one displaced by ``t`` times an
+    independent draw of the same; float64.
+    """
+    draw = generator("gaussian pair", width, seed)
+    nets = [MLP(inputs, width, classes).double().eval() for _ in range(2)]
+    for own, other in zip(nets[0].modules(), nets[1].modules()):
+        if isinstance(own, nn.Linear):
+            first, second = (
+                torch.randn(own.weight.shape, generator=draw, dtype=torch.float64)
+                * math.sqrt(2 / own.in_features)
+                for _ in range(2)
+            )
+            own.weight.data, other.weight.data = first, first + t * second
+            own.bias.data.zero_()
+            other.bias.data.zero_()
+    return nets[0], nets[1]
+
+
+def gaussian_images(number: int = 200, inputs: int = 64) -> list[tuple[Tensor, Tensor]]:
+    """A loader of one batch of independent N(0, 1) images, with labels of no meaning."""
+    draw = generator("gaussian images", number)
+    return [
+        (
+            torch.randn(number, inputs, generator=draw, dtype=torch.float64),
+            torch.zeros(number, dtype=torch.long),
+        )
+    ]
+
+
 @pytest.mark.parametrize("t", [0.05, 0.3])
 @pytest.mark.parametrize("width", [64, 256])
 def test_gaussian_networks_are_as_linear_as_expected(width, t):
     measured, foretold = [], []
     for seed in range(4):
-        a, b = generic.gaussian_pair(width, t, seed)
-        rows = measure(a, b, generic.gaussian_images(), [Decomposition()])
+        a, b = gaussian_pair(width, t, seed)
+        rows = measure(a, b, gaussian_images(), [Decomposition()])
         measured.append([r.mean for r in rows if r.quantity == "e_over_d"])
         foretold.append(list(generic.expected(rows).values()))
-    mean, ratio = torch.tensor(measured).mean(0), torch.tensor(generic.gaussian_ratio(t, 3))
+    mean, ratio = torch.tensor(measured).mean(0), torch.tensor(gaussian_ratio(t, 3))
     torch.testing.assert_close(mean[:3], ratio, rtol=0.12, atol=0)
     torch.testing.assert_close(mean, torch.tensor(foretold).mean(0), rtol=0.2, atol=0)
 
 
 def test_the_expectation_is_of_second_order_in_alpha_and_refuses_other_networks():
-    whole, quarter = (generic.gaussian_ratio(0.1, 3, alpha) for alpha in (0.5, 0.1))
+    whole, quarter = (gaussian_ratio(0.1, 3, alpha) for alpha in (0.5, 0.1))
     assert [q / w for q, w in zip(quarter, whole)] == pytest.approx([(0.09 / 0.25) ** 2] * 3)
     assert generic.relu_term(0.1, 0.5, 0.5) == pytest.approx(0.1 / 0.5 / 48)
     assert generic.layer_term(0.02, 0.3, 0.25, 0.5) == pytest.approx(0.75 * 0.02 + 0.25 * 0.3 / 16)

@@ -3,7 +3,7 @@ figures without words.
 
 So is a chapter whose source has changed since. Each finding is a Sphinx warning, so that ``-W``
 stops the build. Besides, the description that a figure was displayed with becomes its alternative
-text, the cell that papermill injects is dropped, and the run's provenance is put at its end, folded.
+text, the cell that papermill injects is dropped, and the run's provenance put at the end, folded.
 """
 
 import re

@@ -36,10 +36,10 @@ VISIBLE = """() => {
 
 @dataclass(frozen=True)
 class Read:
-    """``words`` of the visible prose, and measured ``numbers`` in it (a range is one); heights in screens of 1000 pixels:
-    ``finding`` and ``figure`` are how far down the first of each begins (infinite where there is
-    none), ``tallest`` is the tallest figure. ``wide`` counts visible tables that a reader must
-    scroll sideways.
+    """``words`` of the visible prose, and measured ``numbers`` in it (a range is one); heights in
+    screens of 1000 pixels: ``finding`` and ``figure`` are how far down the first of each begins
+    (infinite where there is none), ``tallest`` is the tallest figure. ``wide`` counts visible
+    tables that a reader must scroll sideways.
     """
 
     words: int

@@ -17,15 +17,9 @@ at each layer
 Chapter A.2 has the derivation.
 """
 
-import math
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
-
 from llfc_lib.metrics.rows import Row
-from llfc_lib.models import MLP
-from llfc_lib.streams import generator
 
 
 def relu_term(flipped: float, passed: float, alpha: float) -> float:
@@ -77,48 +71,3 @@ def chain(
             r += relu_term(values["flipped", site], values["passed", site], alpha)
         found[site] = r
     return found
-
-
-def gaussian_ratio(t: float, depth: int, alpha: float = 0.5) -> list[float]:
-    """r after each of ``depth`` ReLU layers of a wide network with independent Gaussian weights,
-    displaced by ``t`` times such weights.
-
-    After l layers |dZ|^2 / |Z|^2 = l t^2, half of which comes back through every ReLU, and a share
-    arctan(t sqrt(l)) / pi of units flips: r_l = (alpha (1 - alpha))^2 [(l - 1) t^2 / 2 + (4 / 3 l)
-    sum_{k <= l} k arctan(t sqrt(k)) / pi]. Width does not enter.
-    """
-    weight = (alpha * (1 - alpha)) ** 2
-    flips = [k * math.atan(t * math.sqrt(k)) / math.pi for k in range(1, depth + 1)]
-    return [weight * ((k - 1) * t**2 / 2 + 4 / 3 * sum(flips[:k]) / k) for k in range(1, depth + 1)]
-
-
-def gaussian_pair(
-    width: int, t: float, seed: object = 0, inputs: int = 64, classes: int = 10
-) -> tuple[MLP, MLP]:
-    """An MLP with independent N(0, 2/n) weights and no biases, and one displaced by ``t`` times an
-    independent draw of the same; float64.
-    """
-    draw = generator("gaussian pair", width, seed)
-    nets = [MLP(inputs, width, classes).double().eval() for _ in range(2)]
-    for own, other in zip(nets[0].modules(), nets[1].modules()):
-        if isinstance(own, nn.Linear):
-            first, second = (
-                torch.randn(own.weight.shape, generator=draw, dtype=torch.float64)
-                * math.sqrt(2 / own.in_features)
-                for _ in range(2)
-            )
-            own.weight.data, other.weight.data = first, first + t * second
-            own.bias.data.zero_()
-            other.bias.data.zero_()
-    return nets[0], nets[1]
-
-
-def gaussian_images(number: int = 200, inputs: int = 64) -> list[tuple[Tensor, Tensor]]:
-    """A loader of one batch of independent N(0, 1) images, with labels of no meaning."""
-    draw = generator("gaussian images", number)
-    return [
-        (
-            torch.randn(number, inputs, generator=draw, dtype=torch.float64),
-            torch.zeros(number, dtype=torch.long),
-        )
-    ]

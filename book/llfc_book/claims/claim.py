@@ -21,7 +21,7 @@ HOLDS, MOST, FAILS, UNDECIDED, UNTESTED = (
     "not tested",
 )
 ANSWERS = (HOLDS, MOST, FAILS, UNDECIDED, UNTESTED)
-ORIGINS = ("appendix", "extension", "mechanism")
+ORIGINS = ("appendix", "extension", "mechanism", "proved")
 LEVEL = 0.95  # of every interval
 
 

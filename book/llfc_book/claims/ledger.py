@@ -32,6 +32,13 @@ from llfc_lib.figures import BLUE, GREY, ORANGE, SKY
 #: How an answer is marked: never by colour alone.
 MARKS = {HOLDS: ("●", BLUE), MOST: ("◐", SKY), FAILS: ("✕", ORANGE), UNDECIDED: ("?", GREY)}
 STATES = ("full", "reduced", "proxy", "missing")
+#: Whose claims, in the words of the page.
+ORIGIN = {
+    "appendix": "the appendix",
+    "extension": "this book, further settings",
+    "mechanism": "this book, mechanism",
+    "proved": "a proven lemma",
+}
 
 
 def cells_of(claim: Claim) -> list[Cell]:
@@ -170,13 +177,9 @@ def totals() -> MyST:
         for scale in ("full", "reduced"):
             counted = total(of, scale)
             if counted.cells:
-                lines.append((f"{_origin(of)}, {scale} scale", *counted.counts.values()))
+                lines.append((f"{ORIGIN[of]}, {scale} scale", *counted.counts.values()))
     frame = pd.DataFrame(lines, columns=["claims of", *ANSWERS]).drop(columns=[ANSWERS[-1]])
     return table(frame, "Cells of the ledger by answer.", "tbl-totals", "counts")
-
-
-def _origin(of: str) -> str:
-    return {"appendix": "the appendix", "extension": "this book", "mechanism": "mechanism"}[of]
 
 
 def every_cell() -> MyST:
@@ -225,10 +228,15 @@ class Printed:
     what: str
     scales: tuple[str, ...]
     instead: str = ""
+    section: bool = False
 
     @property
     def state(self) -> str:
-        """The least of its settings' scales: a figure of two settings is full where both are."""
+        """The least of its settings' scales: a figure of two settings is full where both are. A
+        section whose settings differ is here in part.
+        """
+        if self.section and len(set(self.scales)) > 1:
+            return PART
         return max(self.scales, key=STATES.index)
 
 
@@ -240,7 +248,8 @@ def printed() -> tuple[Printed, ...]:
         scales = tuple(_scale(entry["quantity"], name) for name in entry["settings"])
         others = [n for n in entry.get("instead", ()) if _scale(entry["quantity"], n) in STATES[:2]]
         instead = ev.name_of(others[0]) if others and "missing" in scales else ""
-        found.append(Printed(entry["name"], entry["page"], entry["what"], scales, instead))
+        section = entry["name"].endswith(")")  # "Settings (B.1)"
+        found.append(Printed(entry["name"], entry["page"], entry["what"], scales, instead, section))
     return tuple(found)
 
 
@@ -255,12 +264,12 @@ def coverage(small: bool = False) -> MyST:
     """
     if small:
         lines = []
-        for state in STATES:
+        for state in MARK:
             names = [p.name for p in printed() if p.state == state]
             if names:
                 lines.append((f"{MARK[state]} {state}", f"{len(names)}: {', '.join(names)}"))
         frame = pd.DataFrame(lines, columns=["scale", "of the appendix"])
-        return table(frame, "What of the appendix is here.", "tbl-coverage-small", "coverage")
+        return table(frame, "What this book covers.", "tbl-coverage-small", "coverage")
     rows = [(p.name, f"[{p.what}]({p.page})", f"{MARK[p.state]} {_states(p)}") for p in printed()]
     frame = pd.DataFrame(rows, columns=["printed", "what it shows, and our page", "here"])
     return table(
@@ -268,7 +277,8 @@ def coverage(small: bool = False) -> MyST:
     )
 
 
-MARK = {"full": "●", "reduced": "◐", "proxy": "○", "missing": "–"}
+PART = "in part"
+MARK = {"full": "●", PART: "◕", "reduced": "◐", "proxy": "○", "missing": "–"}
 
 
 def _states(p: Printed) -> str:

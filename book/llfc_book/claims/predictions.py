@@ -118,28 +118,34 @@ def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a prediction: ``yes`` cells that bear it out, ``no`` that contradict it,
-    ``open`` that do not say.
+    """What became of a prediction: by what was compared, how many cells bear it out, contradict it,
+    and do not say. Cells of one curve at several sizes depend on each other.
     """
 
     prediction: "Prediction"
-    yes: int
-    no: int
-    open: int
+    counts: dict[str, tuple[int, int, int]]
 
     @property
     def word(self) -> str:
         """holds: every cell bears it out; holds in most cases, fails: more than half do, or
         contradict it; undecided otherwise. Not tested without a cell.
         """
-        every = self.yes + self.no + self.open
+        yes, no, every = (sum(f(c) for c in self.counts.values()) for f in (_first, _second, sum))
         if not every:
             return "not tested"
-        if self.yes == every:
+        if yes == every:
             return "holds"
-        if self.yes > every / 2:
+        if yes > every / 2:
             return "holds in most cases"
-        return "fails" if self.no > every / 2 else "undecided"
+        return "fails" if no > every / 2 else "undecided"
+
+
+def _first(counts: tuple[int, int, int]) -> int:
+    return counts[0]
+
+
+def _second(counts: tuple[int, int, int]) -> int:
+    return counts[1]
 
 
 Compare = Callable[[str, str], list[Cell]]
@@ -148,27 +154,31 @@ Compare = Callable[[str, str], list[Cell]]
 @dataclass(frozen=True)
 class Prediction:
     """What a reading (``name``) of LLFC expects, in words; ``answers`` are what its cells say of
-    it.
+    it, each with what was compared.
     """
 
     name: str
     text: str
-    answers: Callable[[Compare], Iterable[bool | None]]
+    answers: Callable[[Compare], Iterable[tuple[str, bool | None]]]
 
     def judged(self, compare: Compare) -> Verdict:
         """Its verdict on the cells that ``compare`` gives for two kinds."""
-        said = list(self.answers(compare))
-        return Verdict(self, said.count(True), said.count(False), said.count(None))
+        said: dict[str, list[bool | None]] = {}
+        for what, answer in self.answers(compare):
+            said.setdefault(what, []).append(answer)
+        return Verdict(
+            self, {w: (a.count(True), a.count(False), a.count(None)) for w, a in said.items()}
+        )
 
 
-def _alike(*kinds: str) -> Callable[[Compare], Iterable[bool | None]]:
-    return lambda compare: [cell.alike() for kind in kinds for cell in compare("B", kind)]
+def _alike(*kinds: str) -> Callable[[Compare], Iterable[tuple[str, bool | None]]]:
+    return lambda compare: [(f"as {k}", cell.alike()) for k in kinds for cell in compare("B", k)]
 
 
-def _spread(compare: Compare) -> Iterable[bool | None]:
+def _spread(compare: Compare) -> Iterable[tuple[str, bool | None]]:
     yield from _alike("T", "G")(compare)
     for kind in ("B", "T", "G"):
-        yield from (cell.below() for cell in compare(kind, "P"))
+        yield from ((f"{kind} below P", cell.below()) for cell in compare(kind, "P"))
 
 
 #: In the order in which they were written down.
@@ -182,7 +192,7 @@ PREDICTIONS = (
     Prediction(
         "training's direction",
         f"a trained partner (B) is more linear than a tuned one (T) by more than {MARGIN}",
-        lambda compare: [cell.below() for cell in compare("B", "T")],
+        lambda compare: [("below T", cell.below()) for cell in compare("B", "T")],
     ),
     Prediction(
         "spread, not closeness",
@@ -210,11 +220,15 @@ class Connection:
     high: float
     pairs: int
     connected: int
+    overlap: bool
 
     @property
     def word(self) -> str:
-        """The fourth prediction, *connection beyond distance*: the coefficient is negative."""
-        if not 0 < self.connected < self.pairs:
+        """The fourth prediction, *connection beyond distance*: the coefficient is negative. Not
+        tested with fewer than three pairs on a side, or where no distance is common to both.
+        """
+        least = min(self.connected, self.pairs - self.connected)
+        if least < LEAST_PAIRS or not self.overlap:
             return "not tested"
         return "holds" if self.high < 1 else "fails" if self.low > 1 else "undecided"
 
@@ -240,7 +254,14 @@ def connection(points: pd.DataFrame) -> Connection:
         )
     by_pair = points.groupby("pair")["connected"].first()
     low, high = (math.exp(min(factor + sign * half, 700.0)) for sign in (-1, 1))
-    return Connection(math.exp(factor), low, high, len(by_pair), int(by_pair.sum()))
+    overlap = any(_overlap(its) for _, its in points.groupby("site"))
+    return Connection(math.exp(factor), low, high, len(by_pair), int(by_pair.sum()), overlap)
+
+
+def _overlap(points: pd.DataFrame) -> bool:
+    """Whether connected pairs and others have distances in common."""
+    ours, theirs = (points["distance"][points["connected"] == linked] for linked in (True, False))
+    return len(ours) > 0 and len(theirs) > 0 and theirs.min() <= ours.max()
 
 
 def _coefficient(points: pd.DataFrame) -> float:

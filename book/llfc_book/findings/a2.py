@@ -76,9 +76,7 @@ def commute_most() -> tuple[str, bool]:
 
 
 @finding(
-    PAGE,
-    "in layer-norm networks normalisation is the largest source at the logits, in the"
-    " mean over pairs",
+    PAGE, "normalisation is the largest source at the logits of layer-norm networks, on average"
 )
 def normalised_layer() -> tuple[str, bool]:
     found = {what: _shares(_layer_norm(), what, logits=True) for what in a2.SOURCES}
@@ -88,8 +86,8 @@ def normalised_layer() -> tuple[str, bool]:
 
 @finding(PAGE, "in spawned VGG-16 and ResNet-20 batch normalisation adds less than maps and ReLUs")
 def normalised_batch() -> tuple[str, bool]:
-    both, texts, stands = ("interpolated", "recomputed"), [], True
-    for how in both:
+    texts, stands = [], True
+    for how in ("interpolated", "recomputed"):
         own, *others = (
             _shares(_batch_norm(), what, logits=False, statistics=how)
             for what in ("normalisation", "commutativity", "relu")

@@ -78,7 +78,7 @@ def _way(state: str) -> np.ndarray:
 @finding(PAGE, "at every size, each matching is nearer to the minimum in trained networks")
 def way() -> tuple[str, bool]:
     found = _way("trained")
-    return percent([found.min(), found.max()]), bool((found < _way("untrained")).all())
+    return percent(found), bool((found < _way("untrained")).all())
 
 
 def _at_minimum(size: str) -> np.ndarray:
@@ -107,7 +107,7 @@ def left() -> tuple[str, bool]:
             whole.append(a3.share(m, "residual", kind))
             parts += [a3.share(m, f"factor_{of}", kind) for of in ("features", "weights")]
     found = np.concatenate(whole)
-    return percent([found.min(), found.max()]), found.max() < np.concatenate(parts).min()
+    return percent(found), found.max() < np.concatenate(parts).min()
 
 
 @finding(PAGE, "of each factor, the matching that aims at it leaves the least, in every pair")
@@ -128,4 +128,4 @@ def above_best() -> tuple[str, bool]:
     best = {m.name: a3.share(m, "residual", "local search") for m in a3.wide()}
     ratios = [a3.share(m, "residual", k) / best[m.name] for m in a3.wide() for k in a3.MATCHINGS]
     found = np.concatenate(ratios) - 1
-    return percent([found.min(), found.max()]), (found > CLOSE).mean() > 0.5
+    return percent(found), (found > CLOSE).mean() > 0.5

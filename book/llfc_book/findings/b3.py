@@ -48,16 +48,6 @@ def formula_spawned() -> tuple[str, bool]:
     return percent(shares), bool((shares > 0).all() and (shares < 1).all())
 
 
-@finding(
-    PAGE, "in VGG-16 it is only fully connected layers that exceed a tenth, in the mean over pairs"
-)
-def exceptions() -> tuple[str, bool]:
-    found = next(m for m in _spawned() if m.setting.model == "vgg16")
-    means = b3.share(found).groupby(level="site").mean()
-    sites = sorted(means.index[means > b3.MARK])
-    return " and ".join(sites), bool(sites) and all(site.startswith("FC") for site in sites)
-
-
 @finding(PAGE, "spawned pairs and matched perceptrons lie below the formula in most cases")
 def below_formula() -> tuple[str, bool]:
     ratios = [b3.share(m) / b3.share(m, "formula") for m in (*_spawned(), *_matched())]
@@ -96,13 +86,7 @@ def apart_matched() -> tuple[str, bool]:
     return count(found), bool(found.mean() > 0.5)
 
 
-@finding(PAGE, "Figure 19, matching: at the widths that there are, few cases are")
-def apart_narrow() -> tuple[str, bool]:
-    found = np.concatenate([_apart(m, "unmatched") for m in _narrow()])
-    return count(found), bool(found.mean() < 0.5)
-
-
-@finding(PAGE, "these matched pairs are not connected")
+@finding(PAGE, "Figure 19, matching: at the widths that there are, the pairs are not connected")
 def narrow_barrier() -> tuple[str, bool]:
     barriers, limits = [], []
     for m in _narrow():

@@ -16,9 +16,7 @@ ALIKE = 1.25  # a ratio nearer to 1 than that is "as"
 
 
 def _ratio(record: str, quantity: str, kind: str, data: str = "") -> np.ndarray:
-    """The perceptrons' rank over that of what it is held against, means over pairs, a number a
-    layer.
-    """
+    """The perceptrons' rank over that of its reference, means over pairs, a number a layer."""
     found = []
     for name, setting in b5.PERCEPTRONS.items():
         m = ev.best(quantity, setting, record)
@@ -32,19 +30,19 @@ def _ratio(record: str, quantity: str, kind: str, data: str = "") -> np.ndarray:
 def weights_rank() -> tuple[str, bool]:
     found = _ratio("fig20", "stable_rank_W", b5.GAUSSIAN)
     living = _ratio("fig20", "stable_rank_W_living", b5.GAUSSIAN)
-    return percent([found.min(), found.max()]), max(found.max(), living.max()) < HALF
+    return percent(found), max(found.max(), living.max()) < HALF
 
 
 @finding(PAGE, "that of centred features is less than half of that with images shuffled")
 def features_rank() -> tuple[str, bool]:
     found = _ratio("fig21", "stable_rank_Hc", b5.SHUFFLED)
-    return percent([found.min(), found.max()]), found.max() < HALF
+    return percent(found), found.max() < HALF
 
 
 @finding(PAGE, "on CIFAR-10 training raises the stable rank of centred features at every layer")
 def features_raised() -> tuple[str, bool]:
     found = _ratio("fig21", "stable_rank_Hc", b5.START, "cifar10")
-    return between([found.min(), found.max()]), found.min() > 1
+    return between(found), found.min() > 1
 
 
 @finding(PAGE, "on CIFAR-10 more units of the last two hidden layers are dead than on MNIST")
@@ -56,24 +54,15 @@ def dead() -> tuple[str, bool]:
             alive = b5.shares(m, "living_units") / b5.shares(m, "living_units", b5.START).max()
             shares[name] = 1 - alive.groupby("site").mean()[["FC 2", "FC 3"]]
     found = shares["cifar10"]
-    return percent([found.min(), found.max()]), found.min() > shares["mnist"].max()
+    return percent(found), found.min() > shares["mnist"].max()
 
 
 @finding(PAGE, "whichever width is left out, rank describes the barrier better than width alone")
 def overall() -> tuple[str, bool]:
-    better = [b5.correlation(of) > abs(b5.correlation(of, "width")) for of in _left_out()]
-    return number(b5.correlation(b5.points(b5.trained()))), all(better)
-
-
-@finding(PAGE, "the correlation is positive whichever width is left out")
-def left_out() -> tuple[str, bool]:
-    found = [b5.correlation(of) for of in _left_out()]
-    return f"{between(found)}; n = {len(b5.points(b5.trained()))}", min(found) > 0
-
-
-def _left_out() -> list[pd.DataFrame]:
     table = b5.points(b5.trained())
-    return [table[table["width"] != width] for width in table["width"].unique()]
+    left_out = [table[table["width"] != width] for width in table["width"].unique()]
+    better = [b5.correlation(of) > abs(b5.correlation(of, "width")) for of in left_out]
+    return number(b5.correlation(table)), all(better)
 
 
 @finding(PAGE, "within every epoch the barrier grows with the rank")
@@ -93,21 +82,6 @@ def falls_short() -> tuple[str, bool]:
     narrow, others = change.index[grows], change.index[~grows]
     ordered = narrow.max() < others.min() and (change.loc[narrow, "rank"] <= 1).all()
     return " and ".join(map(str, narrow)), bool(ordered)
-
-
-@finding(PAGE, "at equal rank the barriers of two widths can differ beyond the margin for ratios")
-def equal_rank() -> tuple[str, bool]:
-    table = b5.points(b5.trained())
-    found = []
-    curves = {width: of.sort_values("rank") for width, of in table.groupby("width")}
-    for first, a in curves.items():
-        for second, b in curves.items():
-            low, high = max(a["rank"].min(), b["rank"].min()), min(a["rank"].max(), b["rank"].max())
-            if first < second and low < high:
-                common = np.geomspace(low, high, 50)
-                logs = [np.interp(common, c["rank"], np.log(c[b5.BARRIERS[0]])) for c in (a, b)]
-                found.append(float(np.exp(abs((logs[0] - logs[1]).mean()))))
-    return number(max(found)), max(found) > ALIKE
 
 
 @finding(
@@ -132,14 +106,14 @@ def _by_state(column: str) -> pd.DataFrame:
 @finding(PAGE, "truncated networks err too often for a barrier to mean anything")
 def ends_error() -> tuple[str, bool]:
     found = _by_state("error")["truncated"]
-    return percent([found.min(), found.max()]), found.min() > HALF
+    return percent(found), found.min() > HALF
 
 
 @finding(PAGE, "truncated networks match about as badly as whole untrained ones")
 def truncated_left() -> tuple[str, bool]:
     found = _by_state("left")
     ratio = found["truncated"] / found["untrained"]
-    told = percent([found["truncated"].min(), found["truncated"].max()])
+    told = percent(found["truncated"])
     return told, ratio.between(1 / ALIKE, ALIKE).all()
 
 
@@ -154,7 +128,7 @@ def trained_left() -> tuple[str, bool]:
 def cosine_share() -> tuple[str, bool]:
     found = _by_state("cosine")
     share = (found["truncated"] - found["untrained"]) / (found["trained"] - found["untrained"])
-    return percent([share.min(), share.max()]), bool(share.between(0, 1).all())
+    return percent(share), bool(share.between(0, 1).all())
 
 
 def _matched(quantity: str) -> np.ndarray:
@@ -167,26 +141,23 @@ def _matched(quantity: str) -> np.ndarray:
 def first_condition() -> tuple[str, bool]:
     found = _matched("dist_transfer")
     nearer = _matched("dist_com") < np.minimum(found, _matched("dist_weights"))
-    return between([found.min(), found.max()]), found.min() > CLOSE and nearer.mean() > HALF
+    return between(found), found.min() > CLOSE and nearer.mean() > HALF
 
 
-def _joint(quantity: str) -> list[pd.DataFrame]:
+@finding(PAGE, "the search leaves the least R, and in no pair the least loss half-way")
+def not_the_best() -> tuple[str, bool]:
+    least_residual, least_loss = (_least(of) for of in ("residual", "loss_half_way"))
+    other = least_loss != "local search"
+    return count(other), bool(other.all() and (least_residual == "local search").all())
+
+
+def _least(quantity: str) -> pd.Series:
+    """By data and pair, the method that leaves the least of a quantity."""
     found = (ev.best("residual", name, "joint") for name in b5.PERCEPTRONS.values())
     kinds = ("activation", "weight", "ste", "local search")
-    return [
+    tables = [
         pd.DataFrame({kind: ev.by_pair(m.of(quantity, kind=kind)) for kind in kinds})
         for m in found
         if m is not None
     ]
-
-
-@finding(PAGE, "exchanging units takes away more than a tenth of what weight matching leaves of R")
-def search_takes() -> tuple[str, bool]:
-    found = np.concatenate([1 - of["local search"] / of["weight"] for of in _joint("residual")])
-    return percent([found.min(), found.max()]), found.min() > CLOSE
-
-
-@finding(PAGE, "the order with the least R is in no pair the one with the least loss half-way")
-def not_the_best() -> tuple[str, bool]:
-    least = pd.concat([of.idxmin(axis=1) for of in _joint("loss_half_way")])
-    return count(least != "local search"), bool((least != "local search").all())
+    return pd.concat([table.idxmin(axis=1) for table in tables])

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from llfc_book.claims.predictions import MARGIN, Cell, compared, connection, curves
+from llfc_book.claims.predictions import MARGIN, Cell, compared, curves
 from llfc_book.findings import finding
 from llfc_book.show import closeness_test
 from llfc_book.show.prose import between, number
@@ -84,11 +84,3 @@ def epochs() -> tuple[str, bool]:
     rows = closeness_test.of(MLP).rows
     found = rows[rows["quantity"] == "tuned_epochs"]["mean"]
     return number(found.median()), found.median() < recipe(MLP).epochs / 2
-
-
-@finding(PAGE, "there are connected pairs and others to compare")
-def connection_factor() -> tuple[str, bool]:
-    points = closeness_test.connection_points()
-    told = connection(points[points["site"] != "logits"])
-    text = f"{number(told.factor)} [{number(told.low)}, {number(told.high)}]"
-    return text, 0 < told.connected < told.pairs

@@ -43,13 +43,13 @@ def rise_apart() -> tuple[str, bool]:
 @finding(PAGE, "hidden features of connected pairs are nearer to the mean than an endpoint is")
 def missed() -> tuple[str, bool]:
     near, _ = _on_the_line(1)
-    return between([near.min(), near.max()]), near.max() < ENDPOINT
+    return between(near), near.max() < ENDPOINT
 
 
 @finding(PAGE, "those of other starts are farther from it than in any connected pair")
 def missed_apart() -> tuple[str, bool]:
     near, apart = _on_the_line(1)
-    return between([apart.min(), apart.max()]), apart.min() > near.max()
+    return between(apart), apart.min() > near.max()
 
 
 def _rho(logits: bool, narrow: bool) -> np.ndarray:
@@ -59,14 +59,14 @@ def _rho(logits: bool, narrow: bool) -> np.ndarray:
     settings = front.real("cos_ratio", lambda s: ev.spawned(s) or ev.matched(s))
     part = ev.logits if logits else ev.hidden
     chosen = [m for m in settings if (m.setting.model == "resnet20_ln") == narrow]
-    return np.array([ev.by_pair(part(b2.rho(m))).mean() for m in chosen])
+    return np.array([ev.typical(part(b2.rho(m))).mean() for m in chosen])
 
 
 @finding(PAGE, "in all settings but the narrow ones hidden features are nearer than an endpoint")
 def hidden() -> tuple[str, bool]:
     found, narrow = _rho(logits=False, narrow=False), _rho(logits=False, narrow=True)
     alike = (narrow > ENDPOINT / MARGIN) & (narrow < ENDPOINT * MARGIN)  # no nearer, no farther
-    return between([found.min(), found.max()]), found.max() < ENDPOINT and bool(alike.all())
+    return between(found), found.max() < ENDPOINT and bool(alike.all())
 
 
 @finding(PAGE, "in every setting the logits are less linear than the hidden layers")
@@ -75,7 +75,7 @@ def at_logits() -> tuple[str, bool]:
         np.concatenate([_rho(logits, narrow) for narrow in (False, True)])
         for logits in (False, True)
     )
-    return between([last.min(), last.max()]), bool((last > inside).all())
+    return between(last), bool((last > inside).all())
 
 
 @finding(PAGE, "spread partners at equal distance are no less linear, sparse ones are")
@@ -113,7 +113,7 @@ def _maps(where: front.Where) -> np.ndarray:
 @finding(PAGE, "in matched perceptrons most of the residual at the logits is due to commutativity")
 def maps_matched() -> tuple[str, bool]:
     found = _maps(lambda s: ev.matched(s) and s.model == "mlp")
-    return percent([found.min(), found.max()]), found.min() > 0.5
+    return percent(found), found.min() > 0.5
 
 
 @finding(PAGE, "in spawned networks part of it is; the first layer's is mostly the ReLUs'")
@@ -122,7 +122,7 @@ def maps_spawned() -> tuple[str, bool]:
     plain = front.real("origin_relu", lambda s: ev.spawned(s) or ev.matched(s) and s.model == "mlp")
     relus = [m.of("origin_relu") for m in plain]
     first = np.concatenate([ev.by_site(values, ev.sites_of(values))[0] for values in relus])
-    return percent([found.min(), found.max()]), first.min() > 0.5
+    return percent(found), first.min() > 0.5
 
 
 def _barriers(model: str, data: str) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llfc_book import evidence as ev
+from llfc_book.claims.rules import MARGIN, UNSURE
 from llfc_book.evidence import DATA, METHODS, NETWORKS, Measured
 from llfc_book.show import style
 from llfc_book.show.style import LOOKS, Shown, span
 from llfc_book.show.text import MyST, folded, number, spread, table
 from llfc_book.study.settings import LABELS, LAYER_NORM, RECIPES, SPAWN_AT, Setting
 
-MARGIN = 0.02  # of Frankle et al. (2020), section 2: below it a pair counts as connected
 FLOOR = 0.01  # points: smaller barriers are drawn there
 WIDTHS = {"vgg16": 64, "resnet20": 16, "resnet50": 64}  # channels of the first layer
 WORDS = LABELS | {"init": "initialisation", "normalise": "input", "augment": "augmentation"}
@@ -62,8 +62,9 @@ def spawning() -> dict[int, Measured]:
 def barriers(
     m: Measured, role: str = "value", kind: str = "", statistics: str = "interpolated"
 ) -> pd.DataFrame:
-    """By pair, the "barrier" with its "lower" and "upper" 95 % limits over images, as fractions;
-    where no limits are on record, both are the barrier itself.
+    """By pair, the "barrier" with its "lower" and "upper" 95 % limits over images, as fractions.
+    Where no limits are on record, both are the barrier itself; so near the margin that it decides
+    nothing, a point on either side.
 
     Source: Frankle et al. (2020), section 2.
     """
@@ -73,10 +74,16 @@ def barriers(
 
     plain = read(m, "error_barrier")
     sure = ev.at("error_barrier_lower", m.setting.name, m.setting.profile, "connected")
-    found = {}
-    for column, limit in (("barrier", ""), ("lower", "_lower"), ("upper", "_upper")):
+    near, found = UNSURE * ((plain - MARGIN).abs() < UNSURE), {}
+    for column, limit, side in (
+        ("barrier", "", 0),
+        ("lower", "_lower", -1),
+        ("upper", "_upper", 1),
+    ):
         known = plain if sure is None else read(sure, f"error_barrier{limit}")
-        found[column] = known.reindex(plain.index).fillna(plain)
+        if sure is None:
+            known = known + side * near
+        found[column] = known.reindex(plain.index).fillna(plain + side * near)
     return pd.DataFrame(found)
 
 
@@ -117,7 +124,7 @@ def overview() -> Shown:
         every = pd.concat(groups)["barrier"] if groups else []
         told.append(f"{LOOKS[what].label} {span(every)}")
     _points(axis, "x")
-    axis.set_xlabel("error barrier (points); dotted: the margin of 2")
+    axis.set_xlabel("error barrier (points); dotted: the threshold of 2")
     axis.set_yticks(range(len(settings)), [f"{m.name} ({m.scale})" for m in settings])
     axis.set_ylim(len(settings) - 0.4, -0.6)
     matched = [k for k, m in enumerate(settings) if m.setting.family == "matched"]

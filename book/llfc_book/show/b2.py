@@ -1,6 +1,7 @@
 """Figures of B.2: LLFC beside its baseline, its coefficient, and what closeness gives."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,16 @@ def closeness() -> Shown:
         style.settings_axis(axis, [m.name for m in settings])
         axis.set_ylabel("share of the distance, ρ")
         axis.axhline(0.5, color="black", linewidth=0.7, linestyle=":")
+        every = np.concatenate(
+            [
+                g
+                for kind in ("", "spread", "sparse")
+                for m in settings
+                for g in [per_pair(m, kind, logits)]
+            ]
+        )
         style.log_axis(axis)
+        axis.set_ylim(0.8 * every.min(), 1.25 * every.max())
         where = "at the logits" if logits else "mean over hidden layers"
         style.title(axis, f"{where}; dotted: an endpoint in the middle's place")
         told.append(f"{where} {span(np.concatenate(own))}")
@@ -150,7 +160,7 @@ def together() -> Shown:
     Source: B.2, "consistently co-occurs".
     """
     figure, axes = style.sheet(2, 1, 3.0)
-    seen: dict[str, list[tuple[float, float, float]]] = {}
+    seen: dict[str, Any] = {}
     for m in ev.measured("cos_ratio", lambda s: s.family in ("spawned", "matched")):
         errors = ev.at("error", m.setting.name, m.setting.profile)
         if m.scale == "proxy" or errors is None:
@@ -162,12 +172,14 @@ def together() -> Shown:
         ):
             barrier = barriers(errors, role, kind)
             shares = ev.half_way(m.of("cos_ratio", role, kind)).clip(lower=0) ** 0.5
-            inside, last = ev.by_pair(ev.hidden(shares)), ev.by_pair(ev.logits(shares))
+            inside, last = ev.typical(ev.hidden(shares)), ev.typical(ev.logits(shares))
             for pair in barrier.index.intersection(last.index):
                 point = (100 * barrier[pair], inside[pair], last[pair])
                 seen.setdefault(what, []).append(point)
     for what, points in seen.items():
-        look, x = LOOKS[what], np.array(points)
+        # methods that match the same two networks have the same control
+        look, x = LOOKS[what], np.unique(np.array(points).round(9), axis=0)
+        seen[what] = x
         for k, axis in enumerate(axes):
             how = {"linestyle": "", "marker": look.marker, "color": look.colour, "markersize": 4}
             axis.plot(np.maximum(x[:, 0], 0.02), x[:, k + 1], label=look.label, alpha=0.8, **how)

@@ -10,6 +10,7 @@ from llfc_book.claims.predictions import (
     MARGIN,
     Cell,
     compared,
+    connection,
     curves,
     tested,
     verdicts,
@@ -114,7 +115,7 @@ def ratios(name: str) -> Shown:
     axis.axhspan(1 / MARGIN, MARGIN, color="#888888", alpha=0.15, linewidth=0)
     axis.axhline(1, color="black", linewidth=0.7)
     for k, kind in enumerate(kinds):
-        found = [c for c in compared(points, "B", kind, least=1) if c.size == 1]
+        found = [c for c in compared(points, "B", kind) if c.size == 1]
         look = LOOKS[KINDS[kind]]
         places = [sites.index(c.site) + 0.18 * (k - 1.5) for c in found]
         values = np.array([c.ratio for c in found])
@@ -139,15 +140,18 @@ def judged() -> MyST:
     lines = []
     for m in (m for m in measured() if m.pairs >= LEAST_PAIRS):
         for verdict in verdicts(m.rows):
-            every = verdict.yes + verdict.no + verdict.open
-            lines.append(
-                (
-                    f"*{verdict.prediction.name}*: {verdict.prediction.text}",
-                    f"**{verdict.word}**\n\n{m.tag}",
-                    f"{verdict.yes} of {every} yes, {verdict.no} no, {verdict.open} open",
-                )
-            )
-    columns = ["expected", "verdict", "cells (layer and size)"]
+            told = [
+                f"{what}: {c[0]} yes, {c[1]} no, {c[2]} open" for what, c in verdict.counts.items()
+            ]
+            expected = f"*{verdict.prediction.name}*: {verdict.prediction.text}"
+            lines.append((expected, f"**{verdict.word}**\n\n{m.tag}", "\n\n".join(told)))
+    points = connection_points()
+    told = connection(points[points["site"] != "logits"])
+    expected = "*connection beyond distance*: at equal distance, connected pairs are more linear"
+    sides = f"{told.connected} connected pairs, {told.pairs - told.connected} others"
+    common = "" if told.overlap else "; no distance common to both"
+    lines.append((expected, f"**{told.word}**", f"{sides}{common}"))
+    columns = ["expected", "verdict", "cells (layer and size of step)"]
     caption = "The predictions, written before the run, and their verdicts."
     return table(pd.DataFrame(lines, columns=columns), caption, "tbl-predictions", "ledger")
 

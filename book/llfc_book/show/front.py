@@ -70,13 +70,13 @@ def along() -> Shown:
 
 
 def ways(name: str, role: str, kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A line a pair, a column an alpha: the error, and rho in the mean over hidden layers (0 at
-    both ends).
+    """A line a pair, a column an alpha: the error, and rho in the geometric mean over hidden layers
+    (0 at both ends).
     """
     errors, ratios = ev.best("error", name), ev.best("cos_ratio", name)
     assert errors is not None and ratios is not None, name
     rho = ev.hidden(ratios.of("cos_ratio", role, kind)).clip(lower=0) ** 0.5
-    shares = rho.groupby(level=["pair", "alpha"]).mean().unstack()
+    shares = np.exp(np.log(rho).groupby(level=["pair", "alpha"]).mean()).unstack()
     shares[0.0] = shares[1.0] = 0.0
     wide = errors.of("error", role, kind).groupby(level=["pair", "alpha"]).mean().unstack()
     return wide, shares[sorted(shares)]

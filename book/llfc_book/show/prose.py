@@ -76,12 +76,10 @@ def between(values: Iterable[float], unit: str = "", digits: int = 2) -> str:
 
 
 def percent(values: float | Iterable[float], digits: int = 2) -> str:
-    """Shares as percentages: "15 to 40 %"."""
-    return between(
-        100 * np.atleast_1d(np.asarray([*values] if isinstance(values, Iterable) else values)),
-        "\u00a0%",
-        digits,
-    )
+    """Shares as percentages: "15 to 40 %"; from 100 on to the whole percent."""
+    found = 100 * np.atleast_1d(np.asarray([*values] if isinstance(values, Iterable) else values))
+    ends = [number(x, digits if abs(x) < 99.5 else 3) for x in (found.min(), found.max())]
+    return " to ".join(dict.fromkeys(ends)) + "\u00a0%"
 
 
 def points(values: float | Iterable[float], digits: int = 2) -> str:
