@@ -1,11 +1,12 @@
 """The rendered book in _build/html, and the system's Chromium with the network closed."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Error, Page
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_tools"))
@@ -39,6 +40,12 @@ def tab(browser: Browser) -> Page:
 
 @pytest.fixture
 def page(tab: Page) -> Page:
-    """The tab, empty: what the page before may still wait for is given up."""
-    tab.goto("about:blank")
-    return tab
+    """The tab, empty: what the page before may still wait for is given up, and where it did not
+    open, the browser's own page on that is waited for.
+    """
+    for _ in range(20):
+        with suppress(Error):
+            tab.goto("about:blank")
+            return tab
+        tab.wait_for_timeout(100)
+    raise TimeoutError("the page before does not let go of the tab")

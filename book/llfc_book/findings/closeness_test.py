@@ -79,8 +79,8 @@ def reached() -> tuple[str, bool]:
     return f"{int(share.sum())} of {len(share)}", share.mean() > 0.5
 
 
-@finding(PAGE, "tuning takes a few epochs of training")
+@finding(PAGE, "tuning takes few epochs beside training")
 def epochs() -> tuple[str, bool]:
     rows = closeness_test.of(MLP).rows
     found = rows[rows["quantity"] == "tuned_epochs"]["mean"]
-    return number(found.median()), found.median() < recipe(MLP).epochs / 2
+    return f"{found.median():.0f}", found.median() < recipe(MLP).epochs / 2

@@ -56,7 +56,7 @@ def along() -> Shown:
             f"{label} ({len(errors)} pairs): error up to {100 * errors.mean().max():.1f} %, rho"
             f" half-way {shares[0.5].mean():.2f}"
         )
-    right.plot([0, 0.5, 1], [0, 0.5, 0], ":k", linewidth=0.8, label="an endpoint in its place")
+    right.plot([0, 0.5, 1], [0, 0.5, 0], ":k", linewidth=0.8, label="an endpoint")
     style.log_axis(left)
     left.set_ylabel("test error (%)")
     right.set_ylabel("distance from the mean, ρ")
