@@ -130,7 +130,8 @@ class Verdict:
         """holds: every cell bears it out; holds in most cases, fails: more than half do, or
         contradict it; undecided otherwise. Not tested without a cell.
         """
-        yes, no, every = (sum(f(c) for c in self.counts.values()) for f in (_first, _second, sum))
+        yes, no, still_open = (sum(c[k] for c in self.counts.values()) for k in range(3))
+        every = yes + no + still_open
         if not every:
             return "not tested"
         if yes == every:
@@ -138,14 +139,6 @@ class Verdict:
         if yes > every / 2:
             return "holds in most cases"
         return "fails" if no > every / 2 else "undecided"
-
-
-def _first(counts: tuple[int, int, int]) -> int:
-    return counts[0]
-
-
-def _second(counts: tuple[int, int, int]) -> int:
-    return counts[1]
 
 
 Compare = Callable[[str, str], list[Cell]]

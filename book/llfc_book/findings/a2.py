@@ -7,7 +7,7 @@ from llfc_book import evidence as ev
 from llfc_book.evidence import Measured
 from llfc_book.findings import finding
 from llfc_book.show import a2
-from llfc_book.show.prose import between, count, percent
+from llfc_book.show.prose import between, count, number, percent
 
 PAGE = "A2_theorem"
 ROUNDING = 1e-9  # of float64, well above it
@@ -169,6 +169,12 @@ def first_two() -> tuple[str, bool]:
 def third() -> tuple[str, bool]:
     found, scaled = (_over(MNIST, HIDDEN[2:], column=c) for c in ("whole", "scaled"))
     return between(found), found.min() > AS_EXPECTED and _as_expected(scaled)
+
+
+@finding(PAGE, "before the factor no hidden layer is more linear than expected beyond the margin")
+def smallest() -> tuple[str, bool]:
+    least = _over([*a2.COLUMNS], HIDDEN).min()
+    return number(least), least > 1 / AS_EXPECTED
 
 
 @finding(PAGE, "at the logits of all perceptrons the residual is larger than expected")
