@@ -294,7 +294,7 @@ def tested(points: pd.DataFrame) -> list[tuple[Headline, float, float, float, fl
     """For every headline, the ratio with its interval, and Holm's p value of its being 1."""
     found = []
     for headline in HEADLINES:
-        logs = _whole_steps(points, headline)
+        logs = whole_steps(points, headline)
         mean, half = interval(logs)
         p = float(ttest_1samp(logs, 0.0).pvalue)
         found.append((headline, math.exp(mean), math.exp(mean - half), math.exp(mean + half), p))
@@ -302,7 +302,7 @@ def tested(points: pd.DataFrame) -> list[tuple[Headline, float, float, float, fl
     return [(*told[:-1], p) for told, p in zip(found, adjusted, strict=True)]
 
 
-def _whole_steps(points: pd.DataFrame, headline: Headline) -> list[float]:
+def whole_steps(points: pd.DataFrame, headline: Headline) -> list[float]:
     """Of every pair, the logarithm of the headline's ratio."""
     by_pair: dict[str, list[float]] = {}
     own = points["kind"].ne(headline.first) | points["size"].eq(1.0)

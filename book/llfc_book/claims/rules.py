@@ -41,7 +41,6 @@ def settings_of(claim: Claim) -> list[str]:
         "connected": lambda s: ev.spawned(s) or ev.matched(s),
         "every": lambda s: ev.spawned(s) or ev.matched(s),
         "layer norm": lambda s: ev.matched(s) and s.model == "resnet20_ln",
-        "widths": lambda s: s.name in WIDTHS,
     }
     if claim.settings not in which:
         raise ValueError(f"claim {claim.id}: unknown settings {claim.settings!r}")
@@ -238,7 +237,8 @@ def _beside_partners(name: str) -> str:
                 ratios[kind] = np.log(ev.typical(own) / ev.typical(other)).dropna().to_numpy()
         if ratios:
             told.append(f"{where}: {_between(ratios)}")
-    return "; ".join(told)
+    few = f" ({m.pairs} pair{'s' * (m.pairs != 1)})" if m.pairs < 3 else ""  # then no interval
+    return "; ".join(told) + few
 
 
 def _between(logs: dict[str, np.ndarray]) -> str:
@@ -250,7 +250,7 @@ def _between(logs: dict[str, np.ndarray]) -> str:
     return f"between spread and sparse ({told})"
 
 
-def compared(logs: np.ndarray, least: int = 1) -> str:
+def compared(logs: np.ndarray) -> str:
     """ "more linear", "as linear" or "less linear" than partners at equal distance, by the
     logarithms of the pairs' ratios; undecided where the interval over pairs holds the margin.
     """
@@ -329,7 +329,7 @@ def lower(claim: Claim, name: str) -> Cell | None:
     role, kind = claim.told["than"]
     own, other = m.of(claim.told["quantity"]), m.of(claim.told["quantity"], role, kind)
     ratio = (own / other).dropna()
-    if quantity_of_weights(claim.told["quantity"]):
+    if claim.told["quantity"].endswith("_W"):  # the output's map has few rows, whatever it learned
         ratio = _of_sites(ratio, ev.sites_of(ratio)[:-1])
     if ratio.empty:
         return None
@@ -338,21 +338,17 @@ def lower(claim: Claim, name: str) -> Cell | None:
     )
 
 
-def quantity_of_weights(quantity: str) -> bool:
-    """Whether it is one of a layer's map, not of its features: the last layer's map has as few rows
-    as there are classes, whatever it has learned.
-    """
-    return quantity.endswith("_W")
-
-
 def _of_sites(values: pd.Series, sites: Sequence[str]) -> pd.Series:
     return values[values.index.get_level_values("site").isin(sites)]
 
 
 def _words(kind: str) -> str:
-    return {"gaussian matrix": "a Gaussian", "before training": "the untrained layer"}.get(
-        kind, kind
-    )
+    words = {
+        "gaussian matrix": "a Gaussian",
+        "before training": "the untrained layer",
+        "images shuffled unit by unit": "shuffled responses",
+    }
+    return words[kind]
 
 
 def _on_the_way(quantity: str, name: str) -> Measured | None:
@@ -368,7 +364,7 @@ def _swept(name: str, quantity: str) -> pd.DataFrame | None:
     chosen = rows[
         (rows["quantity"] == quantity) & (rows["role"] == "value") & rows["epoch"].notna()
     ]
-    return chosen.assign(scale=m.scale) if len(chosen) else None
+    return chosen if len(chosen) else None
 
 
 @rule

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 
 from llfc_book import evidence as ev
+from llfc_book.claims.rules import MARGIN
 from llfc_book.evidence import Measured
 from llfc_book.findings import finding
 from llfc_book.show import b3
 from llfc_book.show.prose import between, count, number, percent
 
 PAGE = "B3_commutativity"
-MARGIN = 2  # points of error: the margin of "connected"
 
 
 def _spawned() -> list[Measured]:
@@ -94,7 +94,7 @@ def narrow_barrier() -> tuple[str, bool]:
         if told is not None:
             barriers += [*100 * told.of("error_barrier")]
             limits += [*100 * told.of("error_barrier_lower")]
-    return between(barriers, " points"), min(limits) > MARGIN
+    return between(barriers, " points"), min(limits) > 100 * MARGIN
 
 
 def _factor(role: str, kind: str, apart: str) -> float:

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from llfc_book.claims.predictions import MARGIN, Cell, compared, curves
+from llfc_book.claims.predictions import LEAST_PAIRS, MARGIN, Cell, compared, curves
 from llfc_book.findings import finding
 from llfc_book.show import closeness_test
 from llfc_book.show.prose import between, number
@@ -35,10 +35,10 @@ def _logits(kind: str) -> float:
     return next(c.ratio for c in _whole_steps(kind) if c.site == "logits")
 
 
-@finding(PAGE, "the curves are of several pairs")
+@finding(PAGE, "the curves are of enough pairs for intervals")
 def pairs() -> tuple[str, bool]:
     count = closeness_test.of(MLP).pairs
-    return str(count), count > 0
+    return str(count), count >= LEAST_PAIRS
 
 
 @finding(PAGE, "in hidden layers the pair is as linear as a tuned partner, on the average")
@@ -83,4 +83,5 @@ def reached() -> tuple[str, bool]:
 def epochs() -> tuple[str, bool]:
     rows = closeness_test.of(MLP).rows
     found = rows[rows["quantity"] == "tuned_epochs"]["mean"]
-    return f"{found.median():.0f}", found.median() < recipe(MLP).epochs / 2
+    middle = int(found.median())
+    return f"{middle} epoch{'s' * (middle != 1)}", middle < recipe(MLP).epochs / 2

@@ -3,13 +3,14 @@
 import numpy as np
 
 from llfc_book import evidence as ev
+from llfc_book.claims import rules
 from llfc_book.claims.predictions import MARGIN
 from llfc_book.findings import finding
 from llfc_book.show import b2, front
 from llfc_book.show.prose import between, count, number, percent
 
 PAGE = "index"
-CONNECTED = 2.0  # points: the margin of Frankle et al.
+CONNECTED = 100 * rules.MARGIN  # points
 ENDPOINT = 0.5  # rho of an endpoint in the place of the network half-way
 
 

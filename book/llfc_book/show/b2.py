@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from llfc_book import evidence as ev
+from llfc_book.claims import rules
 from llfc_book.evidence import Measured
 from llfc_book.show import style
 from llfc_book.show.style import ALPHAS, LOOKS, Shown, span
@@ -170,7 +171,7 @@ def together() -> Shown:
             ("unmatched", "control", "unmatched"),
             ("independent", "control", "independent"),
         ):
-            barrier = barriers(errors, role, kind)
+            barrier = rules.barriers(errors, role, kind)
             shares = ev.half_way(m.of("cos_ratio", role, kind)).clip(lower=0) ** 0.5
             inside, last = ev.typical(ev.hidden(shares)), ev.typical(ev.logits(shares))
             for pair in barrier.index.intersection(last.index):
@@ -193,11 +194,3 @@ def together() -> Shown:
     style.legend(figure, axes)
     counts = ", ".join(f"{LOOKS[what].label}: {len(points)}" for what, points in seen.items())
     return Shown(figure, f"LLFC against the error barrier, a point a pair ({counts}).")
-
-
-def barriers(m: Measured, role: str = "value", kind: str = "") -> pd.Series:
-    """By pair, the largest error on the line less the ends' mean (a fraction), of Frankle et al."""
-    errors = m.of("error", role, kind)
-    alpha = errors.index.get_level_values("alpha")
-    ends = errors[(alpha == 0) | (alpha == 1)].groupby(level="pair").mean()
-    return errors.groupby(level="pair").max() - ends

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from llfc_book import evidence as ev
+from llfc_book.claims import rules
 from llfc_book.claims.predictions import (
     LEAST_PAIRS,
     MARGIN,
@@ -70,7 +71,7 @@ def arms(name: str, columns: int = 2) -> Shown:
         axis.set_xscale("log")
         style.log_axis(axis)
         axis.set_xlabel("feature distance")
-        axis.set_ylabel("ρ")
+        axis.set_ylabel("share of the distance, ρ")
         style.title(axis, site)
     style.legend(figure, axes, 2)
     return Shown(figure, f"rho against feature distance, {m.tag}. {_described(points, chosen)}")
@@ -174,18 +175,14 @@ def headlines(name: str) -> MyST:
 
 def connection_points() -> pd.DataFrame:
     """A line a pair and site: its feature distance and rho half-way, whether it is connected, and
-    the networks that it shares with others. Pairs of every setting that have both on record; from
-    the curves also pairs of independent networks.
+    the networks that it shares with others: spawned pairs that have both on record.
     """
-    from llfc_book.claims.rules import barrier_of
-    from llfc_book.claims.rules import verdicts as connected
-
     lines = []
     for m in ev.measured("rho", lambda s: s.family == "spawned", "closeness"):
-        barrier = barrier_of(m.setting.name)
+        barrier = rules.barrier_of(m.setting.name)
         if m.scale == "proxy" or barrier is None or barrier.setting.profile != m.setting.profile:
             continue
-        linked = connected(barrier)
+        linked = rules.verdicts(barrier)
         members = {p: m.setting.members(int(p.rpartition("/")[2])) for p in linked.index}
         rho, distance = (
             m.of(q).groupby(level=["pair", "site"]).first() for q in ("rho", "distance")

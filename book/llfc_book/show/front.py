@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from llfc_book import evidence as ev
-from llfc_book.claims import predictions
+from llfc_book.claims import predictions, rules
 from llfc_book.evidence import Measured
 from llfc_book.show import b2, closeness_test, style
 from llfc_book.show.style import LOOKS, Shown, span
@@ -216,12 +216,8 @@ def headline(second: str, logits: bool) -> float:
     hidden sites: geometric mean over sites, ends and pairs.
     """
     points = predictions.curves(closeness_test.of(SPAWNED).rows)
-    whole = points["kind"].ne("B") | points["size"].eq(1.0)
-    logs = []
-    for _, own in points[whole].groupby("pair"):
-        cells = predictions.compared(own, "B", second, least=1)
-        logs.append(np.mean([np.log(c.ratio) for c in cells if (c.site == "logits") == logits]))
-    return float(np.exp(np.mean(logs)))
+    asked = predictions.Headline("B", second, logits)
+    return float(np.exp(np.mean(predictions.whole_steps(points, asked))))
 
 
 # where it arises
@@ -295,5 +291,5 @@ def matching() -> Shown:
 
 def both_barriers(m: Measured) -> tuple[np.ndarray, np.ndarray]:
     """By pair, the barrier before matching and after it, in points."""
-    before, after = b2.barriers(m, "control", "unmatched"), b2.barriers(m)
+    before, after = rules.barriers(m, "control", "unmatched"), rules.barriers(m)
     return 100 * before.to_numpy(), 100 * after.to_numpy()
