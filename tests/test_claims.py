@@ -189,6 +189,13 @@ def test_totals_count_the_appendix_apart_from_our_questions():
         ledger.total("paper")
 
 
+def test_a_figure_is_at_the_least_scale_of_its_settings_and_a_section_in_part():
+    scales = ("full", "missing", "reduced")
+    assert ledger.Printed("Figure 1", "", "", scales).state == "missing"
+    assert ledger.Printed("Figure 1", "", "", scales[::2]).state == "reduced"
+    assert ledger.Printed("B.1", "", "", scales, section=True).state == ledger.PART
+
+
 def test_what_is_missing_is_not_shown_as_here():
     by_name = {p.name: p for p in ledger.printed()}
     assert {f"Figure {k}" for k in (*range(8, 19), 21, 22)} <= set(by_name)

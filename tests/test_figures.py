@@ -7,10 +7,11 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from llfc_book import evidence as ev
 from llfc_book import show
-from llfc_book.claims import ledger
+from llfc_book.claims import ledger, rules
 from llfc_book.show import b2, style
 from matplotlib.text import Text
 
@@ -77,6 +78,18 @@ def test_its_words_follow_the_record(monkeypatch):
 
     monkeypatch.setattr(ev.Measured, "of", more)
     assert b2.spawned().alt != before
+
+
+def test_what_is_drawn_is_what_was_measured():
+    """Of every connected pair its barrier and, in its panel, rho at hidden layers or the logits."""
+    m = ev.best("cos_ratio", "mlp_mnist_spawn")
+    rho, barrier = b2.rho(m), 100 * rules.barriers(ev.best("error", m.setting.name))
+    for axis, part in zip(b2.together().figure.axes, (ev.hidden, ev.logits)):
+        (drawn,) = (line for line in axis.lines if line.get_label() == style.LOOKS["pair"].label)
+        known = ev.typical(part(rho))
+        for pair in known.index:
+            point = max(barrier[pair], 0.02), known[pair]
+            assert np.isclose(drawn.get_xydata(), point).all(axis=1).any(), (pair, point)
 
 
 def test_one_thing_has_one_look():

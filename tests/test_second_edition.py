@@ -1,9 +1,4 @@
-"""What the second edition is measured with: its parts as units, its smoke records measured again,
-and each number sabotaged.
-
-No page shows these numbers yet. Until one does, and nbval holds it against the record, this file
-does.
-"""
+"""The parts that the second edition added, measured again on smoke pairs, and sabotaged."""
 
 import math
 from collections.abc import Callable

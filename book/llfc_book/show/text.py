@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from llfc_book.show.prose import number
 from llfc_lib.metrics import Row
+
+__all__ = ["MyST", "folded", "measured_now", "number", "spread", "table"]
 
 
 class MyST:
@@ -59,16 +62,6 @@ def measured_now(
         for site, values in found.items()
     ]
     return table(pd.DataFrame(lines, columns=["layer", *columns.values()]), caption, name)
-
-
-def number(value: float, digits: int = 2) -> str:
-    """``value`` with so many significant digits, in plain notation down to a thousandth."""
-    if value == 0 or not np.isfinite(value):
-        return f"{value:g}"
-    exponent = int(np.floor(np.log10(abs(float(f"{value:.{digits - 1}e}")))))
-    if not -4 < exponent < 6:
-        return f"{value:.{digits - 1}e}"
-    return f"{value:,.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
 
 
 def spread(values: Sequence[float] | np.ndarray | pd.Series, digits: int = 2) -> str:

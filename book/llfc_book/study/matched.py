@@ -231,34 +231,6 @@ def half_way_loss(
     return total / n
 
 
-def finds_planted(network: nn.Module, sym: Symmetry, noise: float, seed: int) -> bool:
-    """Whether weight matching reaches at least the objective of an order that was planted: B is
-    ``network`` with Gaussian noise of ``noise`` times each parameter's norm, its units at
-    random."""
-    state = {
-        key: value.double() if value.is_floating_point() else value
-        for key, value in network.state_dict().items()
-    }
-    rng, parameters = generator("noise", seed), {name for name, _ in network.named_parameters()}
-    near = {
-        key: (
-            value
-            + noise
-            * value.norm()
-            * F.normalize(
-                torch.randn(value.shape, generator=rng, dtype=value.dtype).flatten(), dim=0
-            ).view(value.shape)
-            if key in parameters
-            else value
-        )
-        for key, value in state.items()
-    }
-    planted = sym.random("planted", seed)
-    other = sym.apply(near, planted)
-    top = objective(sym, state, other, {name: torch.argsort(p) for name, p in planted.items()})
-    return weight_matching(sym, state, other, seed=seed).objective >= top * (1 - 1e-9)
-
-
 def as_text(permutations: Permutations) -> dict[str, list[int]]:
     """Permutations as JSON holds them."""
     return {name: p.tolist() for name, p in permutations.items()}
