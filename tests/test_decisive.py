@@ -7,7 +7,7 @@ import pytest
 import torch
 from llfc_book import records
 from llfc_book.study import pairs
-from llfc_book.study.measures import decisive
+from llfc_book.study.measures import decisive, noise
 from llfc_book.study.pairs import Pair
 from llfc_book.study.settings import recipe
 from torch.func import functional_call, grad, vmap
@@ -27,7 +27,7 @@ def pair() -> Pair:
 
 @pytest.fixture(scope="module")
 def rows(pair) -> list[Row]:
-    return decisive.rows(pair, trained=False)
+    return decisive.rows(pair, trained=False) + noise.rows(pair, trained=False)
 
 
 def of(rows: list[Row], quantity: str, kind: str, **where: object) -> list[Row]:
@@ -64,22 +64,22 @@ def test_units_that_change_places_leave_the_function(rows, pair):
         assert row.mean == pytest.approx(error) and row.n == 3
 
 
-def test_a_gaussian_step_is_as_large_as_the_difference_in_every_tensor(pair):
-    told = decisive.settings(pair.setting)
-    a, b = (decisive.View(pair.nets[who]).to(pair.dtype) for who in "AB")
-    arms = {arm.kind: arm for arm in decisive._arms(pair, "A", a, b, told, None)}
-    state_a, state_b = a.state(), b.state()
-    for size in (0.5, 2.0):
-        moved = arms["G"].make(a, size, 0).state()
+def test_steps_are_as_large_as_the_difference(pair):
+    end = next(decisive.ends_of(pair))
+    state_a, state_b = end.origin.view.state(), end.other.state()
+    arms = {arm.kind: arm for arm in decisive._arms(end)}
+    for size in (0.5, 2.0):  # a Gaussian one in every tensor
+        moved = arms["G"].make(size, 0).state()
         for name, value in state_a.items():
             step = (moved[name] - value).norm() / (state_b[name] - value).norm()
             assert float(step) == pytest.approx(size, rel=1e-6)
-    moved = arms["N"].make(a, 1.0, 0).state()
+    arm = noise._arm(end, [noise.noise(pair, draw) for draw in (0, 1)], [1.0])
+    moved = arm.make(1.0, 0).state()  # one of noise over all
     length = math.sqrt(sum(float((moved[k] - v).square().sum()) for k, v in state_a.items()))
     whole = math.sqrt(sum(float((state_b[k] - v).square().sum()) for k, v in state_a.items()))
     assert length == pytest.approx(whole, rel=1e-6)
     # two draws are two directions
-    assert arms["N"].make(a, 1.0, 1).state()["fc1.weight"].ne(moved["fc1.weight"]).any()
+    assert arm.make(1.0, 1).state()["fc1.weight"].ne(moved["fc1.weight"]).any()
 
 
 def test_gradient_noise_is_the_sum_over_images_of_drawn_multiples_of_their_gradients(pair):
@@ -101,7 +101,7 @@ def test_gradient_noise_is_the_sum_over_images_of_drawn_multiples_of_their_gradi
     xi = torch.cat(
         [torch.randn(len(index), generator=drawn, dtype=torch.float64) for index in batches]
     )
-    for name, found in decisive.noise(few, 0).items():
+    for name, found in noise.noise(few, 0).items():
         g = each[name]
         total = torch.einsum("i,i...->...", xi, g[order])
         second = torch.stack([g[index].mean(0).square() for index in batches]).mean(0)
@@ -112,7 +112,7 @@ def test_gradient_noise_is_the_sum_over_images_of_drawn_multiples_of_their_gradi
 def test_a_partner_is_tuned_until_its_loss_is_low_enough(pair, wanted, most, expected):
     network = new_network(pair.setting, pair.data, 3)
     before = float(evaluate(network, pair.data, "train")[0])
-    loss, epochs = decisive._train_on(network, pair, wanted, most, ("x", "T", "A", 1.0))
+    loss, epochs = decisive.train_on(network, pair, wanted, most, ("x", "T", "A", 1.0))
     assert epochs == expected and loss < before
     assert loss == pytest.approx(float(evaluate(network, pair.data, "train")[0]))
 
@@ -120,5 +120,16 @@ def test_a_partner_is_tuned_until_its_loss_is_low_enough(pair, wanted, most, exp
 def test_a_third_child_is_a_sibling_or_none(pair, monkeypatch):
     told: dict[str, list] = {"trunk": ["other"], "A": ["mine", "other"]}
     spawned = replace(pair, setting=replace(pair.setting, spawn_epoch=1))
-    monkeypatch.setattr(decisive, "_endpoint", lambda _, who: type("C", (), {"history": told[who]}))
-    assert decisive._third(spawned, None, None) == []
+    monkeypatch.setattr(
+        decisive, "endpoint_of", lambda _, who: type("C", (), {"history": told[who]})
+    )
+    assert decisive._third(spawned) is None
+
+
+def test_a_network_trained_on_is_trained_for_as_many_epochs_as_its_size_says(pair, monkeypatch):
+    epochs: list[int] = []
+    monkeypatch.setattr(noise, "train_on", lambda *told: epochs.append(told[3]))
+    found = noise._longer(next(decisive.ends_of(pair)))
+    assert epochs == [*noise.LONGER] == sorted({int(row.alpha) for row in found})
+    # nothing was trained: A is at no distance from itself
+    assert {row.mean for row in found if row.quantity == "distance"} == {0.0}

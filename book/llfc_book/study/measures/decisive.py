@@ -1,9 +1,10 @@
-"""Is LLFC more than closeness? rho against feature distance, for partners of six kinds at several
-sizes.
+"""Is LLFC more than closeness? rho against feature distance, for partners of several kinds at
+several sizes.
 
 Every kind answers one question. Where two curves lie on each other, what distinguishes the two
 kinds makes no difference to linearity; so nothing has to be brought to one distance beforehand.
-What is expected of the curves is written down in :mod:`llfc_book.claims.predictions`.
+What is expected of the curves is written down in :mod:`llfc_book.claims.predictions`. Two more
+kinds are in :mod:`llfc_book.study.measures.noise`.
 """
 
 import math
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from llfc_book.study import pairs
 from llfc_book.study.closeness import Linearity, Origin, cycle
@@ -22,13 +22,13 @@ from llfc_book.study.pairs import Pair
 from llfc_book.study.parts import register
 from llfc_book.study.settings import Setting
 from llfc_lib.data import Dataset
-from llfc_lib.matching import Symmetry, UnsupportedOperation, symmetry
+from llfc_lib.matching import UnsupportedOperation, symmetry
 from llfc_lib.metrics import Row
 from llfc_lib.metrics.displacement import partner_of, random_difference
 from llfc_lib.metrics.measure import Pair as TwoNetworks
 from llfc_lib.models.view import View
 from llfc_lib.progress import Progress
-from llfc_lib.streams import generator, numpy_generator
+from llfc_lib.streams import numpy_generator
 from llfc_lib.training.checkpoints import Checkpoint
 from llfc_lib.training.loop import (
     evaluate,
@@ -45,10 +45,9 @@ SIZES = tuple(2.0 ** (k / 2) for k in range(-4, 5))  # 1/4 to 4 times |B - A|
 NOISE_SIZES = tuple(2.0 ** (k / 2) for k in range(-10, 1))  # noise lies in directions that matter
 SHARES = tuple(2.0**-k for k in range(5, -1, -1))  # of a group's units that change places
 TUNED_FROM = (0.25, 0.5, 1.0, 2.0, 4.0)  # sizes t of the Gaussian step that is then trained
-NOISE_BATCHES = 200  # of training images, in which Adam's second moment is estimated
 
-#: A partner is made from the network ``view`` by a step of ``size``; ``draw`` numbers the draws.
-Make = Callable[[View, float, int], View]
+#: A partner that a step of ``size`` leads to; ``draw`` numbers the draws.
+Make = Callable[[float, int], View]
 
 
 def settings(setting: Setting) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def settings(setting: Setting) -> dict[str, Any]:
 
 def _work(setting: Setting, data: Dataset) -> float:
     told = settings(setting)
-    drawn = sum(len(told[what]) for what in ("sizes", "noise_sizes", "shares"))
+    drawn = sum(len(told[what]) for what in ("sizes", "shares"))
     looks = 4 * len(STEPS) + 2 * told["draws"] * drawn
     ends = 2 if setting.plan.thorough else 1
     tuning = ends * len(TUNED_FROM) * 2 * 3 * len(data.y_train)  # two epochs each, as a rule
@@ -76,9 +75,9 @@ def _work(setting: Setting, data: Dataset) -> float:
 
 @dataclass(frozen=True)
 class Arm:
-    """A kind of partner: how it is made, at which ``sizes``, how often it is drawn. ``value``: it
-    was trained as the pair was. ``same``: its partners are the same function, and have no distance
-    at the logits.
+    """A kind of partner: at which ``sizes`` it is made, how, and how often it is drawn. ``value``:
+    it was trained as the pair was. ``same``: its partners are the same function, and have no
+    distance at the logits.
     """
 
     kind: str
@@ -89,18 +88,111 @@ class Arm:
     same: bool = False
 
 
+@dataclass(frozen=True)
+class End:
+    """One network of the pair (``who``), from which partners are made, and the ``other``."""
+
+    pair: Pair
+    who: str
+    origin: Origin
+    other: View
+
+    @property
+    def buffers(self) -> set[str]:
+        """Names of what is no weight: no step is made there."""
+        return {name for name, _ in self.origin.view.module.named_buffers()}
+
+    def gaussian(self, *key: object) -> dict[str, Tensor]:
+        """A Gaussian step with the norm of B - A in every tensor."""
+        start, other = self.origin.view.state(), self.other.state()
+        return random_difference(start, other, "gaussian", (self.pair.name, *key), self.buffers)
+
+    def difference(self, goal: View) -> dict[str, Tensor]:
+        """The step from here to ``goal``, in float64."""
+        a, b = self.origin.view.state(), goal.state()
+        return {
+            name: b[name].double() - value.double()
+            for name, value in a.items()
+            if name not in self.buffers and value.is_floating_point()
+        }
+
+    def moved(self, step: Mapping[str, Tensor], size: float) -> View:
+        """The partner ``size`` times ``step`` away, its running statistics recomputed."""
+        return partner_of(self.origin.view, step, size, self.origin.calibration)
+
+    def towards(self, kind: str, goal: nn.Module | View) -> Arm:
+        """The way to ``goal``, in eight steps."""
+        step = self.difference(goal if isinstance(goal, View) else View(goal).to(self.pair.dtype))
+        return Arm(kind, STEPS, lambda size, draw: self.moved(step, size), value=True)
+
+    def curve(self, arm: Arm) -> list[Row]:
+        """What lies between this network and the arm's partners, size by size."""
+        output, nodes = self.origin.view.output, self.origin.nodes
+        sites = [site for site, node in nodes.items() if not (arm.same and node == output)]
+        found: list[Row] = []
+        for size in arm.sizes:
+            looks = [self.origin.beside(arm.make(size, draw)) for draw in range(arm.draws)]
+            found += self.rows(looks, sites, size, arm.kind, "value" if arm.value else "null")
+        return found
+
+    def rows(
+        self,
+        looks: Sequence[Linearity],
+        sites: Sequence[str],
+        size: float,
+        kind: str,
+        role: str = "null",
+        **told: float,
+    ) -> list[Row]:
+        """Mean and std over ``looks`` (a draw each) of distance, rho and errors, and what else is
+        ``told`` of the partner.
+        """
+        # of as many digits as a record keeps
+        where = {"alpha": float(f"{size:.8g}"), "direction": f"from {self.who}"}
+        where |= {"role": role, "kind": kind}
+        found = [Row(quantity, value, **where) for quantity, value in told.items()]
+
+        def add(quantity: str, values: Sequence[float], site: str = "") -> None:
+            drawn = torch.tensor([v for v in values if math.isfinite(v)], dtype=torch.float64)
+            if len(drawn):
+                std = float(drawn.std()) if len(drawn) > 1 else None
+                found.append(Row(quantity, float(drawn.mean()), std, len(drawn), site, **where))
+
+        for site in sites:
+            add("distance", [look.distance[site] for look in looks], site)
+            add("rho", [look.rho[site] for look in looks], site)
+        add("partner_error", [look.errors[1] for look in looks])
+        add("middle_error", [look.errors[2] for look in looks])
+        return found
+
+    def trained_on(self, network: nn.Module, size: float, kind: str, **told: float) -> list[Row]:
+        """The same of a ``network`` that was just trained."""
+        partner = View(network.eval()).to(self.pair.dtype)
+        if self.origin.calibration is not None:
+            partner = partner_of(partner, {}, 0.0, self.origin.calibration)
+        looks = [self.origin.beside(partner)]
+        return self.rows(looks, list(self.origin.nodes), size, kind, **told)
+
+
+def ends_of(pair: Pair) -> Iterator[End]:
+    """A, then B."""
+    loader = list(pair.loader("test", settings(pair.setting)["images"]))
+    images = pair.calibration
+    calibration = None if images is None else [x.to(pair.dtype) for x in images]
+    two = TwoNetworks(pair.nets["A"], pair.nets["B"], pair.dtype, calibration)
+    nodes = two.a.features(None)
+    with Progress(f"partners of {pair.name}", 2) as bar:
+        for who, start, other in (("A", two.a, two.b), ("B", two.b, two.a)):
+            yield End(pair, who, Origin(start, loader, nodes, calibration), other)
+            bar.advance(f"from {who}")
+
+
 def _live(pair: Pair) -> list[Row]:
     """Without what is trained: that has other bits on another processor."""
     return rows(pair, trained=False)
 
 
-@register(
-    "decisive",
-    members=("A", "B", "independent"),
-    settings=settings,
-    work=_work,
-    live=_live,
-)
+@register("decisive", members=("A", "B", "independent"), settings=settings, work=_work, live=_live)
 def rows(pair: Pair, trained: bool = True) -> list[Row]:
     """ "rho" and "distance" per site between A and partners of every kind, and between B and such;
     ``alpha`` is the size of the step, ``direction`` which end it starts from, mean and std over
@@ -108,8 +200,7 @@ def rows(pair: Pair, trained: bool = True) -> list[Row]:
 
     - "B": on the way from A to B; "C": to a third child of the same start (where that is here);
       "independent": to a network of another start. Sizes are shares of the way.
-    - "G": A + t G, G Gaussian with the norm of B - A in every tensor; "N": A + t N, N a step of
-      gradient noise at the point of spawning, with the norm of B - A in all. Sizes are t.
+    - "G": A + t G, G Gaussian with the norm of B - A in every tensor. Sizes are t.
     - "P": the same function, some units of every group that may be permuted in a cycle. Sizes are
       shares of the units.
     - "T": "G" trained on at the last learning rate, for an epoch at least and until its training
@@ -118,256 +209,96 @@ def rows(pair: Pair, trained: bool = True) -> list[Row]:
 
     ``trained`` False leaves out C and T.
     """
-    told, nets = settings(pair.setting), pair.nets
-    loader = list(pair.loader("test", told["images"]))
-    images = pair.calibration
-    calibration = None if images is None else [x.to(pair.dtype) for x in images]
-    both = TwoNetworks(nets["A"], nets["B"], pair.dtype, calibration)
-    a, b = both.a, both.b
-    nodes = a.features(None)
     found: list[Row] = []
-    with Progress(f"partners of {pair.name}", 2) as bar:
-        for who, start, other in (("A", a, b), ("B", b, a)):
-            origin = Origin(start, loader, nodes, calibration)
-            for arm in _arms(pair, who, start, other, told, calibration):
-                found += _curve(origin, who, arm)
-            # tuning a convolutional net takes many minutes: from A alone
-            if trained and (who == "A" or pair.setting.plan.thorough):
-                found += _tuned(pair, origin, who, other, told, calibration)
-            if trained and who == "A":
-                found += _third(pair, origin, calibration)
-            bar.advance(f"from {who}")
+    for end in ends_of(pair):
+        for arm in _arms(end):
+            found += end.curve(arm)
+        # tuning a convolutional net takes many minutes: from A alone
+        if trained and (end.who == "A" or pair.setting.plan.thorough):
+            found += _tuned(end)
+        if trained and end.who == "A" and (third := _third(pair)) is not None:
+            found += end.curve(end.towards("C", third))
     return found
 
 
-def _curve(origin: Origin, who: str, arm: Arm) -> list[Row]:
-    """What lies between the origin and the arm's partners, size by size."""
-    output, found = origin.view.output, []
-    sites = [site for site, node in origin.nodes.items() if not (arm.same and node == output)]
-    for size in arm.sizes:
-        looks = [origin.beside(arm.make(origin.view, size, draw)) for draw in range(arm.draws)]
-        found += _rows(looks, sites, size, who, arm.kind, "value" if arm.value else "null")
-    return found
-
-
-def _rows(
-    looks: Sequence[Linearity],
-    sites: Sequence[str],
-    size: float,
-    who: str,
-    kind: str,
-    role: str = "null",
-) -> list[Row]:
-    # of as many digits as a record keeps
-    where = {"alpha": _kept(size), "direction": f"from {who}", "role": role, "kind": kind}
-    found: list[Row] = []
-
-    def add(quantity: str, values: Sequence[float], site: str = "") -> None:
-        drawn = torch.tensor([v for v in values if math.isfinite(v)], dtype=torch.float64)
-        if len(drawn):
-            std = float(drawn.std()) if len(drawn) > 1 else None
-            found.append(Row(quantity, float(drawn.mean()), std, len(drawn), site, **where))
-
-    for site in sites:
-        add("distance", [look.distance[site] for look in looks], site)
-        add("rho", [look.rho[site] for look in looks], site)
-    add("partner_error", [look.errors[1] for look in looks])
-    add("middle_error", [look.errors[2] for look in looks])
-    return found
-
-
-def _kept(size: float) -> float:
-    return float(f"{size:.8g}")
-
-
-def _arms(
-    pair: Pair,
-    who: str,
-    start: View,
-    other: View,
-    told: Mapping[str, Any],
-    calibration: Sequence[Tensor] | None,
-) -> Iterator[Arm]:
+def _arms(end: End) -> Iterator[Arm]:
     """The kinds that need no training."""
-    buffers = {name for name, _ in start.module.named_buffers()}
-
-    def towards(goal: View) -> Make:
-        way = _difference(start, goal, buffers)
-        return lambda view, size, draw: partner_of(view, way, size, calibration)
-
-    def gaussian(view: View, size: float, draw: int) -> View:
-        step = random_difference(
-            start.state(), other.state(), "gaussian", (pair.name, "G", who, draw), buffers
-        )
-        return partner_of(view, step, size, calibration)
-
-    yield Arm("B", STEPS, towards(other), value=True)
+    pair, who, told = end.pair, end.who, settings(end.pair.setting)
+    yield end.towards("B", end.other)
     if who == "A" and "independent" in pair.nets:
-        stranger = View(pair.nets["independent"]).to(pair.dtype)
-        yield Arm("independent", STEPS, towards(stranger), value=True)
-    yield Arm("G", told["sizes"], gaussian, told["draws"])
+        yield end.towards("independent", pair.nets["independent"])
+    yield Arm(
+        "G",
+        told["sizes"],
+        lambda size, draw: end.moved(end.gaussian("G", who, draw), size),
+        told["draws"],
+    )
     with suppress(UnsupportedOperation):
-        sym = symmetry(start, next(iter(pair.loader("test", 8)))[0])
-        exchange = _exchange(sym, (pair.name, "P", who))
-        yield Arm("P", told["shares"], exchange, told["draws"], same=True)
-    if pair.setting.shares_trunk:
-        norm = _norm(_difference(start, other, buffers))
-        steps = [noise(pair, draw) for draw in range(told["draws"])]
-
-        def noisy(view: View, size: float, draw: int) -> View:
-            scaled = {
-                name: step * (norm / _norm(steps[draw])) for name, step in steps[draw].items()
-            }
-            return partner_of(view, scaled, size, calibration)
-
-        yield Arm("N", told["noise_sizes"], noisy, told["draws"])
+        yield Arm("P", told["shares"], _exchange(end), told["draws"], same=True)
 
 
-def _difference(start: View, goal: View, buffers: set[str]) -> dict[str, Tensor]:
-    a, b = start.state(), goal.state()
-    return {
-        name: b[name].double() - value.double()
-        for name, value in a.items()
-        if name not in buffers and value.is_floating_point()
-    }
-
-
-def _norm(step: Mapping[str, Tensor]) -> float:
-    return math.sqrt(sum(float(value.square().sum()) for value in step.values()))
-
-
-def _exchange(sym: Symmetry, key: tuple[object, ...]) -> Make:
-    """The first ``size`` of every group's units, in an order drawn by ``key``, each in the next
-    one's place.
+def _exchange(end: End) -> Make:
+    """The first ``size`` of every group's units, in an order that is drawn, each in the next one's
+    place.
     """
+    view, pair = end.origin.view, end.pair
+    sym = symmetry(view, next(iter(pair.loader("test", 8)))[0])
 
-    def make(view: View, size: float, draw: int) -> View:
+    def make(size: float, draw: int) -> View:
         orders = {}
         for p in sym:
             if p.site is not None and p.size > 1:
-                drawn = torch.from_numpy(numpy_generator(*key, draw, p.name).permutation(p.size))
+                key = (pair.name, "P", end.who, draw, p.name)
+                drawn = torch.from_numpy(numpy_generator(*key).permutation(p.size))
                 orders[p.name] = cycle(drawn, max(2, round(size * p.size)))
         return view.with_state(sym.apply(view.state(), orders))
 
     return make
 
 
-# a step of gradient noise
+# what is trained
 
 
-def noise(pair: Pair, draw: int) -> dict[str, Tensor]:
-    """sum_i xi_i g_i over the training images, g_i the gradient of image i's loss at the point of
-    spawning, xi_i normal; divided by the root of Adam's second moment where Adam trains.
-    """
-    setting, data = pair.setting, pair.data
-    network = _at_spawning(pair).to(pair.device, pair.dtype).train()
-    parameters = dict(network.named_parameters())
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    second = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    seen = 0
-    weights = generator(pair.name, "noise", draw)
-    order = torch.randperm(len(data.y_train), generator=generator(pair.name, "noise order"))
-    for batch, index in enumerate(order.to(data.x_train.device).split(setting.batch)):
-        x, y = data.normalise(data.x_train[index], pair.dtype), data.y_train[index]
-        losses = F.cross_entropy(network(x), y, reduction="none")
-        xi = torch.randn(len(y), generator=weights, dtype=torch.float64).to(losses)
-        adam = setting.optimiser == "adam" and batch < NOISE_BATCHES
-        for name, g in _gradients((xi * losses).sum(), parameters, keep=adam):
-            total[name] += g
-        if adam:
-            seen += 1
-            for name, g in _gradients(losses.mean(), parameters):
-                second[name] += g.square()
-    if not seen:
-        return {name: value.double() for name, value in total.items()}
-    return {
-        name: (value / ((second[name] / seen).sqrt() + 1e-8)).double()
-        for name, value in total.items()
-    }
-
-
-def _gradients(
-    loss: Tensor, parameters: Mapping[str, Tensor], keep: bool = False
-) -> Iterator[tuple[str, Tensor]]:
-    found = torch.autograd.grad(loss, list(parameters.values()), retain_graph=keep)
-    return zip(parameters, found)
-
-
-def _at_spawning(pair: Pair) -> nn.Module:
-    network = new_network(pair.setting, pair.data, pair.index)
-    if pair.setting.spawn_epoch:
-        network.load_state_dict(_endpoint(pair, "trunk").model)
-    return network
-
-
-def _endpoint(pair: Pair, branch: str) -> Checkpoint:
+def endpoint_of(pair: Pair, branch: str) -> Checkpoint:
+    """A network of the pair's start, trained now if it is not here."""
     setting = pair.setting
     return pairs.endpoint(
         setting.profile, setting.trained_as, pair.index, branch, pair.data, pair.device
     )
 
 
-# what is trained
-
-
-def _third(pair: Pair, origin: Origin, calibration: Sequence[Tensor] | None) -> list[Row]:
-    """The way from A to a third child of the very start that A and B had."""
+def _third(pair: Pair) -> nn.Module | None:
+    """A third child of the very start that A and B had; None where that start is not here."""
     setting = pair.setting
     if not setting.shares_trunk:
-        return []
-    a = _endpoint(pair, "A")
-    if setting.spawn_epoch and _endpoint(pair, "trunk").history != a.history[: setting.spawn_epoch]:
-        return []  # its trunk was trained again: no sibling would be of the same start
-    third = pairs.as_network(setting, _endpoint(pair, "C"), pair.data)
-    goal = View(third.to(pair.device)).to(pair.dtype)
-    buffers = {name for name, _ in third.named_buffers()}
-    way = _difference(origin.view, goal, buffers)
-
-    def make(view: View, size: float, draw: int) -> View:
-        return partner_of(view, way, size, calibration)
-
-    return _curve(origin, "A", Arm("C", STEPS, make, value=True))
+        return None
+    a, spawned = endpoint_of(pair, "A"), setting.spawn_epoch
+    if spawned and endpoint_of(pair, "trunk").history != a.history[:spawned]:
+        return None  # its trunk was trained again: no sibling would be of the same start
+    return pairs.as_network(setting, endpoint_of(pair, "C"), pair.data).to(pair.device)
 
 
-def _tuned(
-    pair: Pair,
-    origin: Origin,
-    who: str,
-    other: View,
-    told: Mapping[str, Any],
-    calibration: Sequence[Tensor] | None,
-) -> list[Row]:
+def _tuned(end: End) -> list[Row]:
     """Gaussian partners that training has brought to the pair's training loss."""
-    start = origin.view
-    buffers = {name for name, _ in start.module.named_buffers()}
-    moved = random_difference(
-        start.state(), other.state(), "gaussian", (pair.name, "T", who), buffers
-    )
+    pair, told = end.pair, settings(end.pair.setting)
+    step = end.gaussian("T", end.who)
     wanted = max(float(evaluate(pair.nets[one], pair.data, "train")[0]) for one in "AB")
     found = []
     for size in told["tuned_from"]:
         network = new_network(pair.setting, pair.data).to(pair.device)
-        network.load_state_dict(partner_of(start, moved, size, calibration).state())
-        key = (pair.name, "T", who, size)
-        loss, epochs = _train_on(network, pair, wanted, told["tuned_epochs"], key)
-        partner = View(network.eval()).to(pair.dtype)
-        if calibration is not None:
-            partner = partner_of(partner, {}, 0.0, calibration)
-        found += _rows([origin.beside(partner)], list(origin.nodes), size, who, "T")
-        where = {"alpha": _kept(size), "direction": f"from {who}", "role": "null", "kind": "T"}
-        found += [
-            Row("tuned_epochs", float(epochs), **where),
-            Row("tuned_loss", loss, n=len(pair.data.y_train), **where),
-            Row("reached", float(loss <= wanted), **where),
-        ]
+        network.load_state_dict(end.moved(step, size).state())
+        key = (pair.name, "T", end.who, size)
+        loss, epochs = train_on(network, pair, wanted, told["tuned_epochs"], key)
+        how = {"tuned_epochs": float(epochs), "tuned_loss": loss, "reached": float(loss <= wanted)}
+        found += end.trained_on(network, size, "T", **how)
     return found
 
 
-def _train_on(
+def train_on(
     network: nn.Module, pair: Pair, wanted: float, most: int, key: tuple[object, ...]
 ) -> tuple[float, int]:
     """Train at the recipe's last learning rate until the training loss (nats) is at most
-    ``wanted``; returns it and the epochs.
+    ``wanted``, ``most`` epochs at the most; returns it and the epochs.
     """
     setting, data = pair.setting, pair.data
     last = learning_rate(setting, setting.epochs - 1e-9)
