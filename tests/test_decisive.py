@@ -7,7 +7,7 @@ import pytest
 import torch
 from llfc_book import records
 from llfc_book.study import pairs
-from llfc_book.study.measures import decisive, noise
+from llfc_book.study.measures import decisive, noise, stitched_tuned
 from llfc_book.study.pairs import Pair
 from llfc_book.study.settings import recipe
 from torch.func import functional_call, grad, vmap
@@ -133,3 +133,14 @@ def test_a_network_trained_on_is_trained_for_as_many_epochs_as_its_size_says(pai
     assert epochs == [*noise.LONGER] == sorted({int(row.alpha) for row in found})
     # nothing was trained: A is at no distance from itself
     assert {row.mean for row in found if row.quantity == "distance"} == {0.0}
+
+
+def test_a_network_is_stitched_to_its_tuned_partners(pair, monkeypatch):
+    """To itself at no cost; to a stranger at the cost of chance below the logits."""
+    stranger = new_network(pair.setting, pair.data, 9).eval()
+    partners = [(1.0, pair.nets["A"], {"reached": 1.0}), (2.0, stranger, {"reached": 0.0})]
+    monkeypatch.setattr(stitched_tuned, "tuned", lambda end, sizes: iter(partners))
+    found = [row for row in stitched_tuned.rows(pair) if row.quantity == "stitched_excess"]
+    assert {row.mean for row in found if row.alpha == 1.0} == {0.0}
+    far = [row.mean for row in found if row.alpha == 2.0 and row.site == "FC 1"]
+    assert len(far) == 2 and min(far) > 0.2

@@ -215,7 +215,8 @@ def rows(pair: Pair, trained: bool = True) -> list[Row]:
             found += end.curve(arm)
         # tuning a convolutional net takes many minutes: from A alone
         if trained and (end.who == "A" or pair.setting.plan.thorough):
-            found += _tuned(end)
+            for size, network, how in tuned(end, TUNED_FROM):
+                found += end.trained_on(network, size, "T", **how)
         if trained and end.who == "A" and (third := _third(pair)) is not None:
             found += end.curve(end.towards("C", third))
     return found
@@ -278,20 +279,19 @@ def _third(pair: Pair) -> nn.Module | None:
     return pairs.as_network(setting, endpoint_of(pair, "C"), pair.data).to(pair.device)
 
 
-def _tuned(end: End) -> list[Row]:
-    """Gaussian partners that training has brought to the pair's training loss."""
-    pair, told = end.pair, settings(end.pair.setting)
+def tuned(end: End, sizes: Sequence[float]) -> Iterator[tuple[float, nn.Module, dict[str, float]]]:
+    """Gaussian partners of these sizes that training has brought to the pair's training loss, each
+    with how that went: "tuned_epochs", "tuned_loss" (nats) and "reached" (1 or 0).
+    """
+    pair, most = end.pair, settings(end.pair.setting)["tuned_epochs"]
     step = end.gaussian("T", end.who)
     wanted = max(float(evaluate(pair.nets[one], pair.data, "train")[0]) for one in "AB")
-    found = []
-    for size in told["tuned_from"]:
+    for size in sizes:
         network = new_network(pair.setting, pair.data).to(pair.device)
         network.load_state_dict(end.moved(step, size).state())
-        key = (pair.name, "T", end.who, size)
-        loss, epochs = train_on(network, pair, wanted, told["tuned_epochs"], key)
+        loss, epochs = train_on(network, pair, wanted, most, (pair.name, "T", end.who, size))
         how = {"tuned_epochs": float(epochs), "tuned_loss": loss, "reached": float(loss <= wanted)}
-        found += end.trained_on(network, size, "T", **how)
-    return found
+        yield size, network, how
 
 
 def train_on(
