@@ -67,6 +67,7 @@ TOLD = (
 )
 #: 0 is perfect structure, so that a share of the null says something.
 FROM_ZERO = ("cos_ratio", "1-cos_alpha", "dist_com")
+LINE = 88  # characters: what a terminal shows
 ENDS = {1.0: "A", 0.5: "half-way", 0.0: "B"}
 
 
@@ -174,7 +175,9 @@ class Comparison:
         table = self.table().groupby(level="quantity", sort=False).mean()
         main = ("pair", "pair / smallest null", CONTROL, "null: rotation matched")
         shown = [name for name in table if name.split(",")[0] in main]
-        return "\n".join([*lines, table[shown].to_string(float_format="{:.3g}".format, na_rep="")])
+        plain = {"float_format": "{:.3g}".format, "na_rep": "", "line_width": LINE}
+        short = table[shown].rename(columns={"pair / smallest null": "pair / null"})
+        return "\n".join([*lines, short.to_string(**plain)])
 
     __str__ = summary
 
