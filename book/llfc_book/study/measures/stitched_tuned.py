@@ -28,7 +28,6 @@ def rows(pair: Pair) -> list[Row]:
     Source: B.4; the partners are this book's.
     """
     end = next(ends_of(pair))
-    (a,) = pair.in_dtype("A")
     images, found = list(pair.loader("test")), []
     for size, network, how in tuned(end, SIZES):
         beside = end.trained_on(network, size, "T", **how)
@@ -36,7 +35,7 @@ def rows(pair: Pair) -> list[Row]:
         metric = StitchedExcess(resamples=RESAMPLES)
         found += [
             replace(row, role="null", kind="T", alpha=size)
-            for row in measure(a, network.to(pair.dtype), images, [metric])
+            for row in measure(end.origin.view, network.to(pair.dtype), images, [metric])
             if row.quantity == "stitched_excess"
         ]
     return found
