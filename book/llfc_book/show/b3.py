@@ -71,7 +71,7 @@ def layer_by_layer() -> Shown:
 
     Source: Figures 16 to 18 (B.3).
     """
-    figure, axes = style.sheet(2, 2, 2.1, share="y")
+    figure, axes = style.sheet(2, 2, 2.1)
     told = []
     for axis, m in zip(axes, ev.real("dist_H", lambda s: s.name in PRINTED)):
         sites = ev.sites_of(m.of("dist_com"))

@@ -109,8 +109,7 @@ def brought_together() -> Shown:
             for what, who in (("unmatched", ("control", "unmatched")), ("pair", ("value", "")))
             for m in methods
         ]
-        told.append(style.panel(axis, sites, series, head, "excess error (points)", MARK, log=True))
-        axis.set_ylim(FLOOR * 0.8, 130)
+        told.append(style.panel(axis, sites, series, head, "excess error (points)", MARK, True, 0.13))
     return style.shown(figure, "Excess error of matched pairs, in points", told)
 
 
@@ -149,7 +148,7 @@ def against_distance() -> Shown:
             axis.annotate(site, (x[site], y[site]), **place)
         axis.margins(0.16)
         axis.set(xlabel="distance of A's and B's features", ylabel="excess error (points)")
-        style.title(axis, f"{m.name} ({m.scale}), layer after layer")
+        style.title(axis, f"{m.name} ({m.scale})")
         told.append(
             f"{m.tag}: farthest {x.idxmax()}, {x.max():.2f}, costs {y[x.idxmax()]:.1f}; costliest"
             f" {y.idxmax()}, {y.max():.1f}, at {x[y.idxmax()]:.2f}"

@@ -30,7 +30,7 @@ from llfc_lib.figures import (
 )
 
 SMALL = 8.0  # points: the smallest letters, readable where a figure is 640 pixels wide
-LETTERS = 15  # of them in an inch
+LETTERS = 17  # of them in an inch
 
 
 class Look(NamedTuple):
@@ -167,9 +167,11 @@ def panel(
     if log:
         (log_x if across else log_axis)(axis)
     title(axis, head)
-    told = [f"{_label(one)} {span(np.concatenate([*one.numbers]))}" for one in series]
-    words = " ".join((head or label).split())
-    return f"{words}: {', '.join(told)}"
+    told: dict[str, list[Any]] = {}
+    for one in series:
+        told.setdefault(_label(one), []).extend(one.numbers)
+    words = ", ".join(f"{name} {span(np.concatenate(of))}" for name, of in told.items())
+    return f"{' '.join((head or label).split())}: {words}"
 
 
 def _label(one: Series) -> str:
@@ -269,7 +271,7 @@ def layers(axis: Axes, sites: Sequence[str]) -> None:
     """
     grid = axis.get_subplotspec().get_gridspec()  # type: ignore[union-attr]
     letters = sum(max(map(len, site.split("\n"))) + 1 for site in sites)
-    upright = letters > LETTERS * WIDTH / grid.ncols - 5
+    upright = letters >= LETTERS * WIDTH / grid.ncols - 11  # beside its label
     if upright:
         for long, short in {"Block ": "", "Conv ": "", " conv ": " c", " shortcut": " s"}.items():
             sites = [site.replace(long, short) for site in sites]
