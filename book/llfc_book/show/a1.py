@@ -6,17 +6,11 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import nn
 
 from llfc_book import evidence as ev
-from llfc_book.appendix.lemma import rescaled, without_llfc
 from llfc_book.evidence import Measured
 from llfc_book.show import style
 from llfc_book.show.style import LOOKS, Series, Shown
-from llfc_lib.metrics import LLFC, Barrier, measure
-from llfc_lib.models import MLP
-from llfc_lib.streams import generator, seed_of
 
 CONNECTED = 2.0  # points: the margin of Frankle et al. (2020)
 KINDS = {"pair": ("value", ""), **{k: ("control", k) for k in ("unmatched", "independent")}}
@@ -61,10 +55,8 @@ def certified(
 
 
 def bound() -> Shown:
-    """The largest error on the line against the larger error of its ends, and the share of images
-    that the margin certifies half-way.
-
-    Source: Lemma 1 (A.1); the margins are this book's.
+    """The largest error on the line against the larger error of its ends, and the share of
+    images that the margin certifies half-way (Lemma 1).
     """
     figure, (left, right) = style.sheet(2, 1, 3.9)
     ends, told = np.geomspace(1, 60, 100), []
@@ -89,34 +81,3 @@ def bound() -> Shown:
     head, label = "the margin argument, half-way", "certified images (%)"
     told.append(style.panel(right, names, series, head, label, apart=0, across=True))
     return style.shown(figure, "Error between trained pairs, and images certified", told)
-
-
-def plain_network(inputs: int = 12) -> tuple[MLP, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """A small random perceptron without biases (float64), and random images that it labels."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of("base network"))
-        network = MLP(inputs, 16, 5).double().eval()
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear):
-            layer.bias.data.zero_()
-    x = torch.randn(60, inputs, generator=generator("base images"), dtype=torch.float64)
-    return network, [(x, network(x).argmax(1))]
-
-
-def dropped_factor(scale: float = 10.0) -> tuple[float, float, float]:
-    """Half-way between one function and itself with two layers rescaled: c at the logits as
-    measured and by the formula, and 1 - cosine, 0 where LLFC is exact.
-    """
-    network, images = plain_network()
-    rows = measure(network, rescaled(network, scale), images, [LLFC((0.5,))])
-    found = {r.quantity: r.mean for r in rows if r.site == "logits" and r.role == "value"}
-    return found["set_c"], 4 / ((1 + scale) * (1 + 1 / scale)), found["1-cos_alpha"]
-
-
-def converse() -> tuple[float, np.ndarray]:
-    """Of a pair that is connected without LLFC: its error barrier, and rho at every layer."""
-    network, images = plain_network()
-    grid = (0.0, 0.25, 0.5, 0.75, 1.0)
-    rows = measure(*without_llfc(network), images, [LLFC((0.5,)), Barrier(grid)])
-    rho = [r.mean**0.5 for r in rows if r.quantity == "cos_ratio" and r.role == "value"]
-    return next(r.mean for r in rows if r.quantity == "error_barrier"), np.array(rho)

@@ -1,27 +1,17 @@
-"""A.2: where the residual of LLFC arises on trained networks, and how large it would be by chance.
-"""
+"""A.2: where the residual of LLFC arises, and how large it would be by chance."""
 
-from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 import pandas as pd
 
 from llfc_book import evidence as ev
-from llfc_book.appendix import construct, generic
+from llfc_book.appendix import generic
 from llfc_book.evidence import Measured
 from llfc_book.show import style
 from llfc_book.show.style import Series, Shown, span
-from llfc_lib.metrics.decomposition import decompose
 
 SOURCES = ("commutativity", "relu", "pooling", "normalisation")
-PANELS = (
-    "mlp_mnist_spawn",
-    "mlp_cifar10_perm_weight",
-    "vgg16_cifar10_spawn",
-    "resnet20_cifar10_spawn",
-)
-ALPHA = 0.3  # of constructed pairs: nothing about it is special
 
 
 # where the residual arises
@@ -37,19 +27,15 @@ def shares(m: Measured, what: str, logits: bool, statistics: str = "interpolated
     """By pair, the share of the squared residual half-way that first arose at one kind of node: at
     the logits, or in the mean over hidden layers.
     """
-    own, relu = (
-        ev.half_way(m.of(f"origin_{of}", statistics=statistics)) for of in (what, "relu")
-    )
+    own, relu = (ev.half_way(m.of(f"origin_{of}", statistics=statistics)) for of in (what, "relu"))
     found = own.reindex(relu.index, fill_value=0.0)  # a kind of node that a layer lacks adds none
     found = found[found.index.get_level_values("site").isin(ev.sites_of(found))]
     return ev.by_pair(ev.logits(found) if logits else ev.hidden(found))
 
 
 def origins() -> Shown:
-    """Where the residual half-way first arose, setting by setting: in the mean over hidden layers,
-    and at the logits.
-
-    Source: Theorem 1 (A.2); the split is ours.
+    """Where the residual half-way first arose, setting by setting: in the mean over hidden
+    layers, and at the logits.
     """
     printed, others = settings(), settings(variants=True)
     rows = [*printed, *others]
@@ -58,39 +44,23 @@ def origins() -> Shown:
     told = []
     for axis, logits in zip(axes, (False, True)):
         found = {what: [shares(m, what, logits) for m in rows] for what in SOURCES}
-        means = {what: np.array([v.mean() for v in of]) for what, of in found.items()}
-        style.stack(axis, places, means, across=True)
+        end = np.zeros(len(rows))
+        for what, of in found.items():
+            (colour, label), means = style.PARTS[what], np.array([v.mean() for v in of])
+            axis.barh(places, means, 0.8, end, color=colour, label=label)
+            end += means
         for place, values in zip(places, found["commutativity"]):
             axis.plot(values, [place] * len(values), "k.", markersize=3)
         axis.set(xticks=(0, 0.5, 1), xlabel="share of the square")
         axis.grid(axis="y", visible=False)
         where = "logits" if logits else "mean of hidden layers"
         style.title(axis, where)
-        told.append(f"{where} {span(means['commutativity'][: len(printed)])}")
+        told.append(f"{where} {span(np.concatenate(found['commutativity'][: len(printed)]))}")
     names = [m.name.replace("the code's warm-up and decay", "code's schedule") for m in rows]
     names = [name + " *" * (m.scale != "full") for name, m in zip(names, rows)]
     axes[0].set_yticks(places, names)
     axes[0].set_ylim(places[-1] + 0.7, -0.7)
     return style.shown(figure, "Share of the residual that arises at maps, by setting", told)
-
-
-def layers() -> Shown:
-    """Of four settings, what the residual of each layer is the sum of.
-
-    Source: Theorem 1 (A.2); the split is ours.
-    """
-    figure, axes = style.sheet(2, 2, 2.5)
-    told = []
-    for axis, m in zip(axes, ev.real("e_over_d", lambda s: s.name in PANELS)):
-        sites = ev.sites_of(m.of("e_over_d"), inner=True)
-        values = {part: ev.half_way(m.of(f"share_{part}")) for part in style.PARTS}
-        means = {p: v.groupby("site").mean().reindex(sites).fillna(0) for p, v in values.items()}
-        style.stack(axis, range(len(sites)), {p: v.to_numpy() for p, v in means.items()})
-        style.layers(axis, sites)
-        style.title(axis, m.tag)
-        axis.set(ylim=(-0.08, 1.05), ylabel="share of the square")
-        told.append(f"{m.tag} {means['carried'].iloc[-1] + means['skipped'].iloc[-1]:.2f}")
-    return style.shown(figure, "Parts of the residual; share carried up at the logits", told)
 
 
 # by chance
@@ -139,10 +109,8 @@ def group(head: str) -> pd.DataFrame:
 
 
 def chance() -> Shown:
-    """Measured over expected residual of all perceptrons, beside Gaussian partners, for which it
-    must be 1.
-
-    Source: Theorem 1 (A.2); the formula is ours.
+    """Measured over expected residual of all perceptrons, beside Gaussian partners, for which
+    it must be 1.
     """
     figure, axes = style.sheet(len(COLUMNS), 2, 1.9, share="y")
     told = []
@@ -161,40 +129,3 @@ def chance() -> Shown:
             ]
             told.append(style.panel(axis, sites, series, f"{head}\n(full)", label, 1, log=True))
     return style.shown(figure, "Residual measured over expected, layer by layer", told)
-
-
-# constructed pairs
-
-
-def _missed(a, b, x) -> float:
-    """The largest |e| / |f_A - f_B| of any layer."""
-    found = decompose(a, b, x, ALPHA).values()
-    return max(float(s.residual.norm() / s.difference.norm()) for s in found)
-
-
-@cache
-def constructed() -> pd.DataFrame:
-    """Pairs built to satisfy the conditions of Theorem 1, and with one of them dropped: how far the
-    features miss the mean ("missed"), as a share of their distance.
-    """
-    lines, x = [], construct.small_images()
-    for name, network in construct.small_networks().items():
-        for dropped in ("", "commute", "signs", "maximisers"):
-            if dropped != "maximisers" or "pooling" in name:
-                how = {dropped: False} if dropped else {}
-                a, b = construct.commuting_pair(network, x, **how)
-                lines.append((name, dropped, _missed(a, b, x)))
-    return pd.DataFrame(lines, columns=["network", "dropped", "missed"])
-
-
-@cache
-def normalised() -> Mapping[str, tuple[bool, float]]:
-    """By what stands between map and ReLU: whether both conditions hold exactly, and how far the
-    features miss the mean.
-    """
-    found, x = {}, construct.small_images(40)
-    for kind in construct.NORMALISED:
-        a, b = construct.normalised_pair(kind, x)
-        now = construct.conditions(a, b, x)
-        found[kind] = (now.commutativity == now.signs == 0, _missed(a, b, x))
-    return found

@@ -11,7 +11,6 @@ from llfc_book.appendix.identities import Layer
 from llfc_book.evidence import Measured
 from llfc_book.show import style
 from llfc_book.show.style import Series, Shown
-from llfc_book.show.text import MyST, folded, table
 from llfc_book.study.assignment import tiny_draws, trained_layers
 from llfc_lib.data import load
 
@@ -40,10 +39,7 @@ def over_minimum(kind: str, size: str, state: str = "trained", quantile: float =
 
 
 def minimum() -> Shown:
-    """Where matchings and random orders end, as multiples of the least sqrt(R).
-
-    Source: the objective of A.3.
-    """
+    """Where matchings and random orders end, as multiples of the least sqrt(R)."""
     figure, axes = style.sheet(2, height=3.1, share="y")
     told = []
     for axis, state in zip(axes, ("trained", "untrained")):
@@ -73,10 +69,7 @@ def share(m: Measured, quantity: str, kind: str) -> np.ndarray:
 
 
 def factors() -> Shown:
-    """What both matchings leave of R and of its factors.
-
-    Source: the objective of A.3; what each matching minimises is Ainsworth et al.'s.
-    """
+    """What both matchings leave of R and of its factors."""
     figure, axes = style.sheet(3, height=2.9, share="y")
     panels = {"residual": "√R", "factor_features": "|ΔH|", "factor_weights": "|ΔW|"}
     names = [f"{ev.DATA[m.setting.data]}\n({m.scale})" for m in wide()]
@@ -141,26 +134,3 @@ def reduction() -> pd.DataFrame:
     """
     every = [graph for n in (3, 4, 5) for graph in hardness.graphs(n)]
     return pd.DataFrame([hardness.verified(graph) for graph in every])
-
-
-def checks() -> MyST:
-    """Every step of the derivation evaluated on both sides, folded."""
-    lines = [
-        (
-            one.step,
-            "the same, corrected" if one.corrected else one.done,
-            "up to a constant" if one.up_to_constant else "equal",
-            *("below 1e-12" if x < EXACT else f"{x:.2g}" for x in (one.random, one.trained)),
-        )
-        for one in steps().itertuples()
-    ]
-    columns = ["step", "what is done", "sides", "deviation, random", "deviation, trained"]
-    caption = (
-        "Every step of A.3 on both sides: the largest difference over the largest left side, on"
-        " random matrices and on trained perceptrons. O: the objective; F, S: its first and second"
-        " term; C: the cross term. Only O2 fails as printed."
-    )
-    printed = steps()[~steps()["corrected"]]
-    right = (printed[["random", "trained"]].max(axis=1) < EXACT).sum()
-    told = table(pd.DataFrame(lines, columns=columns), caption, "tbl-a3-identities")
-    return folded(f"{right} of {len(printed)} steps as printed, checked now", told)

@@ -7,10 +7,10 @@ import pandas as pd
 
 from llfc_book import evidence as ev
 from llfc_book.claims.rules import MARGIN, UNSURE
-from llfc_book.evidence import DATA, METHODS, NETWORKS, Measured
+from llfc_book.evidence import METHODS, NETWORKS, Measured
 from llfc_book.show import style
 from llfc_book.show.style import Series, Shown
-from llfc_book.show.text import MyST, folded, spread, table
+from llfc_book.show.text import MyST, folded, table
 from llfc_book.study.settings import LABELS, RECIPES, SPAWN_AT, Setting, reductions
 
 FLOOR = 0.01  # points: smaller barriers are drawn there
@@ -95,9 +95,8 @@ def shows(m: Measured, what: str) -> bool:
 
 
 def overview() -> Shown:
-    """The error barrier of every setting, with intervals over images and the margin.
-
-    Source: B.1, "modes that satisfy LMC".
+    """The error barrier of every setting, with intervals over images and the margin (B.1,
+    "modes that satisfy LMC").
     """
     figure, (axis,) = style.sheet(1, 1, 0.9 + 0.3 * len(measured()))
     series = []
@@ -111,7 +110,7 @@ def overview() -> Shown:
     told = style.panel(axis, names, series, "", label, mark, True, 0.1, across=True)
     matched = [k for k, m in enumerate(measured()) if m.setting.family == "matched"]
     axis.axhline(min(matched, default=0) - 0.5, color="black", linewidth=0.6)
-    return style.shown(figure, f"Barriers of {', '.join(m.tag for m in measured())}", [told])
+    return style.shown(figure, f"Barriers of {', '.join(m.tag for m in measured())}", [told], 2)
 
 
 def lines() -> Shown:
@@ -132,13 +131,12 @@ def lines() -> Shown:
         style.title(axis, f"{network},\n{made} ({m.scale})")
         peaks = ev.by_pair(100 * m.of("error"), "max")
         told.append(f"{m.tag}, highest error of the pair {style.span(peaks)} %")
-    return style.shown(figure, "Test error along the line between two networks", told)
+    return style.shown(figure, "Test error along the line between two networks", told, 2)
 
 
 def spawn_epochs() -> Shown:
-    """Barrier and distance of the two children by the epoch at which they part.
-
-    Source: B.1.1, "we start spawning after training 5 epochs".
+    """Barrier and distance of the two children by the epoch at which they part (B.1.1, "we
+    start spawning after training 5 epochs").
     """
     found = spawning()
     figure, (left, right) = style.sheet(2, 1, 2.6)
@@ -160,45 +158,19 @@ def spawn_epochs() -> Shown:
 
 
 def settings() -> MyST:
-    """The settings of the appendix, and at which scale each is here.
-
-    Source: B.1.
-    """
-    rows = [
-        (
-            f"{_network(s)}, {DATA[s.data]}",
-            _optimiser(s),
-            f"{s.batch}{_mark(s, 'batch')}",
-            f"{s.epochs}{_mark(s, 'epochs')}",
-            f"spawned after epoch {s.spawn_epoch}"
-            if s.shares_trunk
-            else f"matched: {', '.join(METHODS[r.matching] for r in _matched(s))}",
-            _here(s),
-        )
-        for s in PRINTED.values()
-    ]
+    """The settings of the appendix, and at which scale each is here."""
+    rows = []
+    for s in PRINTED.values():
+        marks = {field: " †" * (field in s.choices) for field in ("batch", "epochs")}
+        optimiser = {"adam": "Adam", "sgd": "SGD"}[s.optimiser]
+        methods = ", ".join(METHODS[r.matching] for r in _matched(s))
+        pairs = f"spawned after epoch {s.spawn_epoch}" if s.shares_trunk else f"matched: {methods}"
+        numbers = [f"{getattr(s, field)}{mark}" for field, mark in marks.items()]
+        name = ev.name_of(s.name).partition(",")[0]
+        rows.append((name, f"{optimiser} {s.lr:g}", *numbers, pairs, _here(s)))
     heads = ["setting", "optimiser, learning rate", "batch", "epochs", "pairs", "in this book"]
     caption = "The settings of B.1. † is our choice where the appendix gives none."
     return table(pd.DataFrame(rows, columns=heads), caption, "tbl-settings")
-
-
-def _mark(s: Setting, field: str) -> str:
-    return " †" if field in s.choices else ""
-
-
-def _network(s: Setting) -> str:
-    args = dict(s.model_args)
-    if s.model == "mlp":
-        return f"MLP, 3 × {args['hidden']}"
-    return NETWORKS[s.model] + (f", {args['width'] // 16}×" if s.model == "resnet20_ln" else "")
-
-
-def _optimiser(s: Setting) -> str:
-    words = [f"{s.optimiser.replace('sgd', 'SGD').replace('adam', 'Adam')} {s.lr:g}"]
-    words += [f"a tenth from {', '.join(map(str, s.drops))} on"] * bool(s.drops)
-    words += [f"cosine{_mark(s, 'schedule')}"] * (s.schedule == "cosine")
-    words += [f"warm-up {s.warmup}{_mark(s, 'warmup')}"] * bool(s.warmup)
-    return ", ".join(words)
 
 
 def _matched(s: Setting) -> list[Setting]:
@@ -233,21 +205,3 @@ def choices() -> MyST:
     caption = "What the appendix leaves out, and where our choice comes from."
     frame = pd.DataFrame(found, columns=["setting", "value", "where ours comes from"])
     return folded(caption[:-1], table(frame, caption, "tbl-choices"))
-
-
-def barriers_table() -> MyST:
-    """Every barrier, the same over the chord, the ends' error and the verdicts, folded."""
-    rows = []
-    for m in (*measured(), *spawning().values()):
-        own, said = barriers(m), verdicts(barriers(m))
-        errors = ev.at("error", m.setting.name, m.setting.profile)
-        values = (own["barrier"], ev.by_pair(m.of("error_barrier_chord")), ends(errors or m))
-        counts = [f"{(said == verdict).sum()}" for verdict in ("connected", "undecided", "not")]
-        rows.append((m.tag, *(spread(100 * of) for of in values), " / ".join(counts)))
-    heads = ["setting", "barrier", "above the chord", "error of A and B (%)", "verdict"]
-    caption = (
-        "Error barriers in points: mean and range over pairs. Verdict: how many pairs are connected"
-        " / undecided / not."
-    )
-    made = table(pd.DataFrame(rows, columns=heads), caption, "tbl-barriers")
-    return folded("All barriers, above the mean and above the chord", made)

@@ -38,10 +38,7 @@ def per_pair(m: Measured, kind: str, logits: bool) -> np.ndarray:
 
 
 def closeness() -> Shown:
-    """rho of every setting beside partners at the same distance that training did not make.
-
-    Source: Definition 2 (A.1) and Figures 8 to 15 (B.2).
-    """
+    """rho of every setting beside partners at the same distance that training did not make."""
     figure, axes = style.sheet(1, 2, 2.7, share="x")
     told = []
     for axis, logits in zip(axes, (False, True)):
@@ -59,9 +56,7 @@ def closeness() -> Shown:
 
 def as_printed(settings: Sequence[Measured], columns: int) -> Shown:
     """The paper's panels, ``columns`` settings in a row: 1 - cosine at three alphas beside the
-    baseline, and 1 - coefficient, with the standard deviation over images.
-
-    Source: Figures 8 to 15 (B.2).
+    baseline, and 1 - coefficient, with the standard deviation over images (Figures 8 to 15).
     """
     figure, axes = style.sheet(2 * columns, -(-len(settings) // columns), 1.75)
     told = []
@@ -112,8 +107,7 @@ def matched() -> Shown:
 
 def together() -> Shown:
     """Every pair by how linear it is half-way and by its barrier: does LLFC come with LMC?
-
-    Source: B.2, "consistently co-occurs".
+    (B.2, "consistently co-occurs").
     """
     figure, axes = style.sheet(2, 1, 3.0)
     settings = ev.real("cos_ratio", lambda s: s.family in ("spawned", "matched"))

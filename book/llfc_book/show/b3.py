@@ -48,9 +48,7 @@ PARTS = {"maps to hidden layers": inner, "map to the logits": last}
 
 def shares() -> Shown:
     """Dist_com over the smaller of Dist_W and Dist_H in every setting, a dot a case (pair and
-    layer), beside the formula.
-
-    Source: B.3, "negligible compared with"; the formula is ours.
+    layer), beside the formula (B.3, "negligible compared with").
     """
     figure, axes = style.sheet(1, 2, 2.15, share="x")
     told = []
@@ -60,17 +58,12 @@ def shares() -> Shown:
             Series("pair", [part(share(m)) for m in settings()]),
         ]
         head, label = f"{where}; dotted: a tenth", "Dist$_{com}$ over the\nsmaller distance"
-        told.append(
-            style.panel(axis, style.names(settings()), series, head, label, MARK, log=True)
-        )
-    return style.shown(figure, "Dist_com as a share of the smaller of Dist_W and Dist_H", told)
+        told.append(style.panel(axis, style.names(settings()), series, head, label, MARK, log=True))
+    return style.shown(figure, "Dist_com as a share of the smaller of Dist_W and Dist_H", told, 2)
 
 
 def layer_by_layer() -> Shown:
-    """The three distances of every layer.
-
-    Source: Figures 16 to 18 (B.3).
-    """
+    """The three distances of every layer (Figures 16 to 18)."""
     figure, axes = style.sheet(2, 2, 2.1)
     told = []
     for axis, m in zip(axes, ev.real("dist_H", lambda s: s.name in PRINTED)):
@@ -82,14 +75,13 @@ def layer_by_layer() -> Shown:
             series.append(Series(what, ev.by_site(m.of(quantity), sites), label))
         head = f"{m.name} ({m.scale}),\nas in the paper's Figure {PRINTED[m.setting.name]}"
         told.append(style.panel(axis, sites, series, head, "distance", log=True, apart=0))
-    return style.shown(figure, "The three distances of B.3 by layer", told)
+    return style.shown(figure, "The three distances of B.3 by layer", told, 2)
 
 
 def connected_or_not() -> Shown:
-    """Dist_com of pairs and of the not connected, each beside its own formula: of spawned ResNet-20
-    and of the widest one with layer norm, the nearest to the paper's 32 times width.
-
-    Source: Figure 19 (B.3).
+    """Dist_com of pairs and of the not connected, each beside its own formula: of spawned
+    ResNet-20 and of the widest one with layer norm, the nearest to the paper's 32 times width
+    (Figure 19).
     """
     narrow = [m for m in settings() if m.setting.model == "resnet20_ln"]
     widest = max(narrow, key=lambda m: dict(m.setting.model_args)["width"])
@@ -109,14 +101,12 @@ def connected_or_not() -> Shown:
         ]
         head = f"{m.name} ({m.scale})"
         told.append(style.panel(axis, sites, series, head, "Dist$_{com}$", log=True, apart=0))
-    return style.shown(figure, "Connected or not, layer by layer", told)
+    return style.shown(figure, "Connected or not, layer by layer", told, 2)
 
 
 def coherence() -> Shown:
     """|dW dH|^2 over its expectation under random signs of units, and that over its expectation
     under a random order, a dot a case.
-
-    Source: ours.
     """
     found = settings("coherence")
     figure, axes = style.sheet(1, 3, 1.75, share="x")

@@ -66,10 +66,7 @@ def within(values: pd.Series) -> float:
 
 
 def by_layer() -> Shown:
-    """The excess of the spawned networks layer by layer, beside the printed one.
-
-    Source: Tables 1 to 3 (B.4).
-    """
+    """The excess of the spawned networks layer by layer, beside the printed one (Tables 1 to 3)."""
     found = {m.setting.model: m for m in spawned()}
     figure, axes = style.sheet(2, 2, 2.35)
     told = []
@@ -93,10 +90,7 @@ def by_layer() -> Shown:
 
 
 def brought_together() -> Shown:
-    """The excess of matched pairs, beside the same two before matching.
-
-    Source: B.4, for pairs that the appendix does not stitch.
-    """
+    """The excess of matched pairs, beside the same two before matching."""
     networks: dict[str, list[Measured]] = {}
     for m in matched():
         networks.setdefault(f"{m.name.rpartition(',')[0]} ({m.scale})", []).append(m)
@@ -109,7 +103,9 @@ def brought_together() -> Shown:
             for what, who in (("unmatched", ("control", "unmatched")), ("pair", ("value", "")))
             for m in methods
         ]
-        told.append(style.panel(axis, sites, series, head, "excess error (points)", MARK, True, 0.13))
+        told.append(
+            style.panel(axis, sites, series, head, "excess error (points)", MARK, True, 0.13)
+        )
     return style.shown(figure, "Excess error of matched pairs, in points", told)
 
 
@@ -129,31 +125,6 @@ def cost(m: Measured) -> pd.DataFrame:
 def convolutional() -> list[Measured]:
     """The spawned networks with more than a handful of layers."""
     return [m for m in spawned() if m.setting.model != "mlp" and len(cost(m))]
-
-
-def against_distance() -> Shown:
-    """Layer by layer, what stitching costs against the distance of the features exchanged.
-
-    Source: our question; B.4 says that stitched networks "encode similar information".
-    """
-    figure, axes = style.sheet(2, 1, 2.8)
-    told = []
-    for axis, m in zip(axes, convolutional()):
-        means = cost(m).groupby(level="site").mean()
-        means = means.loc[sorted(means.index, key=ev.depth)]
-        x, y = means["distance"], means["points"]
-        style.line(axis, x, [y], "pair", "_", marked=True)
-        for site in sorted({means.index[0], means.index[-1], y.idxmax(), x.idxmax()}):
-            place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": style.SMALL}
-            axis.annotate(site, (x[site], y[site]), **place)
-        axis.margins(0.16)
-        axis.set(xlabel="distance of A's and B's features", ylabel="excess error (points)")
-        style.title(axis, f"{m.name} ({m.scale})")
-        told.append(
-            f"{m.tag}: farthest {x.idxmax()}, {x.max():.2f}, costs {y[x.idxmax()]:.1f}; costliest"
-            f" {y.idxmax()}, {y.max():.1f}, at {x[y.idxmax()]:.2f}"
-        )
-    return style.shown(figure, "Excess (points) against feature distance", told)
 
 
 def passed_on(m: Measured) -> pd.DataFrame:

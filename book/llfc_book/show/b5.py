@@ -9,17 +9,15 @@ from scipy.stats import spearmanr
 
 from llfc_book import evidence as ev
 from llfc_book.evidence import Measured
-from llfc_book.show import style, text
-from llfc_book.show.style import LOOKS, Series, Shown
-from llfc_book.study.settings import RECIPES, WIDTHS
+from llfc_book.show import style
+from llfc_book.show.style import Series, Shown
+from llfc_book.study.settings import WIDTHS
 from llfc_lib.metrics.spectra import SHARES, SHUFFLED
 
 BETWEEN = ("FC 2", "FC 3")  # the perceptron's square maps: units enter and leave, n of either
 CUT = "untrained, truncated"
 TINTS = ("#a6cbe6", "#82b3d8", "#5e9bca", "#3c83ba", "#1f6aa5", "#0f4f86", "#08305a")
-BARRIERS = tuple(
-    f"{what}_barrier_chord{on}" for what in ("error", "loss") for on in ("", "_on_training")
-)
+BARRIER = "error_barrier_chord"
 PERCEPTRONS = {name: f"mlp_{name}_perm_weight" for name in ("mnist", "cifar10")}
 FACTORS = (("FC 2", "FC 1"), ("FC 3", "FC 2"))  # a map, and the layer whose features enter it
 GAUSSIAN, START = "gaussian matrix", "before training"
@@ -28,7 +26,7 @@ GAUSSIAN, START = "gaussian matrix", "before training"
 @cache
 def swept() -> pd.DataFrame:
     """The perceptrons of several widths, a line a pair and epoch: mean stable rank over n of the
-    maps :data:`BETWEEN`, barriers after matching (fractions, nats), the ends' ``error``, the
+    maps :data:`BETWEEN`, barrier after matching (a fraction), the ends' ``error``, the
     weights' ``cosine``, and ``left``, the share of |W (H_A - P H_B)| that matching leaves.
     ``state`` is "trained", "untrained", or "truncated": untrained and cut to the trained rank.
 
@@ -44,20 +42,21 @@ def swept() -> pd.DataFrame:
 
 
 def _state(rows: pd.DataFrame, cut: bool) -> pd.DataFrame:
-    own = rows[rows["kind"] == CUT] if cut else rows[rows["role"] == "value"]
-    before = rows[rows["kind"] == (f"{CUT}: unmatched" if cut else "unmatched")]
-
-    def mean(quantity: str, of: pd.DataFrame = own) -> pd.Series:
-        chosen = of[(of["quantity"] == quantity) & of["site"].isin(("", *BETWEEN))]
-        chosen = chosen[chosen["alpha"].isin((-1, 0, 1))]  # of errors along the line, the ends
-        return chosen.groupby(["pair", "epoch"])["mean"].mean()
-
-    columns = {name: mean(name) for name in (*BARRIERS, "error")}
-    columns |= {"rank": mean("stable_rank_share_W"), "cosine": mean("matched_cosine")}
-    columns["left"] = (mean("dist_transfer") / mean("dist_transfer", before)) ** 0.5
-    table = pd.DataFrame(columns).reset_index()
-    states = np.where(table["epoch"] > 0, "trained", "untrained")
-    return table.assign(state="truncated" if cut else states)
+    rows = rows[rows["site"].isin(("", *BETWEEN)) & rows["alpha"].isin((-1, 0, 1))]  # no midpoints
+    own, before = (
+        rows[which].pivot_table("mean", ["pair", "epoch"], "quantity")
+        for which in (
+            rows["kind"].eq(CUT) if cut else rows["role"].eq("value"),
+            rows["kind"].eq(f"{CUT}: unmatched" if cut else "unmatched"),
+        )
+    )
+    found = own[[BARRIER, "error"]].assign(
+        rank=own["stable_rank_share_W"],
+        cosine=own["matched_cosine"],
+        left=(own["dist_transfer"] / before["dist_transfer"]) ** 0.5,
+    )
+    states = np.where(found.index.get_level_values("epoch") > 0, "trained", "untrained")
+    return found.assign(state="truncated" if cut else states).reset_index()
 
 
 def trained() -> pd.DataFrame:
@@ -70,9 +69,9 @@ def points(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby(["width", "epoch"]).mean(numeric_only=True).reset_index()
 
 
-def correlation(table: pd.DataFrame, what: str = "rank", barrier: str = BARRIERS[0]) -> float:
+def correlation(table: pd.DataFrame, what: str = "rank") -> float:
     """Spearman's rank correlation of a column with the barrier."""
-    return float(spearmanr(table[what], table[barrier]).statistic)
+    return float(spearmanr(table[what], table[BARRIER]).statistic)
 
 
 def within(table: pd.DataFrame, level: str) -> dict[int, float]:
@@ -81,38 +80,25 @@ def within(table: pd.DataFrame, level: str) -> dict[int, float]:
 
 
 def widths() -> Shown:
-    """The barrier over the stable rank, a line a width, and the rank correlation of both, over all,
-    within an epoch and within a width.
-
-    Source: B.5, "models with insufficient width" and "in the early stages of training".
+    """The barrier over the stable rank, a line a width (B.5, "models with insufficient width", "in
+    the early stages of training").
     """
-    figure, (left, right) = style.sheet(2, 1, 3.3)
+    figure, (axis,) = style.sheet(1, 1, 3.3)
     for (width, of), tint in zip(points(trained()).groupby("width"), TINTS):
-        x, y = of["rank"].to_numpy(), 100 * of[BARRIERS[0]].to_numpy()
-        left.plot(x, y, "o-", color=tint, markersize=3.5, linewidth=1.3)
-        left.plot(x[-1:], y[-1:], "o", color=tint, markersize=7)
-        beside = ((6, -10), "left") if y[-1] < 2 else ((-3, 5), "right")
-        where: Any = {"xytext": beside[0], "textcoords": "offset points", "ha": beside[1]}
-        left.annotate(f"{width}", (x[-1], y[-1]), fontsize=8, **where)
-    left.set(xlim=(0.017, 0.6), ylim=(0.01, 120), xlabel="stable rank of the weights over n")
-    left.set_ylabel("error barrier after matching (points)")
-    style.log_x(left, (0.02, 0.05, 0.1, 0.2, 0.5))
-    style.log_axis(left)
-    style.threshold(left, 2)
-    style.title(left, "a line a width (reduced); large: the last epoch")
-    groups = {"all": trained()}
-    for level in ("epoch", "width"):
-        groups |= {f"{level} {key:g}": of for key, of in trained().groupby(level)}
-    for k, of in enumerate(groups.values()):
-        each = [correlation(one) for _, one in of.groupby(of["pair"].str.rpartition("/")[2])]
-        right.plot([k] * len(each), each, "o", color=LOOKS["pair"].colour, markersize=3, alpha=0.35)
-    found = {name: correlation(points(of)) for name, of in groups.items()}
-    series = [Series("pair", [[value] for value in found.values()], "_")]
-    label = "rank correlation with the barrier"
-    style.panel(right, [*found], series, "over all; within an epoch or a width", label, 0)
-    right.set_ylim(-1.08, 1.08)
-    told = [f"{name} {value:.2f}" for name, value in found.items()]
-    return style.shown(figure, "Barrier by stable rank; rank correlation of both", told)
+        x, y = of["rank"].to_numpy(), 100 * of[BARRIER].to_numpy()
+        axis.plot(x, y, "o-", color=tint, markersize=3.5, linewidth=1.3)
+        axis.plot(x[-1:], y[-1:], "o", color=tint, markersize=7)
+        place: Any = {"xytext": (-5, 6), "textcoords": "offset points", "ha": "right"}
+        axis.annotate(f"{width}", (x[-1], y[-1]), fontsize=style.SMALL, **place)
+    axis.set(xlim=(0.017, 0.6), ylim=(0.01, 120), xlabel="stable rank of the weights over n")
+    axis.set_ylabel("error barrier after matching (points)")
+    style.log_x(axis, (0.02, 0.05, 0.1, 0.2, 0.5))
+    style.log_axis(axis)
+    style.threshold(axis, 2)
+    style.title(axis, "a line a width (reduced), a dot an epoch; large: the last one")
+    told = [f"{ev.NETWORKS['mlp']}s of width {min(WIDTHS.values())} to {max(WIDTHS.values())}"]
+    told.append(f"rank correlation {correlation(points(trained())):.2f}")
+    return style.shown(figure, "Barrier after weight matching by stable rank", told)
 
 
 def shares(m: Measured, quantity: str, kind: str = "") -> pd.Series:
@@ -121,10 +107,8 @@ def shares(m: Measured, quantity: str, kind: str = "") -> pd.Series:
 
 
 def spectra() -> Shown:
-    """Singular values over the largest of the two factors of the appendix's condition, W and the
-    features that it acts on.
-
-    Source: Figures 20 and 21 (B.5); Gaussian, shuffled and untrained ones are ours.
+    """Singular values over the largest of the two factors of the appendix's condition, W and
+    the features that it acts on (Figures 20 and 21).
     """
     figure, axes = style.sheet(4, 2, 2.3, share="y")
     columns = [(name, *maps) for name in PERCEPTRONS.values() for maps in FACTORS]
@@ -153,7 +137,7 @@ def spectra() -> Shown:
             axis.set_xticks((0, 0.5, 1), ("0", "½", "1"))
             axis.set_ylabel("singular value\nover the largest")
             style.title(axis, f"{ev.DATA[m.setting.data]} ({m.scale})\n{what} of {where}")
-    return style.shown(figure, "Singular values over the largest, half-way down the index", told)
+    return style.shown(figure, "Singular values over the largest, half-way down the index", told, 2)
 
 
 def narrow() -> list[Measured]:
@@ -170,9 +154,8 @@ def at_epoch(m: Measured, epoch: float, kind: str = "") -> pd.Series:
 
 
 def early_and_late() -> Shown:
-    """Stable rank over n, layer by layer, at the start, after one epoch and after the last.
-
-    Source: Figure 22 (B.5), at the widths that there are.
+    """Stable rank over n, layer by layer, at the start, after one epoch and after the last
+    (Figure 22).
     """
     figure, axes = style.sheet(1, len(narrow()), 2.4, share="x")
     told = []
@@ -197,8 +180,6 @@ def early_and_late() -> Shown:
 def truncated() -> Shown:
     """Networks that were never trained, cut to the stable rank of the trained ones: what the
     barrier can tell of them, and what matching leaves of the appendix's condition.
-
-    Source: the argument of B.5; the experiment is ours.
     """
     figure, axes = style.sheet(3, 1, 2.7)
     last = swept()["epoch"].max()
@@ -207,7 +188,7 @@ def truncated() -> Shown:
     states |= {"trained": ("pair", f"trained, {last:g} epochs")}
     panels = (
         ("error", "the ends' own\nerror (%)", 50),
-        (BARRIERS[0], "barrier after\nmatching (points)", None),
+        (BARRIER, "barrier after\nmatching (points)", None),
         ("left", "left by matching\nof $|W(H_A-PH_B)|$ (%)", 100),
     )
     told = []
@@ -220,27 +201,3 @@ def truncated() -> Shown:
         axis.set_xlabel("width")
         axis.set_ylim(bottom=-3)
     return style.shown(figure, "Trained, untrained and truncated perceptrons", told)
-
-
-def extensions() -> text.MyST:
-    """The stronger conditions of B.5 and the joint residual after each method, folded."""
-    lines = []
-    for name, joint_of in PERCEPTRONS.items():
-        joint = ev.best("residual", joint_of, "joint")
-        for method in ("unmatched", "activation", "weight", "ste", "local search"):
-            setting = f"mlp_{name}_perm_{method.replace('unmatched', 'weight')}"
-            strong = ev.best("dist_transfer", setting, "strong") if setting in RECIPES else None
-            which = ("control", method) if method == "unmatched" else ("value", "")
-            line = [f"{ev.DATA[name]}, {method.replace('ste', 'STE')}"]
-            for quantity in ("dist_transfer", "dist_weights", "dist_com"):
-                line.append(text.spread(strong.of(quantity, *which) ** 0.5 if strong else []))
-            for quantity in ("residual_share", "loss_half_way"):
-                line.append(text.spread(joint.of(quantity, kind=method) if joint else [], 3))
-            lines.append(line)
-    heads = "pairs", "first condition", "second", "commutativity", "R, share left", "loss half-way"
-    caption = (
-        "Distances between both sides of each condition, over their length (not squared), mean and"
-        " range over layers, directions and pairs; R and the training loss half-way, over pairs."
-    )
-    told = text.table(pd.DataFrame(lines, columns=[*heads]), caption, "tbl-b5-strong")
-    return text.folded("The stronger conditions, and R, by method", told)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from llfc_book import evidence as ev
 from llfc_book import records
 from llfc_book.places import RECORDS
-from llfc_book.show.text import MyST, number, spread, table
+from llfc_book.show.text import MyST, number, table
 from llfc_book.study.catalogue import EXPERIMENTS
 from llfc_book.study.settings import PROFILES, RECIPES, SPAWN_AT, Setting, recipe
 from llfc_lib.models import build
@@ -154,27 +154,9 @@ def loops() -> dict[str, list[float]]:
     return found
 
 
-def speed() -> MyST:
-    """Training beside a plain loop."""
-    lines = [
-        (what, number(np.median(of)) + f" ({number(of[0])} to {number(of[-1])})" * (len(of) > 1))
-        for what, of in loops().items()
-    ]
-    caption = f"Training beside a plain loop: median (range) of rounds, on an {bench()['cpu']}."
-    return table(pd.DataFrame(lines, columns=["training", "times as fast"]), caption, "tbl-speed")
-
-
 def sweeps() -> dict[str, list[list[float]]]:
     """By networks, seconds a sweep of weight matching, by ours and straightforward code."""
     return {
         of: [[r["seconds"] / r["sweeps"] for r in runs] for runs in found["runs"].values()]
         for of, found in bench()["matching"].items()
     }
-
-
-def matching_speed() -> MyST:
-    """Weight matching beside a straightforward implementation."""
-    lines = [(of, *map(spread, both)) for of, both in sweeps().items()]
-    heads = ["networks", "this library (s)", "straightforward code (s)"]
-    caption = "Seconds of one sweep of weight matching, one thread: mean (range) of rounds."
-    return table(pd.DataFrame(lines, columns=heads), caption, "tbl-matching-speed")

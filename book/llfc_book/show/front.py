@@ -30,10 +30,7 @@ GROUPS: dict[str, Where] = {
 
 
 def along() -> Shown:
-    """Error, and how far features lie from the mean of both ends, from B to A.
-
-    Source: Definitions 1 and 2 (A.1); B.1.
-    """
+    """Error, and how far features lie from the mean of both ends, from B to A."""
     figure, (left, right) = style.sheet(2, 1, 2.4)
     told = []
     for name, who, what, label, dashed in (
@@ -76,10 +73,8 @@ def ways(name: str, role: str, kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def depth() -> Shown:
-    """rho over relative depth in every setting of the appendix, beside partners at equal distance
-    where they are on record.
-
-    Source: Figures 8 to 15 (B.2).
+    """rho over relative depth in every setting of the appendix, beside partners at equal
+    distance where they are on record (Figures 8 to 15).
     """
     figure, axes = style.sheet(len(GROUPS), 1, 2.6, share="y")
     partners = {m.setting.name: m for m in b2.held()}
@@ -129,10 +124,7 @@ def _depth_axis(axis: Axes, head: str, settings: list[Measured]) -> None:
 
 
 def against_distance() -> Shown:
-    """rho against feature distance for every kind of partner, hidden layers and logits.
-
-    Source: Definition 2 (A.1); the experiment is ours.
-    """
+    """rho against feature distance for every kind of partner, hidden layers and logits."""
     m = closeness_test.of(SPAWNED)
     figure, axes = style.sheet(2, 1, 2.6)
     told = []
@@ -140,8 +132,8 @@ def against_distance() -> Shown:
         where = "logits" if logits else "mean over hidden layers"
         for kind, curve in by_kind(m.rows, logits).items():
             what = closeness_test.KINDS[kind]
-            style.line(axis, curve["distance"], [curve["rho"]], what, ARMS[kind], marked=True)
-            told.append(f"{where}, {ARMS[kind]} {span(curve['rho'])}")
+            style.line(axis, curve["distance"], [curve["rho"]], what, marked=True)
+            told.append(f"{where}, {style.LOOKS[what].label} {span(curve['rho'])}")
         style.log_axis(axis)
         style.log_x(axis, (0.01, 0.03, 0.1, 0.3, 1))
         axis.set(xlabel="feature distance", ylabel="distance from the mean, ρ")
@@ -149,25 +141,17 @@ def against_distance() -> Shown:
     return style.shown(figure, f"rho against distance, {m.name}", told)
 
 
-#: Kinds of the decisive experiment, in the words of a small figure.
-ARMS = {
-    "B": "the pair: from A to B",
-    "C": "a third child",
-    "T": "tuned partner",
-    "G": "spread partner",
-    "P": "sparse partner",
-    "N": "gradient noise",
-    "independent": "another start",
-}
-
-
 def by_kind(rows: pd.DataFrame, logits: bool) -> dict[str, pd.DataFrame]:
     """By kind, the geometric mean of distance and rho over sites, ends and pairs, a line a size."""
     points = predictions.curves(rows)
-    points = points[points["kind"].isin([*ARMS]) & points["site"].eq("logits").eq(logits)]
+    points = points[
+        points["kind"].isin([*closeness_test.KINDS]) & points["site"].eq("logits").eq(logits)
+    ]
     logs = points.assign(**{c: np.log(points[c]) for c in ("distance", "rho")})
     means = np.exp(logs.groupby(["kind", "size"])[["distance", "rho"]].mean())
-    return {kind: means.loc[kind].sort_index() for kind in ARMS if kind in means.index}
+    return {
+        kind: means.loc[kind].sort_index() for kind in closeness_test.KINDS if kind in means.index
+    }
 
 
 def headline(second: str, logits: bool) -> float:
@@ -187,10 +171,7 @@ ORIGINS = ("commutativity", "pooling", "normalisation", "relu")
 
 
 def where_it_arises() -> Shown:
-    """The residual half-way by the kind of node where it first arose, over relative depth.
-
-    Source: Theorem 1 (A.2); the split is ours.
-    """
+    """The residual half-way by the kind of node where it first arose, over relative depth."""
     figure, axes = style.sheet(len(GROUPS), 1, 2.1, share="y")
     told = []
     for axis, (head, where) in zip(axes, GROUPS.items()):
@@ -200,7 +181,7 @@ def where_it_arises() -> Shown:
         for what in ORIGINS:
             each = (ev.half_way(m.of(f"origin_{what}")).groupby("site").mean() for m in settings)
             found[what] = np.mean([of.reindex(sites).fillna(0) for of in each], axis=0)
-        colours, _, labels = zip(*(style.PARTS[what] for what in ORIGINS))
+        colours, labels = zip(*(style.PARTS[what] for what in ORIGINS))
         places = _relative(sites)
         axis.stackplot(places, *found.values(), colors=colours, labels=labels, linewidth=0)
         axis.grid(visible=False)
@@ -221,10 +202,7 @@ def origin(m: Measured, what: str) -> pd.Series:
 
 
 def matching() -> Shown:
-    """The error barrier before and after matching, in points.
-
-    Source: B.1.2; barrier of Frankle et al. (2020).
-    """
+    """The error barrier before and after matching, in points."""
     settings = real("error", ev.matched)
     figure, (axis,) = style.sheet(1, 1, 2.4)
     before, after = zip(*(both_barriers(m) for m in settings))

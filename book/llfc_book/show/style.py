@@ -2,7 +2,7 @@
 and the few kinds of panel that the figures are made of.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,7 +30,6 @@ from llfc_lib.figures import (
 )
 
 SMALL = 8.0  # points: the smallest letters, readable where a figure is 640 pixels wide
-LETTERS = 17  # of them in an inch
 
 
 class Look(NamedTuple):
@@ -48,8 +47,8 @@ LOOKS = {
     "third": Look(SKY, "h", "a third child"),
     "independent": Look(RED, "x", "not connected: another start"),
     "unmatched": Look(RED, "+", "the same two before matching"),
-    "spread": Look(ORANGE, "v", "spread partner, at equal distance"),
-    "sparse": Look(GREEN, "^", "sparse partner, at equal distance"),
+    "spread": Look(ORANGE, "v", "spread partner"),
+    "sparse": Look(GREEN, "^", "sparse partner"),
     "tuned": Look(PURPLE, "s", "tuned partner"),
     "noise": Look(GREY, "*", "step of gradient noise"),
     "activation": Look(BLUE, "p", "activation matching"),
@@ -63,14 +62,12 @@ LOOKS = {
     "paper": Look("#222222", "P", "as the paper prints it"),
 }
 ALPHAS = {0.25: "#8ab8da", 0.5: BLUE, 0.75: "#1f3d5c"}  # tints of the pair's colour
-#: What a residual of LLFC is made of: colour, hatching, words. Plain: added here; hatched: carried.
+#: Where a residual of LLFC first arises: colour and words.
 PARTS = {
-    "commutativity": ("#3f5a66", "", "maps that do not commute"),
-    "relu": ("#c9b28a", "", "ReLUs"),
-    "pooling": ("#8aa39b", "", "max-pooling"),
-    "normalisation": ("#d9d9d9", "", "normalisation"),
-    "carried": ("white", "/////", "carried from the layer below"),
-    "skipped": ("white", ".....", "carried by the shortcut"),
+    "commutativity": ("#3f5a66", "maps that do not commute"),
+    "relu": ("#c9b28a", "ReLUs"),
+    "pooling": ("#8aa39b", "max-pooling"),
+    "normalisation": ("#d9d9d9", "normalisation"),
 }
 
 
@@ -88,9 +85,9 @@ def sheet(
     return figure, axes.ravel().tolist()
 
 
-def shown(figure: Figure, what: str, told: Iterable[str]) -> Shown:
-    """The figure with one legend above its panels and panels without data left out; described by
-    ``what`` it shows and by what its panels told.
+def shown(figure: Figure, what: str, told: Iterable[str], columns: int = 3) -> Shown:
+    """The figure with one legend of so many ``columns`` above its panels, and those without data
+    left out; described by ``what`` it shows and by what its panels told.
     """
     for axis in figure.axes:
         if not axis.has_data():
@@ -98,20 +95,8 @@ def shown(figure: Figure, what: str, told: Iterable[str]) -> Shown:
         beside = len(axis.get_shared_y_axes().get_siblings(axis)) > 1
         if beside and not axis.get_subplotspec().is_first_col():  # type: ignore[union-attr]
             axis.set_ylabel("")
-    labels = list(dict.fromkeys(label for a in figure.axes for label in _legend(a)))
-    columns = next((n for n in range(min(4, len(labels)), 1, -1) if _fit(labels, n)), 1)
     legend(figure, figure.axes, columns)
     return Shown(figure, f"{what}. {'; '.join(told)}.")
-
-
-def _legend(axis: Axes) -> list[str]:
-    return axis.get_legend_handles_labels()[1]
-
-
-def _fit(labels: list[str], columns: int) -> bool:
-    """Whether a legend of so many columns fits the figure's width."""
-    split = np.array_split(labels, columns)
-    return sum(8 + max(map(len, column)) for column in split) <= LETTERS * WIDTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,19 +222,6 @@ def line(
     axis.plot(x, mean, linewidth=1.5, zorder=4, label=label or look.label, **how, **style)
 
 
-def stack(axis: Axes, places: Any, values: Mapping[str, np.ndarray], across: bool = False) -> None:
-    """Stacked bars of the :data:`PARTS` of something, negative ones on the other side of 0."""
-    above, below = np.zeros(len(places)), np.zeros(len(places))
-    for part, height in values.items():
-        colour, hatch, label = PARTS[part]
-        look: Any = {"color": colour, "hatch": hatch, "label": label, "linewidth": 0}
-        look |= {"edgecolor": "#8a8a8a"} if hatch else {}
-        start = np.where(height >= 0, above, below)
-        (axis.barh if across else axis.bar)(places, height, 0.8, start, **look)
-        above, below = above + height.clip(min=0), below + height.clip(max=0)
-    (axis.axvline if across else axis.axhline)(0, color="black", linewidth=0.6)
-
-
 def threshold(axis: Axes, value: float, across: bool = False) -> None:
     """A dotted line at a value."""
     draw = axis.axvline if across else axis.axhline
@@ -271,7 +243,7 @@ def layers(axis: Axes, sites: Sequence[str]) -> None:
     """
     grid = axis.get_subplotspec().get_gridspec()  # type: ignore[union-attr]
     letters = sum(max(map(len, site.split("\n"))) + 1 for site in sites)
-    upright = letters >= LETTERS * WIDTH / grid.ncols - 11  # beside its label
+    upright = letters >= 109 / grid.ncols - 11  # as many fit the width, less a label
     if upright:
         for long, short in {"Block ": "", "Conv ": "", " conv ": " c", " shortcut": " s"}.items():
             sites = [site.replace(long, short) for site in sites]

@@ -1,12 +1,10 @@
-"""Figures of "LLFC in ten minutes": two small networks and the line between them, partners at equal
-distance, and how a figure of the book is read.
+"""Figures of "LLFC in ten minutes": two small networks and the line between them, and how a figure
+of the book is read.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -15,12 +13,8 @@ from llfc_book import evidence as ev
 from llfc_book.show import b2, front, style
 from llfc_book.show.style import LOOKS, Series, Shown
 from llfc_book.study import pairs
-from llfc_book.study.closeness import cycle
-from llfc_book.study.measures import decisive
 from llfc_book.study.pairs import Pair
 from llfc_book.study.settings import recipe
-from llfc_lib.matching import symmetry
-from llfc_lib.metrics.displacement import partner_of, random_difference
 from llfc_lib.models.view import View
 from llfc_lib.models.weights import interpolate
 from llfc_lib.training.loop import new_network
@@ -38,10 +32,8 @@ def small_pair(profile: str, device: str) -> Pair:
 
 
 def two_networks(profile: str, device: str) -> Shown:
-    """The plane of weights through A, B and their start with its error; and the features half-way,
-    image by image, between spawned ends and between ends of different starts.
-
-    Source: Definitions 1 and 2 (A.1).
+    """The plane of weights through A, B and their start with its error; and the features half-
+    way, image by image, between spawned ends and between ends of different starts.
     """
     pair = small_pair(profile, device)
     figure, (plane, near, far) = style.sheet(3, 1, 2.4)
@@ -66,8 +58,7 @@ def _plane(axis: Axes, pair: Pair) -> np.ndarray:
     """Draws the plane; returns the errors (%) along the line."""
     start = new_network(pair.setting, pair.data, pair.index).to(pair.device, pair.dtype)
     flat_a, flat_b, flat_s = (
-        parameters_to_vector(net.parameters()).detach()
-        for net in (*pair.in_dtype("A", "B"), start)
+        parameters_to_vector(net.parameters()).detach() for net in (*pair.in_dtype("A", "B"), start)
     )
     line, up = flat_a - flat_b, flat_s - flat_b
     share = float(up @ line / (line @ line))
@@ -114,57 +105,8 @@ def half_way(pair: Pair, who: str) -> tuple[np.ndarray, np.ndarray]:
     return along.cpu().numpy(), off.cpu().numpy()
 
 
-def partners(profile: str, device: str) -> Shown:
-    """What spread and sparse partners are: where their features differ from A's, and how linear
-    they are at which distance.
-
-    Source: ours.
-    """
-    pair = small_pair(profile, device)
-    figure, (left, right) = style.sheet(2, 1, 2.4)
-    rows = pd.DataFrame([asdict(row) for row in decisive.rows(pair, trained=False)])
-    curves, shares = front.by_kind(rows.assign(pair=pair.name), logits=False), by_unit(pair)
-    told = []
-    for kind, what in (("B", "pair"), ("G", "spread"), ("P", "sparse")):
-        order, curve = np.sort(shares[what])[::-1], curves[kind]
-        left.step(range(1, len(order) + 1), 100 * order, where="mid", color=LOOKS[what].colour)
-        style.line(right, curve["distance"], [curve["rho"]], what, front.ARMS[kind], marked=True)
-        change = f"{100 * order[:6].sum():.0f} % of the change in six units"
-        told.append(f"{front.ARMS[kind]}: {change}, rho {style.span(curve['rho'])}")
-    left.set(xlabel="units of layer 2, most changed first", ylabel="share of the change (%)")
-    style.title(left, "where features differ (proxy)")
-    right.set(xlim=(0, 0.5), xlabel="feature distance", ylabel="distance from the mean, ρ")
-    right.set_ylim(bottom=0)
-    style.title(right, "how linear, hidden layers (proxy)")
-    return style.shown(figure, "Partners of a small perceptron", told)
-
-
-def by_unit(pair: Pair) -> dict[str, np.ndarray]:
-    """By kind of partner, each unit's share of the squared difference between the second layer's
-    features and A's: of B, of a spread partner, and of a sparse one in which a tenth of the units
-    change places.
-    """
-    view, other = (View(net) for net in pair.in_dtype("A", "B"))
-    x, _ = next(iter(pair.loader("test", 500, 500)))
-    moved = random_difference(view.state(), other.state(), "gaussian", (pair.name, "picture"))
-    sym = symmetry(view, x[:8])
-    orders = {p.name: cycle(torch.arange(p.size), round(p.size / 10)) for p in sym}
-    own, found = view.run(x, {"relu2"})["relu2"], {}
-    for what, partner in (
-        ("pair", other),
-        ("spread", partner_of(view, moved, 1.0, None)),
-        ("sparse", view.with_state(sym.apply(view.state(), orders))),
-    ):
-        squares = (partner.run(x, {"relu2"})["relu2"] - own).square().sum(0)
-        found[what] = (squares / squares.sum()).cpu().numpy()
-    return found
-
-
 def how_to_read() -> Shown:
-    """One panel of the book, with what its marks mean.
-
-    Source: drawn as the figures of B.2 are.
-    """
+    """One panel of the book, with what its marks mean."""
     m = b2.held()[0]
     spread = m.of("rho", "null", "spread").groupby(["pair", "site"]).mean()
     sites = ev.sites_of(ev.hidden(spread))[:3]

@@ -48,12 +48,10 @@ def measured_now(
     """A line a site, a column a quantity (its head by ``columns``): the pair's own values, those
     that depend on alpha half-way, of one direction the first.
     """
-    found = pd.DataFrame(rows, columns=Row._fields if hasattr(Row, "_fields") else None)
+    found = pd.DataFrame([vars(row) for row in rows])
     own = found[found["role"].eq("value") & found["alpha"].fillna(0.5).eq(0.5)]
-    wide = own.drop_duplicates(["site", "quantity"]).pivot(
-        index="site", columns="quantity", values="mean"
-    )
-    wide = wide.reindex(own["site"].unique())[[*columns]].dropna(how="all")
+    own = own[own["quantity"].isin([*columns])]
+    wide = own.pivot_table("mean", "site", "quantity", "first", sort=False)[[*columns]]
     cells = wide.map(lambda x: "" if np.isnan(x) else number(x, digits)).rename(columns=columns)
     return table(cells.reset_index(names="layer"), caption, name)
 
