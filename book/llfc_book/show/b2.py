@@ -60,37 +60,29 @@ def as_printed(settings: Sequence[Measured], columns: int) -> Shown:
     """
     figure, axes = style.sheet(2 * columns, -(-len(settings) // columns), 1.75)
     told = []
-    for m, cosine, coefficient in zip(settings, axes[::2], axes[1::2]):
-        head = f"{m.name} ({m.scale})".replace(", ", ",\n" if columns > 1 else ", ")
-        for axis, quantity in ((cosine, "1-cos_alpha"), (coefficient, "1-coef_alpha")):
-            sites = ev.sites_of(m.of(quantity))
-            series = [
-                _series(m, quantity, alpha, sites, "pair", f"α = {alpha:g}", colour)
+    for m, *both in zip(settings, axes[::2], axes[1::2]):
+        heads = f"{m.name} ({m.scale})".replace(", ", ",\n" if columns > 1 else ", "), ""
+        baseline = ("chance", "1-cos_AB", -1, "A and B: 1 − cosine", "")
+        for axis, head, name, beside in zip(both, heads, ("cos", "coef"), ([baseline], [])):
+            lines = [
+                ("pair", f"1-{name}_alpha", alpha, f"α = {alpha:g}", colour)
                 for alpha, colour in ALPHAS.items()
             ]
-            label = "1 − coefficient"
-            if axis is cosine:
-                label = "1 − cosine"
-                series.append(_series(m, "1-cos_AB", -1, sites, "chance", "A and B: 1 − cosine"))
-            told.append(f"{label}, {style.panel(axis, sites, series, head, label)}")
-            head = ""
-        coefficient.axhline(0, color="black", linewidth=0.6)
+            sites = ev.sites_of(m.of(f"1-{name}_alpha"))
+            series = [
+                Series(
+                    what,
+                    ev.by_site(m.of(quantity).xs(alpha, level="alpha"), sites),
+                    label,
+                    colour,
+                    bars=m.spread(quantity, alpha).reindex(sites).to_numpy(),
+                )
+                for what, quantity, alpha, label, colour in (*lines, *beside)
+            ]
+            label = {"cos": "1 − cosine", "coef": "1 − coefficient"}[name]
+            told.append(f"{m.name}, {style.panel(axis, sites, series, head, label)}")
+        both[1].axhline(0, color="black", linewidth=0.6)
     return style.shown(figure, "LLFC layer by layer, as the paper draws it", told)
-
-
-def _series(
-    m: Measured,
-    quantity: str,
-    alpha: float,
-    sites: Sequence[str],
-    what: str,
-    label: str,
-    colour: str = "",
-) -> Series:
-    values = m.of(quantity)
-    values = values[values.index.get_level_values("alpha") == alpha]
-    bars = m.spread(quantity, alpha).reindex(sites).to_numpy()
-    return Series(what, ev.by_site(values, sites), label, colour, bars=bars)
 
 
 def spawned() -> Shown:

@@ -88,7 +88,8 @@ def widths() -> Shown:
         x, y = of["rank"].to_numpy(), 100 * of[BARRIER].to_numpy()
         axis.plot(x, y, "o-", color=tint, markersize=3.5, linewidth=1.3)
         axis.plot(x[-1:], y[-1:], "o", color=tint, markersize=7)
-        place: Any = {"xytext": (-5, 6), "textcoords": "offset points", "ha": "right"}
+        offset, side = ((7, -9), "left") if y[-1] < 2 else ((-5, 6), "right")
+        place: Any = {"xytext": offset, "textcoords": "offset points", "ha": side}
         axis.annotate(f"{width}", (x[-1], y[-1]), fontsize=style.SMALL, **place)
     axis.set(xlim=(0.017, 0.6), ylim=(0.01, 120), xlabel="stable rank of the weights over n")
     axis.set_ylabel("error barrier after matching (points)")

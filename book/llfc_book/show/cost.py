@@ -144,19 +144,20 @@ def bench() -> dict[str, Any]:
     return found
 
 
-def loops() -> dict[str, list[float]]:
-    """How many times as fast as a plain loop we train: a median, or smallest, median, largest."""
-    found = {f"MLP, {what.split(':')[0]}": [r] for what, r in bench()["ratios"].items()}
-    for name, network in bench()["convolutional"].items():
-        for how, rounds in network["ratio_to_plain"].items():
-            what = f"{ev.NETWORKS[RECIPES[name].model]}, two networks"
-            found[f"{what}, {how.split(', ')[1]}"] = rounds
-    return found
+def loops() -> list[list[float]]:
+    """How many times as fast as a plain loop we train, network by network: a median, or every
+    round's.
+    """
+    nets = bench()["convolutional"].values()
+    rounds = [ratios for network in nets for ratios in network["ratio_to_plain"].values()]
+    return [[ratio] for ratio in bench()["ratios"].values()] + rounds
 
 
-def sweeps() -> dict[str, list[list[float]]]:
-    """By networks, seconds a sweep of weight matching, by ours and straightforward code."""
-    return {
-        of: [[r["seconds"] / r["sweeps"] for r in runs] for runs in found["runs"].values()]
-        for of, found in bench()["matching"].items()
-    }
+def sweeps() -> list[list[list[float]]]:
+    """Of every pair of networks, seconds a sweep of weight matching, by ours and by
+    straightforward code.
+    """
+    return [
+        [[r["seconds"] / r["sweeps"] for r in runs] for runs in found["runs"].values()]
+        for found in bench()["matching"].values()
+    ]

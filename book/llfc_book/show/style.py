@@ -13,21 +13,8 @@ from matplotlib.figure import Figure
 
 from llfc_book.evidence import Measured
 from llfc_book.show.prose import between
-from llfc_lib.figures import (
-    BLUE,
-    GREEN,
-    GREY,
-    OCHRE,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
-    STYLE,
-    WIDTH,
-    Shown,
-    legend,
-    log_axis,
-)
+from llfc_lib import figures as lib
+from llfc_lib.figures import STYLE, WIDTH, Shown, legend, log_axis
 
 SMALL = 8.0  # points: the smallest letters, readable where a figure is 640 pixels wide
 
@@ -42,26 +29,26 @@ class Look(NamedTuple):
 
 #: By what is shown. A colour or a marker means one thing in the whole book.
 LOOKS = {
-    "pair": Look(BLUE, "o", "the pair"),
-    "recomputed": Look(SKY, "D", "the pair, statistics recomputed"),
-    "third": Look(SKY, "h", "a third child"),
-    "independent": Look(RED, "x", "not connected: another start"),
-    "unmatched": Look(RED, "+", "the same two before matching"),
-    "spread": Look(ORANGE, "v", "spread partner"),
-    "sparse": Look(GREEN, "^", "sparse partner"),
-    "tuned": Look(PURPLE, "s", "tuned partner"),
-    "noise": Look(GREY, "*", "step of gradient noise"),
-    "activation": Look(BLUE, "p", "activation matching"),
+    "pair": Look(lib.BLUE, "o", "the pair"),
+    "recomputed": Look(lib.SKY, "D", "the pair, statistics recomputed"),
+    "third": Look(lib.SKY, "h", "a third child"),
+    "independent": Look(lib.RED, "x", "not connected: another start"),
+    "unmatched": Look(lib.RED, "+", "the same two before matching"),
+    "spread": Look(lib.ORANGE, "v", "spread partner"),
+    "sparse": Look(lib.GREEN, "^", "sparse partner"),
+    "tuned": Look(lib.PURPLE, "s", "tuned partner"),
+    "noise": Look(lib.GREY, "*", "step of gradient noise"),
+    "activation": Look(lib.BLUE, "p", "activation matching"),
     "weight": Look("#16365c", "X", "weight matching"),
     "search": Look("#222222", "1", "best found by exchanging units"),
-    "chance": Look(GREY, "_", "chance"),
-    "start": Look(OCHRE, "d", "the same layer before training"),
-    "truncated": Look(OCHRE, ">", "untrained, cut to the trained rank"),
-    "weights": Look(GREY, "<", "distance of the weights, Dist$_W$"),
-    "features": Look(GREY, ">", "distance of the features, Dist$_H$"),
+    "chance": Look(lib.GREY, "_", "chance"),
+    "start": Look(lib.OCHRE, "d", "the same layer before training"),
+    "truncated": Look(lib.OCHRE, ">", "untrained, cut to the trained rank"),
+    "weights": Look(lib.GREY, "<", "distance of the weights, Dist$_W$"),
+    "features": Look(lib.GREY, ">", "distance of the features, Dist$_H$"),
     "paper": Look("#222222", "P", "as the paper prints it"),
 }
-ALPHAS = {0.25: "#8ab8da", 0.5: BLUE, 0.75: "#1f3d5c"}  # tints of the pair's colour
+ALPHAS = {0.25: "#8ab8da", 0.5: lib.BLUE, 0.75: "#1f3d5c"}  # tints of the pair's colour
 #: Where a residual of LLFC first arises: colour and words.
 PARTS = {
     "commutativity": ("#3f5a66", "maps that do not commute"),

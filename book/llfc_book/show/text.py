@@ -54,17 +54,3 @@ def measured_now(
     wide = own.pivot_table("mean", "site", "quantity", "first", sort=False)[[*columns]]
     cells = wide.map(lambda x: "" if np.isnan(x) else number(x, digits)).rename(columns=columns)
     return table(cells.reset_index(names="layer"), caption, name)
-
-
-def spread(values: Sequence[float] | np.ndarray | pd.Series, digits: int = 2) -> str:
-    """ "0.11 (0.09 to 0.12)": the mean over pairs, and from the smallest to the largest; one number
-    where there is one pair.
-    """
-    found = np.asarray([*values], dtype=float)
-    found = found[~np.isnan(found)]
-    if not len(found):
-        return ""
-    middle = number(found.mean(), digits)
-    if len(found) == 1:
-        return middle
-    return f"{middle} ({number(found.min(), digits)} to {number(found.max(), digits)})"
