@@ -66,14 +66,19 @@ def origins() -> Shown:
 # by chance
 
 
+COLUMNS = ("MNIST, spawned", "MNIST, matched", "CIFAR-10, matched", "MNIST, rate 0.0012")
+
+
 @cache
 def against_formula() -> pd.DataFrame:
     """Of every perceptron pair (kind "") and its Gaussian partners ("gaussian matched"): the
     residual over what the formula expects of a displacement of its size, as plain distances, layer
-    by layer; "whole", and "scaled", after the best factor c.
+    by layer; "whole", and "scaled", after the best factor c. "column" is one of :data:`COLUMNS`.
     """
     lines = []
     for m in (*settings("bound"), *settings("bound", variants=True)):
+        made = f"rate {m.setting.lr:g}" if ev.variant(m.setting) else m.setting.family
+        about = (f"{ev.DATA[m.setting.data]}, {made}", m.setting.name)
         for kind in ("", "gaussian matched"):
             who = ("null" if kind else "value", kind)
             size, left = (ev.half_way(m.of(q, *who)) for q in ("e_over_d", "turned_over_d"))
@@ -87,25 +92,14 @@ def against_formula() -> pd.DataFrame:
                 expected = generic.chain(sites, maps, known, 0.5)
                 for site in sites:
                     ratios = [(v[pair, site].mean() / expected[site]) ** 0.5 for v in (size, left)]
-                    lines.append((m.setting.name, kind, pair, site, *ratios))
-    columns = ["setting", "kind", "pair", "site", "whole", "scaled"]
+                    lines.append((*about, kind, pair, site, *ratios))
+    columns = ["column", "setting", "kind", "pair", "site", "whole", "scaled"]
     return pd.DataFrame(lines, columns=columns)
 
 
-#: Perceptrons by what a column shows together: how the names of their settings begin.
-COLUMNS = {
-    "MNIST, spawned": "mlp_mnist_spawn",
-    "MNIST, matched": "mlp_mnist_perm",
-    "CIFAR-10, matched": "mlp_cifar10_perm",
-    "MNIST, rate 0.0012": "mlp_mnist_spawn_lr",
-}
-
-
-def group(head: str) -> pd.DataFrame:
-    """The lines of :func:`against_formula` that a column shows."""
-    found = against_formula()
-    own = found["setting"].str.startswith(COLUMNS[head])
-    return found[own & (found["setting"].str.contains("_lr") == ("_lr" in COLUMNS[head]))]
+def group(column: str) -> pd.DataFrame:
+    """The lines of :func:`against_formula` that a column of its figure shows."""
+    return against_formula()[against_formula()["column"] == column]
 
 
 def chance() -> Shown:

@@ -11,7 +11,6 @@ from llfc_book.evidence import Measured
 from llfc_book.show import style
 from llfc_book.show.style import ALPHAS, LOOKS, Series, Shown
 
-SPAWNED = ("mlp_mnist_spawn", "vgg16_cifar10_spawn", "resnet20_cifar10_spawn")
 WHO = {"pair": ("value", ""), **{k: ("control", k) for k in ("unmatched", "independent")}}
 ENDPOINT = 0.5  # rho of an endpoint in the place of the network half-way
 LEAST = 0.02  # points: smaller barriers are drawn there
@@ -87,7 +86,7 @@ def as_printed(settings: Sequence[Measured], columns: int) -> Shown:
 
 def spawned() -> Shown:
     """The paper's Figures 8 to 10."""
-    return as_printed(ev.real("1-cos_alpha", lambda s: s.name in SPAWNED), 1)
+    return as_printed(ev.real("1-cos_alpha", ev.spawned), 1)
 
 
 def matched() -> Shown:

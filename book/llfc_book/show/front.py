@@ -1,5 +1,6 @@
 """The front page: what holds of LLFC, a small figure a sentence."""
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
@@ -15,15 +16,17 @@ from llfc_book.study.settings import Setting
 
 SPAWNED, MATCHED = "mlp_mnist_spawn", "mlp_mnist_perm_weight"
 Where = Callable[[Setting], bool]
-#: Settings of the appendix, by what a panel shows together.
-GROUPS: dict[str, Where] = {
-    "MLP MNIST,\nspawned": lambda s: ev.spawned(s) and s.model == "mlp",
-    "MLP MNIST,\nmatched": lambda s: ev.matched(s) and (s.model, s.data) == ("mlp", "mnist"),
-    "MLP CIFAR,\nmatched": lambda s: ev.matched(s) and (s.model, s.data) == ("mlp", "cifar10"),
-    "VGG-16,\nspawned": lambda s: ev.spawned(s) and s.model == "vgg16",
-    "ResNet-20,\nspawned": lambda s: ev.spawned(s) and s.model == "resnet20",
-    "ResNet LN,\nmatched": lambda s: ev.matched(s) and s.model == "resnet20_ln",
-}
+
+
+def groups(quantity: str) -> dict[str, list[Measured]]:
+    """The appendix's settings on real data, by network and by how its pairs are made: what a panel
+    shows together.
+    """
+    found: dict[str, list[Measured]] = defaultdict(list)
+    for m in real(quantity, ev.printed):
+        data = f" {ev.DATA[m.setting.data]}" if m.setting.model == "mlp" else ""
+        found[f"{ev.NETWORKS[m.setting.model]}{data},\n{m.setting.family}"].append(m)
+    return found
 
 
 # along the line
@@ -76,11 +79,11 @@ def depth() -> Shown:
     """rho over relative depth in every setting of the appendix, beside partners at equal
     distance where they are on record (Figures 8 to 15).
     """
-    figure, axes = style.sheet(len(GROUPS), 1, 2.6, share="y")
+    found = groups("cos_ratio")
+    figure, axes = style.sheet(len(found), 1, 2.6, share="y")
     partners = {m.setting.name: m for m in b2.held()}
     told = []
-    for axis, (head, where) in zip(axes, GROUPS.items()):
-        settings = real("cos_ratio", where)
+    for axis, (head, settings) in zip(axes, found.items()):
         for m in settings:
             series = {"pair": b2.rho(m)}
             if beside := partners.get(m.setting.name):
@@ -172,10 +175,10 @@ ORIGINS = ("commutativity", "pooling", "normalisation", "relu")
 
 def where_it_arises() -> Shown:
     """The residual half-way by the kind of node where it first arose, over relative depth."""
-    figure, axes = style.sheet(len(GROUPS), 1, 2.1, share="y")
+    panels = groups("origin_relu")
+    figure, axes = style.sheet(len(panels), 1, 2.1, share="y")
     told = []
-    for axis, (head, where) in zip(axes, GROUPS.items()):
-        settings = real("origin_relu", where)
+    for axis, (head, settings) in zip(axes, panels.items()):
         sites = ev.sites_of(settings[0].of("origin_relu"))
         found = {}
         for what in ORIGINS:
