@@ -48,7 +48,7 @@ def measured_now(
     """A line a site, a column a quantity (its head by ``columns``): the pair's own values, those
     that depend on alpha half-way, of one direction the first.
     """
-    found = pd.DataFrame([vars(row) for row in rows])
+    found = pd.DataFrame(rows)
     own = found[found["role"].eq("value") & found["alpha"].fillna(0.5).eq(0.5)]
     own = own[own["quantity"].isin([*columns])]
     wide = own.pivot_table("mean", "site", "quantity", "first", sort=False)[[*columns]]
