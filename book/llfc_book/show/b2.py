@@ -79,7 +79,7 @@ def as_printed(settings: Sequence[Measured], columns: int) -> Shown:
                 for what, quantity, alpha, label, colour in (*lines, *beside)
             ]
             label = {"cos": "1 − cosine", "coef": "1 − coefficient"}[name]
-            told.append(f"{m.name}, {style.panel(axis, sites, series, head, label)}")
+            told.append(style.panel(axis, sites, series, head, label))
         both[1].axhline(0, color="black", linewidth=0.6)
     return style.shown(figure, "LLFC layer by layer, as the paper draws it", told)
 

@@ -83,7 +83,8 @@ def shown(figure: Figure, what: str, told: Iterable[str], columns: int = 3) -> S
         if beside and not axis.get_subplotspec().is_first_col():  # type: ignore[union-attr]
             axis.set_ylabel("")
     legend(figure, figure.axes, columns)
-    return Shown(figure, f"{what}. {'; '.join(told)}.")
+    words = f"{what}. {'; '.join(told)}."
+    return Shown(figure, words.translate(dict.fromkeys(map(ord, "${}"))))  # no mathematics in words
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ def panel(
     for one in series:
         told.setdefault(_label(one), []).extend(one.numbers)
     words = ", ".join(f"{name} {span(np.concatenate(of))}" for name, of in told.items())
-    return f"{' '.join((head or label).split())}: {words}"
+    return f"{' '.join(', '.join(filter(None, (head, label))).split())}: {words}"
 
 
 def _label(one: Series) -> str:

@@ -39,8 +39,8 @@ def two_networks(profile: str, device: str) -> Shown:
     figure, (plane, near, far) = style.sheet(3, 1, 2.4)
     told = [f"error on the line {style.span(_plane(plane, pair))} %"]
     for axis, who, what, head in (
-        (near, "B", "pair", "features, spawned"),
-        (far, "independent", "independent", "features, another start"),
+        (near, "B", "pair", "features, spawned\n(proxy)"),
+        (far, "independent", "independent", "features, another start\n(proxy)"),
     ):
         along, off = half_way(pair, who)
         axis.plot(along, off, LOOKS[what].marker, color=LOOKS[what].colour, markersize=2, alpha=0.4)
@@ -50,8 +50,10 @@ def two_networks(profile: str, device: str) -> Shown:
             axis.annotate(word, (x, 0), (0, -14), **WORDS)
         axis.set(xlim=(-0.7, 0.7), ylim=(0, 0.5), xticks=[], ylabel="off the line")
         style.title(axis, head)
-        told.append(f"{head}: mean distance from the mean {np.hypot(along, off).mean():.2f}")
-    return style.shown(figure, "Two small perceptrons (proxy), their weights and features", told)
+        told.append(
+            f"{' '.join(head.split())}: mean distance from the mean {np.hypot(along, off).mean():.2f}"
+        )
+    return style.shown(figure, "Two small perceptrons, their weights and features", told)
 
 
 def _plane(axis: Axes, pair: Pair) -> np.ndarray:
@@ -85,7 +87,7 @@ def _plane(axis: Axes, pair: Pair) -> np.ndarray:
     axis.annotate("start", (share, height), (20, -3), **WORDS)
     axis.set(xticks=[], yticks=[])
     axis.grid(visible=False)
-    style.title(axis, "weights: error (%)")
+    style.title(axis, "weights: error (%)\n(proxy)")
     return np.array([error(k, 0) for k in np.linspace(0, 1, 11)])
 
 
