@@ -50,9 +50,8 @@ def two_networks(profile: str, device: str) -> Shown:
             axis.annotate(word, (x, 0), (0, -14), **WORDS)
         axis.set(xlim=(-0.7, 0.7), ylim=(0, 0.5), xticks=[], ylabel="off the line")
         style.title(axis, head)
-        told.append(
-            f"{' '.join(head.split())}: mean distance from the mean {np.hypot(along, off).mean():.2f}"
-        )
+        off_mean = np.hypot(along, off).mean()
+        told.append(f"{' '.join(head.split())}: mean distance from the mean {off_mean:.2f}")
     return style.shown(figure, "Two small perceptrons, their weights and features", told)
 
 
