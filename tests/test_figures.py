@@ -56,13 +56,8 @@ def test_a_figure_can_be_read(function: Callable[[], Shown]):
 
 
 def test_there_are_figures_of_every_page():
-    assert len(FIGURES) > 15 and {f.__module__.split(".")[-1] for f in FIGURES} >= {
-        "b1",
-        "b2",
-        "b3",
-        "b4",
-        "b5",
-    }
+    pages = {f.__module__.split(".")[-1] for f in FIGURES}
+    assert len(FIGURES) > 15 and pages >= {"b1", "b2", "b3", "b4", "b5"}
 
 
 def test_a_figure_is_the_same_to_the_byte():
@@ -90,6 +85,18 @@ def test_what_is_drawn_is_what_was_measured():
         for pair in known.index:
             point = max(barrier[pair], 0.02), known[pair]
             assert np.isclose(drawn.get_xydata(), point).all(axis=1).any(), (pair, point)
+
+
+def test_a_panel_draws_every_pair_their_mean_and_the_range_of_what_they_are_held_against():
+    figure, (axis,) = style.sheet(1)
+    pairs, partners = [np.array([1.0, 3.0]), np.array([])], [np.array([4.0, 5.0, 9.0]), [np.nan]]
+    series = [style.Series("spread", partners, band=True), style.Series("pair", pairs)]
+    words = style.panel(axis, ["FC 1", "logits"], series, "layers", mark=0.5)
+    assert words == "layers: spread partner 4.0 to 9.0, the pair 1.0 to 3.0"
+    drawn = {tuple(map(float, point)) for line in axis.lines[:2] for point in line.get_xydata()}
+    assert drawn == {(0, 1), (0, 3), (0, 2)}
+    (box,), (mean,) = axis.patches, axis.collections
+    assert (box.get_y(), box.get_height()) == (4, 5) and mean.get_segments()[0][0][1] == 6
 
 
 def test_one_thing_has_one_look():

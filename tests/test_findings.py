@@ -113,9 +113,3 @@ def test_hidden_cells_are_one_line(path: Path):
 )
 def test_told_text(told, text):
     assert told == text
-
-
-@pytest.mark.parametrize("piece, error", [(0.5, TypeError), ("nan to 1", ValueError)])
-def test_what_cannot_be_told_is_refused(piece, error):
-    with pytest.raises(error, match="x "):
-        prose.tell(x=piece)

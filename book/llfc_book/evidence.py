@@ -108,6 +108,13 @@ def measured(
     return [one for one in found if one is not None]
 
 
+def real(
+    quantity: str, where: Callable[[Setting], bool] = lambda s: True, record: str = ""
+) -> list[Measured]:
+    """Those of :func:`measured` that are on real data: embedded data are no evidence."""
+    return [m for m in measured(quantity, where, record) if m.scale != "proxy"]
+
+
 def best(quantity: str, name: str, record: str = "") -> Measured | None:
     """The setting ``name`` at its largest scale; None where no record has the quantity of it."""
     for profile in reversed(PROFILES):
@@ -212,6 +219,11 @@ def matched(setting: Setting) -> bool:
     )
 
 
+def printed(setting: Setting) -> bool:
+    """Whether it is a setting of the appendix."""
+    return spawned(setting) or matched(setting)
+
+
 def depth(site: str) -> tuple[int, list[int], int]:
     """Sorts sites and maps as they lie in the network."""
     words = site.split(" ")
@@ -242,6 +254,11 @@ def sites_of(values: pd.Series, inner: bool = False) -> list[str]:
 def half_way(values: pd.Series) -> pd.Series:
     """Those at alpha = 1/2."""
     return values[values.index.get_level_values("alpha") == 0.5]
+
+
+def ends(values: pd.Series) -> pd.Series:
+    """Those at both ends of the line."""
+    return values[values.index.get_level_values("alpha").isin((0.0, 1.0))]
 
 
 def by_site(values: pd.Series, sites: Sequence[str]) -> list[np.ndarray]:

@@ -4,14 +4,16 @@ only approximately.
 
 import copy
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from llfc_lib.metrics import LLFC, Barrier, measure
 from llfc_lib.metrics.measure import Batch, Moments, Pair
 from llfc_lib.metrics.rows import Row
 from llfc_lib.models import MLP
 from llfc_lib.models.weights import check_alpha
-from llfc_lib.streams import generator
+from llfc_lib.streams import generator, seed_of
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -168,3 +170,34 @@ def without_llfc(network: MLP, units: int = 8, size: float = 3.0) -> tuple[nn.Mo
         wide.fc4.weight.data[:, hidden:] = 0.05
         nets.append(wide)
     return nets[0], nets[1]
+
+
+def plain_network(inputs: int = 12) -> tuple[MLP, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """A small random perceptron without biases (float64), and random images that it labels."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("base network"))
+        network = MLP(inputs, 16, 5).double().eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            layer.bias.data.zero_()
+    x = torch.randn(60, inputs, generator=generator("base images"), dtype=torch.float64)
+    return network, [(x, network(x).argmax(1))]
+
+
+def dropped_factor(scale: float = 10.0) -> tuple[float, float, float]:
+    """Half-way between one function and itself with two layers rescaled: c at the logits as
+    measured and by the formula, and 1 - cosine, 0 where LLFC is exact.
+    """
+    network, images = plain_network()
+    rows = measure(network, rescaled(network, scale), images, [LLFC((0.5,))])
+    found = {r.quantity: r.mean for r in rows if r.site == "logits" and r.role == "value"}
+    return found["set_c"], 4 / ((1 + scale) * (1 + 1 / scale)), found["1-cos_alpha"]
+
+
+def converse() -> tuple[float, np.ndarray]:
+    """Of a pair that is connected without LLFC: its error barrier, and rho at every layer."""
+    network, images = plain_network()
+    grid = (0.0, 0.25, 0.5, 0.75, 1.0)
+    rows = measure(*without_llfc(network), images, [LLFC((0.5,)), Barrier(grid)])
+    rho = [r.mean**0.5 for r in rows if r.quantity == "cos_ratio" and r.role == "value"]
+    return next(r.mean for r in rows if r.quantity == "error_barrier"), np.array(rho)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from llfc_book import evidence as ev
+from llfc_book.appendix import lemma
 from llfc_book.findings import finding
 from llfc_book.show import a1
 from llfc_book.show.prose import between, count, number, percent
@@ -126,7 +127,7 @@ def fewer() -> tuple[str, bool]:
 
 @finding(PAGE, "one function, rescaled, has exact LLFC with c below 1, as the formula says")
 def factor() -> tuple[str, bool]:
-    measured, foretold, off = a1.dropped_factor()
+    measured, foretold, off = lemma.dropped_factor()
     stands = abs(measured - foretold) < 1e-9 and off < 1e-9 and measured < 1
     return number(measured), stands
 
@@ -140,5 +141,5 @@ def factor_trained() -> tuple[str, bool]:
 
 @finding(PAGE, "a pair is connected, and at every layer farther from the mean than an endpoint")
 def converse() -> tuple[str, bool]:
-    barrier, rho = a1.converse()
+    barrier, rho = lemma.converse()
     return between(rho), abs(barrier) < 1e-9 and rho.min() > 0.5

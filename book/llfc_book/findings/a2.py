@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from llfc_book import evidence as ev
+from llfc_book.appendix import construct
 from llfc_book.evidence import Measured
 from llfc_book.findings import finding
 from llfc_book.show import a2
@@ -19,7 +20,7 @@ MNIST = ["MNIST, spawned", "MNIST, matched"]
 
 @finding(PAGE, "the conclusion holds to rounding with all conditions and fails without any of them")
 def missed() -> tuple[str, bool]:
-    found = a2.constructed()
+    found = construct.constructed()
     kept = found["dropped"] == ""
     without = found["missed"][~kept]
     return percent(without), bool((found["missed"][kept] < ROUNDING).all() and without.min() > 1e-3)
@@ -27,7 +28,7 @@ def missed() -> tuple[str, bool]:
 
 @finding(PAGE, "with normalisation both conditions can hold exactly and the conclusion fail")
 def not_covered() -> tuple[str, bool]:
-    found = a2.normalised()
+    found = construct.normalised()
     (plain, off), *others = (found[kind] for kind in found)
     stands = plain and off < ROUNDING and all(exact and by > 1e-3 for exact, by in others)
     return percent([by for _, by in others]), stands

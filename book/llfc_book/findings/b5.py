@@ -75,10 +75,10 @@ def within_epoch() -> tuple[str, bool]:
     PAGE, "in the narrowest networks, and there alone, barriers grow with training, ranks do not"
 )
 def falls_short() -> tuple[str, bool]:
-    table = b5.points(b5.trained()).set_index(["width", "epoch"])[["rank", b5.BARRIERS[0]]]
+    table = b5.points(b5.trained()).set_index(["width", "epoch"])[["rank", b5.BARRIER]]
     last = table.index.get_level_values("epoch").max()
     change = table.xs(last, level="epoch") / table.xs(1, level="epoch")
-    grows = change[b5.BARRIERS[0]] > 1
+    grows = change[b5.BARRIER] > 1
     narrow, others = change.index[grows], change.index[~grows]
     ordered = narrow.max() < others.min() and (change.loc[narrow, "rank"] <= 1).all()
     return " and ".join(map(str, narrow)), bool(ordered)

@@ -60,13 +60,13 @@ def wide() -> tuple[str, bool]:
 
 @finding(PAGE, "in every round and whatever is trained, we train faster than the plain loop")
 def loops() -> tuple[str, bool]:
-    found = cost.loops().values()
+    found = cost.loops()
     return between(np.median(of) for of in found), min(min(of) for of in found) > 1
 
 
 @finding(PAGE, "on most networks weight matching is faster, and it finds the same in every round")
 def matching() -> tuple[str, bool]:
-    ratios = np.array([np.sum(plain) / np.sum(ours) for ours, plain in cost.sweeps().values()])
+    ratios = np.array([np.sum(plain) / np.sum(ours) for ours, plain in cost.sweeps()])
     tools = [found["runs"].values() for found in cost.bench()["matching"].values()]
     found = [[[one["objective"] for one in runs] for runs in both] for both in tools]
     same = all(np.allclose(ours, plain, rtol=1e-9) for ours, plain in found)

@@ -1,4 +1,4 @@
-"""Figures of A.3: where the two matchings end, and its derivation checked line by line."""
+"""A.3: where the two matchings end, and its derivation checked line by line."""
 
 from functools import cache
 
@@ -10,35 +10,25 @@ from llfc_book.appendix import assignment, hardness, identities
 from llfc_book.appendix.identities import Layer
 from llfc_book.evidence import Measured
 from llfc_book.show import style
-from llfc_book.show.style import LOOKS, Shown, span
-from llfc_book.show.text import MyST, folded, table
+from llfc_book.show.style import Series, Shown
 from llfc_book.study.assignment import tiny_draws, trained_layers
 from llfc_lib.data import load
 
 MATCHINGS = ("activation", "weight")
+#: Orders that are compared: how each looks, and what it is called.
+KINDS = {"random order": ("chance", "a random order"), **{k: (k, "") for k in MATCHINGS}}
 SIZES = ("4", "6", "8", "4 and 4", "5 and 5")  # units of the hidden layers, of tiny networks
 EXACT = 1e-12  # below this a deviation is rounding, which differs between processors
 DRAWS = 30
 
 
-def tiny() -> Measured:
-    """The record of networks so small that all their permutations were tried. LookupError where
-    there is none.
-    """
-    found = [m for m in ev.measured("over_minimum", record="joint") if m.scale != "proxy"]
-    if not found:
-        raise LookupError("no record of tiny networks beside all their permutations")
-    return found[0]
-
-
 def of_size(quantity: str, kind: str, size: str, state: str = "trained") -> np.ndarray:
-    """``quantity`` of the tiny networks of one size under the order that ``kind`` gives, a number a
-    run of a hundred draws.
+    """``quantity`` of networks so small that all their permutations were tried, under the order
+    that ``kind`` gives: a number a run of a hundred draws.
     """
-    role = "null" if kind == "random order" else "value"
-    values = tiny().of(quantity, role, kind)
-    sites = values.index.get_level_values("site")
-    return values[sites == f"{size} units, {state}"].to_numpy()
+    (tiny,) = ev.real("over_minimum", record="joint")
+    values = tiny.of(quantity, "null" if kind == "random order" else "value", kind)
+    return values.xs(f"{size} units, {state}", level="site").to_numpy()
 
 
 def over_minimum(kind: str, size: str, state: str = "trained", quantile: float = 0.5) -> np.ndarray:
@@ -49,43 +39,27 @@ def over_minimum(kind: str, size: str, state: str = "trained", quantile: float =
 
 
 def minimum() -> Shown:
-    """Where matchings and random orders end, as multiples of the least sqrt(R).
-
-    Source: the objective of A.3.
-    """
-    figure, axes = style.sheet(2, height=3.1, share_y=True)
-    kinds = {"random order": ("chance", "a random order"), **{k: (k, None) for k in MATCHINGS}}
+    """Where matchings and random orders end, as multiples of the least sqrt(R)."""
+    figure, axes = style.sheet(2, height=3.1, share="y")
     told = []
     for axis, state in zip(axes, ("trained", "untrained")):
-        for k, (kind, (what, label)) in enumerate(kinds.items()):
-            shift, places = 0.24 * (k - 1), range(len(SIZES))
+        series = []
+        for kind, (what, label) in KINDS.items():
             low, middle, high = (
-                [over_minimum(kind, size, state, q) for size in SIZES] for q in (0.1, 0.5, 0.9)
+                [over_minimum(kind, size, state, quantile) for size in SIZES]
+                for quantile in (0.1, 0.5, 0.9)
             )
-            ends = [g.mean() for g in low], [g.mean() for g in high]
-            bar = {"color": LOOKS[what].colour, "linewidth": 2.5, "alpha": 0.35}
-            axis.vlines([x + shift for x in places], *ends, **bar)
-            style.dots(axis, places, middle, what, shift, label=label)
-            told.append(f"{state}, {kind} {span([g.mean() for g in middle])}")
-        axis.axhline(1, color="black", linewidth=0.7, linestyle=":")
-        axis.set_yscale("log")
-        axis.set_yticks((1, 1.2, 1.5, 2, 2.5))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("")
-        axis.set_xticks(range(len(SIZES)), [size.replace(" and ", " + ") for size in SIZES])
+            limits = [np.column_stack(ends) for ends in zip(low, high)]
+            series.append(Series(what, middle, label, limits=limits))
+        sizes = [size.replace(" and ", " + ") for size in SIZES]
+        told.append(style.panel(axis, sizes, series, state, "√R over its minimum", 1, apart=0.25))
         axis.set_xlabel("hidden units")
-        axis.grid(axis="x", visible=False)
-        style.title(axis, state)
-    axes[0].set_ylabel("√R over its minimum")
-    style.legend(figure, axes)
-    alt = "The square root of R over its minimum among all permutations, median of draws: "
-    return Shown(figure, alt + "; ".join(told) + ".")
+    return style.shown(figure, "Square root of R over its minimum among all permutations", told)
 
 
 def wide() -> list[Measured]:
     """Trained perceptrons of full width, matched in every way."""
-    found = ev.measured("residual_share", record="joint")
-    return [m for m in found if m.scale != "proxy"]
+    return ev.real("residual_share", record="joint")
 
 
 def share(m: Measured, quantity: str, kind: str) -> np.ndarray:
@@ -95,33 +69,22 @@ def share(m: Measured, quantity: str, kind: str) -> np.ndarray:
 
 
 def factors() -> Shown:
-    """What both matchings leave of R and of its factors.
-
-    Source: the objective of A.3; what each matching minimises is Ainsworth et al.'s.
-    """
-    settings = wide()
-    figure, axes = style.sheet(3, height=2.9, share_y=True)
+    """What both matchings leave of R and of its factors."""
+    figure, axes = style.sheet(3, height=2.9, share="y")
     panels = {"residual": "√R", "factor_features": "|ΔH|", "factor_weights": "|ΔW|"}
-    kinds = {"random order": "chance", **{k: k for k in MATCHINGS}, "local search": "search"}
+    names = [f"{ev.DATA[m.setting.data]}\n({m.scale})" for m in wide()]
     told = []
     for axis, (quantity, head) in zip(axes, panels.items()):
-        for k, (kind, what) in enumerate(kinds.items()):
-            groups = [share(m, quantity, kind) for m in settings]
-            label = "a random order" if what == "chance" else None
-            style.dots(axis, range(len(settings)), groups, what, 0.18 * (k - 1.5), label=label)
-            told.append(f"{head}, {kind} {span([g.mean() for g in groups])}")
-        names = [ev.DATA[m.setting.data] for m in settings]
-        axis.set_xticks(range(len(settings)), names)
-        axis.set_xlim(-0.5, len(settings) - 0.5)
+        series = [
+            Series(what, [share(m, quantity, kind) for m in wide()], label)
+            for kind, (what, label) in {**KINDS, "local search": ("search", "")}.items()
+        ]
+        told.append(style.panel(axis, names, series, head, "share of that before matching"))
         axis.set_ylim(0, 1.08)
-        axis.grid(axis="x", visible=False)
-        style.title(axis, head)
-    axes[0].set_ylabel("share of that before matching")
-    style.legend(figure, axes)
-    return Shown(figure, "Shares of the values before matching: " + "; ".join(told) + ".")
+    return style.shown(figure, "Shares of the values before matching", told)
 
 
-# The derivation, checked now
+# the derivation, checked now
 
 
 @cache
@@ -154,13 +117,13 @@ def steps() -> pd.DataFrame:
     """How far both sides of every step of A.3 are apart (:func:`identities.deviations`), on
     Gaussian matrices and on the shipped perceptrons.
     """
-    cases = {}
-    for name, layers, number in (
-        ("random", identities.random_layers((5, 6, 7, 4, 3), 20, "chapter"), 6),
-        ("trained", trained_layers(images=100), 3),
-    ):
-        orders = [identities.random_orders(layers, name, k) for k in range(number)]
-        cases[name] = (layers, orders)
+    cases = {
+        name: (layers, [identities.random_orders(layers, name, k) for k in range(count)])
+        for name, layers, count in (
+            ("random", identities.random_layers((5, 6, 7, 4, 3), 20, "chapter"), 6),
+            ("trained", trained_layers(images=100), 3),
+        )
+    }
     return identities.deviations(cases)
 
 
@@ -171,53 +134,3 @@ def reduction() -> pd.DataFrame:
     """
     every = [graph for n in (3, 4, 5) for graph in hardness.graphs(n)]
     return pd.DataFrame([hardness.verified(graph) for graph in every])
-
-
-def checks() -> MyST:
-    """Every step of the derivation evaluated on both sides, and the reduction against a search
-    through all cycles; folded.
-    """
-    lines = [
-        (
-            one.step,
-            "the same, corrected" if one.corrected else one.done,
-            "up to a constant" if one.up_to_constant else "equal",
-            *("below 1e-12" if x < EXACT else f"{x:.2g}" for x in (one.random, one.trained)),
-        )
-        for one in steps().itertuples()
-    ]
-    columns = ["step", "what is done", "sides", "deviation, random", "deviation, trained"]
-    derived = table(
-        pd.DataFrame(lines, columns=columns),
-        "Every step of A.3 on both sides: the largest difference over the largest left side, on"
-        " random matrices and on trained perceptrons. O: the objective; F, S: its first and second"
-        " term; C: the cross term. Only O2 fails as printed.",
-        "tbl-a3-identities",
-    )
-    lines = [
-        (
-            f"{n:.0f}",
-            len(of),
-            (of["missing"] == 0).sum(),
-            (of["excess"].abs() < EXACT).sum(),
-            ((of["excess"] - 2 * of["missing"]).abs() < EXACT).sum(),
-        )
-        for n, of in reduction().groupby("n")
-    ]
-    columns = [
-        "vertices",
-        "graphs",
-        "with a Hamiltonian cycle",
-        "least R at the threshold",
-        "excess twice the missing edges",
-    ]
-    hard = table(
-        pd.DataFrame(lines, columns=columns),
-        "The reduction on every graph up to isomorphism: the least R of all permutations against a"
-        " search through all cycles. Columns 3 and 4 must agree, and 2 and 5.",
-        "tbl-a3-reduction",
-    )
-    printed = steps()[~steps()["corrected"]]
-    right = (printed[["random", "trained"]].max(axis=1) < EXACT).sum()
-    head = f"{right} of {len(printed)} steps as printed and {len(reduction())} graphs, checked now"
-    return folded(head, derived, hard)

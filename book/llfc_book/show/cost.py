@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from llfc_book import evidence as ev
 from llfc_book import records
 from llfc_book.places import RECORDS
-from llfc_book.show.text import MyST, number, spread, table
+from llfc_book.show.text import MyST, number, table
 from llfc_book.study.catalogue import EXPERIMENTS
 from llfc_book.study.settings import PROFILES, RECIPES, SPAWN_AT, Setting, recipe
 from llfc_lib.models import build
@@ -144,37 +144,20 @@ def bench() -> dict[str, Any]:
     return found
 
 
-def loops() -> dict[str, list[float]]:
-    """How many times as fast as a plain loop we train: a median, or smallest, median, largest."""
-    found = {f"MLP, {what.split(':')[0]}": [r] for what, r in bench()["ratios"].items()}
-    for name, network in bench()["convolutional"].items():
-        for how, rounds in network["ratio_to_plain"].items():
-            what = f"{ev.NETWORKS[RECIPES[name].model]}, two networks"
-            found[f"{what}, {how.split(', ')[1]}"] = rounds
-    return found
+def loops() -> list[list[float]]:
+    """How many times as fast as a plain loop we train, network by network: a median, or every
+    round's.
+    """
+    nets = bench()["convolutional"].values()
+    rounds = [ratios for network in nets for ratios in network["ratio_to_plain"].values()]
+    return [[ratio] for ratio in bench()["ratios"].values()] + rounds
 
 
-def speed() -> MyST:
-    """Training beside a plain loop."""
-    lines = [
-        (what, number(np.median(of)) + f" ({number(of[0])} to {number(of[-1])})" * (len(of) > 1))
-        for what, of in loops().items()
+def sweeps() -> list[list[list[float]]]:
+    """Of every pair of networks, seconds a sweep of weight matching, by ours and by
+    straightforward code.
+    """
+    return [
+        [[r["seconds"] / r["sweeps"] for r in runs] for runs in found["runs"].values()]
+        for found in bench()["matching"].values()
     ]
-    caption = f"Training beside a plain loop: median (range) of rounds, on an {bench()['cpu']}."
-    return table(pd.DataFrame(lines, columns=["training", "times as fast"]), caption, "tbl-speed")
-
-
-def sweeps() -> dict[str, list[list[float]]]:
-    """By networks, seconds a sweep of weight matching, by ours and straightforward code."""
-    return {
-        of: [[r["seconds"] / r["sweeps"] for r in runs] for runs in found["runs"].values()]
-        for of, found in bench()["matching"].items()
-    }
-
-
-def matching_speed() -> MyST:
-    """Weight matching beside a straightforward implementation."""
-    lines = [(of, *map(spread, both)) for of, both in sweeps().items()]
-    heads = ["networks", "this library (s)", "straightforward code (s)"]
-    caption = "Seconds of one sweep of weight matching, one thread: mean (range) of rounds."
-    return table(pd.DataFrame(lines, columns=heads), caption, "tbl-matching-speed")

@@ -78,17 +78,13 @@ def statements() -> MyST:
 
 
 def formulas() -> MyST:
-    """Those that mislead who computes with a formula, folded."""
-    caption = "Formulas and definitions that mislead anyone who computes with them."
-    rows = [one for one in of_group("formula") if one.section != "B.1"]
-    return _folded_table("Formulas and definitions", caption, "formulas", rows)
-
-
-def settings() -> MyST:
-    """Those that mislead who rebuilds a setting of B.1, folded."""
-    caption = "Settings of B.1 that mislead anyone who rebuilds them."
-    rows = [one for one in of_group("formula") if one.section == "B.1"]
-    return _folded_table("Settings of B.1", caption, "settings", rows)
+    """Those that mislead who computes with a formula or rebuilds a setting of B.1, folded."""
+    rows = [
+        (f"{one.place}: {one.printed}", one.stands, one.follows()) for one in of_group("formula")
+    ]
+    frame = pd.DataFrame(rows, columns=["printed", "should be", "consequence"])
+    caption = "Formulas, definitions and settings that mislead anyone who computes with them."
+    return folded("Formulas and settings", table(frame, caption, "tbl-errata-formulas"))
 
 
 def wording() -> MyST:
@@ -103,9 +99,3 @@ def wording() -> MyST:
 
 def _items(lines: Iterable[str]) -> MyST:
     return MyST("\n".join(f"- {line}" for line in lines))
-
-
-def _folded_table(head: str, caption: str, name: str, chosen: Iterable[Erratum]) -> MyST:
-    rows = [(f"{one.place}: {one.printed}", one.stands, one.follows()) for one in chosen]
-    frame = pd.DataFrame(rows, columns=["printed", "should be", "consequence"])
-    return folded(head, table(frame, caption, f"tbl-errata-{name}"))

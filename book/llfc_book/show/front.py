@@ -1,72 +1,62 @@
-"""Figures of the front page: what holds of LLFC, a small figure a sentence."""
+"""The front page: what holds of LLFC, a small figure a sentence."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
 
 from llfc_book import evidence as ev
 from llfc_book.claims import predictions, rules
-from llfc_book.evidence import Measured
+from llfc_book.evidence import Measured, real
 from llfc_book.show import b2, closeness_test, style
-from llfc_book.show.style import LOOKS, Shown, span
+from llfc_book.show.style import Series, Shown, span
 from llfc_book.study.settings import Setting
 
 SPAWNED, MATCHED = "mlp_mnist_spawn", "mlp_mnist_perm_weight"
 Where = Callable[[Setting], bool]
-#: Settings of the appendix, by what a panel shows together.
-GROUPS: dict[str, Where] = {
-    "MLP MNIST,\nspawned": lambda s: ev.spawned(s) and s.model == "mlp",
-    "MLP MNIST,\nmatched": lambda s: ev.matched(s) and (s.model, s.data) == ("mlp", "mnist"),
-    "MLP CIFAR,\nmatched": lambda s: ev.matched(s) and (s.model, s.data) == ("mlp", "cifar10"),
-    "VGG-16,\nspawned": lambda s: ev.spawned(s) and s.model == "vgg16",
-    "ResNet-20,\nspawned": lambda s: ev.spawned(s) and s.model == "resnet20",
-    "ResNet LN,\nmatched": lambda s: ev.matched(s) and s.model == "resnet20_ln",
-}
 
 
-def real(quantity: str, where: Where, record: str = "") -> list[Measured]:
-    """Settings of which ``quantity`` is on record on real data."""
-    return [m for m in ev.measured(quantity, where, record) if m.scale != "proxy"]
+def groups(quantity: str) -> dict[str, list[Measured]]:
+    """The appendix's settings on real data, by network and by how its pairs are made: what a panel
+    shows together.
+    """
+    found: dict[str, list[Measured]] = defaultdict(list)
+    for m in real(quantity, ev.printed):
+        data = f" {ev.DATA[m.setting.data]}" if m.setting.model == "mlp" else ""
+        found[f"{ev.NETWORKS[m.setting.model]}{data},\n{m.setting.family}"].append(m)
+    return found
 
 
 # along the line
 
 
 def along() -> Shown:
-    """Error, and how far features lie from the mean of both ends, from B to A.
-
-    Source: Definitions 1 and 2 (A.1); B.1.
-    """
+    """Error, and how far features lie from the mean of both ends, from B to A."""
     figure, (left, right) = style.sheet(2, 1, 2.4)
     told = []
-    for name, role, kind, what, label, dashed in (
-        (SPAWNED, "value", "", "pair", "spawned", False),
-        (MATCHED, "value", "", "pair", "matched (by weights)", True),
-        (SPAWNED, "control", "independent", "independent", "not connected: another start", False),
+    for name, who, what, label, dashed in (
+        (SPAWNED, ("value", ""), "pair", "spawned", False),
+        (MATCHED, ("value", ""), "pair", "matched (by weights)", True),
+        (SPAWNED, ("control", "independent"), "independent", "", False),
     ):
-        errors, shares = ways(name, role, kind)
+        errors, shares = ways(name, *who)
         for axis, curves in ((left, 100 * errors), (right, shares)):
-            x, y = curves.columns.to_numpy(float), curves.to_numpy()
-            style.line(axis, x, [*y], what, label, dashed=dashed)
+            style.line(axis, curves.columns, curves.to_numpy(), what, label, dashed)
         told.append(
-            f"{label} ({len(errors)} pairs): error up to {100 * errors.mean().max():.1f} %, rho"
-            f" half-way {shares[0.5].mean():.2f}"
+            f"{label or what} ({len(errors)} pairs): error up to {100 * errors.mean().max():.1f} %,"
+            f" rho half-way {shares[0.5].mean():.2f}"
         )
     right.plot([0, 0.5, 1], [0, 0.5, 0], ":k", linewidth=0.8, label="an endpoint")
     style.log_axis(left)
     left.set_ylabel("test error (%)")
     right.set_ylabel("distance from the mean, ρ")
-    scales = {m.scale for m in real("cos_ratio", lambda s: s.name in (SPAWNED, MATCHED))}
-    style.title(left, f"output ({', '.join(sorted(scales))})")
-    style.title(right, f"hidden layers ({', '.join(sorted(scales))})")
-    for axis in (left, right):
+    scales = ", ".join({m.scale for m in real("cos_ratio", lambda s: s.name in (SPAWNED, MATCHED))})
+    for axis, where in ((left, "output"), (right, "hidden layers")):
+        style.title(axis, f"{where} ({scales})")
         axis.set_xticks([0, 0.5, 1], ["B", "half-way", "A"])
-    style.legend(figure, [left, right])
-    return Shown(figure, "MNIST perceptrons on the line from B to A. " + "; ".join(told) + ".")
+    return style.shown(figure, "MNIST perceptrons on the line from B to A", told)
 
 
 def ways(name: str, role: str, kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -86,43 +76,29 @@ def ways(name: str, role: str, kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def depth() -> Shown:
-    """rho over relative depth in every setting of the appendix, beside partners at equal distance.
-
-    Source: Figures 8 to 15 (B.2).
+    """rho over relative depth in every setting of the appendix, beside partners at equal
+    distance where they are on record (Figures 8 to 15).
     """
-    figure, axes = style.sheet(len(GROUPS), 1, 2.6, share_y=True)
+    found = groups("cos_ratio")
+    figure, axes = style.sheet(len(found), 1, 2.6, share="y")
+    partners = {m.setting.name: m for m in b2.held()}
     told = []
-    for axis, (head, where) in zip(axes, GROUPS.items()):
-        settings = compared(where)
+    for axis, (head, settings) in zip(axes, found.items()):
         for m in settings:
-            series = {"pair": m.of("rho") if beside(m) else b2.rho(m)}
-            if beside(m):
-                series |= {kind: m.of("rho", "null", kind) for kind in ("spread", "sparse")}
+            series = {"pair": b2.rho(m)}
+            if beside := partners.get(m.setting.name):
+                series = {"pair": beside.of("rho")}
+                series |= {kind: beside.of("rho", "null", kind) for kind in ("spread", "sparse")}
+            sites = ev.sites_of(series["pair"])
             for what, values in series.items():
-                _over_depth(axis, values, ev.sites_of(series["pair"]), what)
-            told.append(f"{m.tag}: {span(per_site(series['pair']))}")
+                means = values.groupby("site").mean().reindex(sites)
+                style.line(axis, _relative(sites), [means], what, marked=True)
+            told.append(f"{m.tag}: {span(series['pair'].groupby('site').mean())}")
         _depth_axis(axis, head, settings)
-        axis.axhline(0.5, color="black", linewidth=0.7, linestyle=":")
+        style.threshold(axis, b2.ENDPOINT)
     axes[0].set_ylabel("distance from the mean, ρ")
     style.log_axis(axes[0])
-    style.legend(figure, axes)
-    return Shown(figure, "rho half-way from layer to layer. " + "; ".join(told) + ".")
-
-
-def compared(where: Where) -> list[Measured]:
-    """Every setting of which rho is on record; beside partners at equal distance where they are."""
-    partners = {m.setting.name: m for m in real("rho", where, "closeness")}
-    return [partners.get(m.setting.name, m) for m in real("cos_ratio", where)]
-
-
-def beside(m: Measured) -> bool:
-    """Whether the setting's rows have partners at equal distance."""
-    return bool(len(m.of("rho", "null", "spread")))
-
-
-def per_site(values: pd.Series) -> pd.Series:
-    """Mean over pairs and directions."""
-    return values.groupby(level="site").mean()
+    return style.shown(figure, "rho half-way from layer to layer", told)
 
 
 def over_partners(m: Measured, kind: str) -> float:
@@ -137,25 +113,13 @@ def over_partners(m: Measured, kind: str) -> float:
     return float(np.exp(logs.groupby(level="pair").mean().mean()))
 
 
-def _over_depth(axis: Axes, values: pd.Series, sites: Sequence[str], what: str) -> None:
-    """The mean over pairs, from the first layer to the logits (1)."""
-    _curve(axis, _relative(sites), per_site(values).reindex(sites), what)
-
-
-def _curve(axis: Axes, x: Any, y: Any, what: str, label: str = "") -> None:
-    look = LOOKS[what]
-    how: Any = {"color": look.colour, "marker": look.marker, "markersize": 3.2, "linewidth": 1.1}
-    axis.plot(x, y, label=label or look.label, **how)
-
-
-def _relative(sites: Sequence[str]) -> np.ndarray:
+def _relative(sites: list[str]) -> np.ndarray:
     return (np.arange(len(sites)) + 1) / len(sites)
 
 
-def _depth_axis(axis: Axes, head: str, settings: Sequence[Measured]) -> None:
+def _depth_axis(axis: Axes, head: str, settings: list[Measured]) -> None:
     axis.set_xticks([1], ["logits"])
     axis.set_xlim(0, 1.1)
-    axis.tick_params(axis="x", length=0)
     style.title(axis, f"{head}\n({', '.join(dict.fromkeys(m.scale for m in settings))})")
 
 
@@ -163,52 +127,34 @@ def _depth_axis(axis: Axes, head: str, settings: Sequence[Measured]) -> None:
 
 
 def against_distance() -> Shown:
-    """rho against feature distance for every kind of partner, hidden layers and logits.
-
-    Source: Definition 2 (A.1); the experiment is ours.
-    """
+    """rho against feature distance for every kind of partner, hidden layers and logits."""
     m = closeness_test.of(SPAWNED)
     figure, axes = style.sheet(2, 1, 2.6)
     told = []
     for axis, logits in zip(axes, (False, True)):
-        curves = by_kind(m.rows, logits)
-        for kind, curve in curves.items():
-            what = closeness_test.KINDS[kind]
-            _curve(axis, curve["distance"], curve["rho"], what, label=ARMS[kind])
-        axis.set_xscale("log")
-        style.log_axis(axis)
-        axis.set_xticks([0.01, 0.03, 0.1, 0.3, 1], ["0.01", "0.03", "0.1", "0.3", "1"])
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_xlabel("feature distance")
         where = "logits" if logits else "mean over hidden layers"
-        style.title(axis, f"{where} ({m.scale}, {m.pairs} pair{'s' * (m.pairs != 1)})")
-        told.append(
-            f"{where}: " + ", ".join(f"{ARMS[k]} {span(c['rho'])}" for k, c in curves.items())
-        )
-    axes[0].set_ylabel("distance from the mean, ρ")
-    style.legend(figure, axes)
-    return Shown(figure, f"rho against distance, {m.name}. " + "; ".join(told) + ".")
-
-
-#: Kinds of the decisive experiment, in the words of a small figure.
-ARMS = {
-    "B": "the pair: from A to B",
-    "C": "a third child",
-    "T": "tuned partner",
-    "G": "spread partner",
-    "P": "sparse partner",
-    "N": "gradient noise",
-    "independent": "another start",
-}
+        for kind, curve in by_kind(m.rows, logits).items():
+            what = closeness_test.KINDS[kind]
+            style.line(axis, curve["distance"], [curve["rho"]], what, marked=True)
+            told.append(f"{where}, {style.LOOKS[what].label} {span(curve['rho'])}")
+        style.log_axis(axis)
+        style.log_x(axis, (0.01, 0.03, 0.1, 0.3, 1))
+        axis.set(xlabel="feature distance", ylabel="distance from the mean, ρ")
+        style.title(axis, f"{where} ({m.scale}, {m.pairs} pairs)")
+    return style.shown(figure, f"rho against distance, {m.name}", told)
 
 
 def by_kind(rows: pd.DataFrame, logits: bool) -> dict[str, pd.DataFrame]:
     """By kind, the geometric mean of distance and rho over sites, ends and pairs, a line a size."""
     points = predictions.curves(rows)
-    points = points[points["kind"].isin([*ARMS]) & points["site"].eq("logits").eq(logits)]
+    points = points[
+        points["kind"].isin([*closeness_test.KINDS]) & points["site"].eq("logits").eq(logits)
+    ]
     logs = points.assign(**{c: np.log(points[c]) for c in ("distance", "rho")})
     means = np.exp(logs.groupby(["kind", "size"])[["distance", "rho"]].mean())
-    return {kind: means.loc[kind].sort_index() for kind in ARMS if kind in means.index}
+    return {
+        kind: means.loc[kind].sort_index() for kind in closeness_test.KINDS if kind in means.index
+    }
 
 
 def headline(second: str, logits: bool) -> float:
@@ -228,36 +174,26 @@ ORIGINS = ("commutativity", "pooling", "normalisation", "relu")
 
 
 def where_it_arises() -> Shown:
-    """The residual half-way by the kind of node where it first arose, over relative depth.
-
-    Source: Theorem 1 (A.2); the split is ours.
-    """
-    figure, axes = style.sheet(len(GROUPS), 1, 2.1, share_y=True)
+    """The residual half-way by the kind of node where it first arose, over relative depth."""
+    panels = groups("origin_relu")
+    figure, axes = style.sheet(len(panels), 1, 2.1, share="y")
     told = []
-    for axis, (head, where) in zip(axes, GROUPS.items()):
-        settings = real("origin_relu", where)
+    for axis, (head, settings) in zip(axes, panels.items()):
         sites = ev.sites_of(settings[0].of("origin_relu"))
-        found = {
-            what: np.mean([_shares(m, what).reindex(sites).fillna(0) for m in settings], axis=0)
-            for what in ORIGINS
-        }
-        colours, _, labels = zip(*(style.PARTS[what] for what in ORIGINS))
-        axis.stackplot(
-            _relative(sites), *found.values(), colors=colours, labels=labels, linewidth=0
-        )
+        found = {}
+        for what in ORIGINS:
+            each = (ev.half_way(m.of(f"origin_{what}")).groupby("site").mean() for m in settings)
+            found[what] = np.mean([of.reindex(sites).fillna(0) for of in each], axis=0)
+        colours, labels = zip(*(style.PARTS[what] for what in ORIGINS))
+        places = _relative(sites)
+        axis.stackplot(places, *found.values(), colors=colours, labels=labels, linewidth=0)
         axis.grid(visible=False)
         axis.set_ylim(0, 1)
         _depth_axis(axis, head, settings)
-        ends = (found[what][-1] for what in ("commutativity", "relu"))
-        told.append(f"{head} ".replace("\n", " ") + " and ".join(f"{end:.2f}" for end in ends))
+        told.append(f"{' '.join(head.split())} {found['commutativity'][-1]:.2f}")
     axes[0].set_ylabel("share of the residual")
-    style.legend(figure, axes)
-    alt = "Of the residual at the logits, share of maps that do not commute and of ReLUs: "
-    return Shown(figure, alt + "; ".join(told) + ".")
-
-
-def _shares(m: Measured, what: str) -> pd.Series:
-    return per_site(ev.half_way(m.of(f"origin_{what}")))
+    what = "Where the residual arises; at the logits, share of maps that do not commute"
+    return style.shown(figure, what, told)
 
 
 def origin(m: Measured, what: str) -> pd.Series:
@@ -269,24 +205,14 @@ def origin(m: Measured, what: str) -> pd.Series:
 
 
 def matching() -> Shown:
-    """The error barrier before and after matching, in points.
-
-    Source: B.1.2; barrier of Frankle et al. (2020).
-    """
+    """The error barrier before and after matching, in points."""
     settings = real("error", ev.matched)
     figure, (axis,) = style.sheet(1, 1, 2.4)
     before, after = zip(*(both_barriers(m) for m in settings))
-    style.dots(axis, range(len(settings)), before, "unmatched")
-    style.dots(axis, range(len(settings)), after, "pair", label="after matching")
-    axis.axhline(2, color="black", linewidth=0.7, linestyle=":")
-    style.settings_axis(axis, [m.name for m in settings])
-    style.log_axis(axis)
-    axis.set_ylabel("error barrier (points)")
-    style.legend(figure, [axis])
-    told = [
-        f"{m.tag}: before {span(b)}, after {span(a)}" for m, b, a in zip(settings, before, after)
-    ]
-    return Shown(figure, "Error barrier in points. " + "; ".join(told) + ".")
+    series = [Series("unmatched", before), Series("pair", after, "after matching")]
+    label, mark = "error barrier (points)", 100 * rules.MARGIN
+    told = style.panel(axis, style.names(settings), series, "", label, mark, log=True, apart=0)
+    return style.shown(figure, "The error barrier of matched pairs", [told])
 
 
 def both_barriers(m: Measured) -> tuple[np.ndarray, np.ndarray]:

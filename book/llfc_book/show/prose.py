@@ -1,11 +1,7 @@
-"""Numbers for the running text: computed in a hidden cell, shown by a role, so that no sentence
-holds a typed number.
-
-A cell ends with ``prose.tell(barrier=prose.between(100 * values, " points"))``; the text then says
-``{glue:text}`barrier```. nbval compares what was told like any other output.
+"""Numbers for the running text, so that no sentence holds a typed one: a hidden cell ends with
+``findings.tell(page)``, and the text says ``{glue:text}`barrier```.
 """
 
-import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -30,23 +26,6 @@ class Told:
                 raw=True,
                 metadata={"scrapbook": {"name": name, "mime_prefix": MIME}},
             )
-
-
-def tell(**pieces: str | int) -> Told:
-    """Give the text of this chapter the ``pieces``: strings as they are, or whole numbers.
-
-    ValueError for a piece without characters; TypeError for a float, which must say its digits
-    first.
-    """
-    for name, piece in pieces.items():
-        if not isinstance(piece, str | int | np.integer) or isinstance(piece, bool):
-            raise TypeError(
-                f"{name} is a {type(piece).__name__}; write it with number(), between() or share()"
-                " first"
-            )
-        if not str(piece).strip() or re.search(r"\bnan\b", str(piece)):
-            raise ValueError(f"{name} has nothing to say: {piece!r}")
-    return Told({name: str(piece) for name, piece in pieces.items()})
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -4,10 +4,6 @@ heavy here.
 
 from typing import Any
 
-#: The heads of row_of's cells.
-HEAD = ("record", "profile", "pairs", "data", "seeds", "measured at commit", "on")
-HEAD += ("training and measuring (min)", "versions", "finished")
-
 
 def provenance(run: dict[str, Any]) -> str:
     """The last part of a page, folded: the run of what it measured, then the records that it
@@ -28,27 +24,28 @@ def provenance(run: dict[str, Any]) -> str:
         ":class-container: provenance",
         f"Measured as the page was made: {'; '.join(part for part in parts if part)}.",
     ]
-    if run.get("records"):
+    rows = [_row(record) for record in run.get("records", ())]
+    if rows:
         lines += ["", "Records shown:", "", "```{list-table}", ":header-rows: 1"]
         lines += [":class: table-scroll", ""]
-        for row in [HEAD, *map(row_of, run["records"])]:
+        for row in [list(rows[0]), *(row.values() for row in rows)]:
             lines += [("  - " if k else "* - ") + cell for k, cell in enumerate(row)]
         lines += ["```"]
     return "\n".join([*lines, "::::", ""])
 
 
-def row_of(record: dict[str, Any]) -> list[str]:
-    """One record and profile in the table of those that a page shows."""
+def _row(record: dict[str, Any]) -> dict[str, str]:
+    """One record and profile in the table of those that a page shows, by the heads of columns."""
     r = {key: ", ".join(x) if isinstance(x, list) else x for key, x in record.items()}
-    return [
-        f"`{r['record']}`",
-        r["profile"],
-        str(r["pairs"]),
-        r["data"],
-        r["seeds"],
-        ", ".join(f"`{commit}`" for commit in record["commits"]),
-        f"{r['device']}: {r['cpu']}, {r['threads']} thread",
-        f"{r['train_minutes']:,} and {r['measure_minutes']:,}",
-        f"Python {r['python']}, torch {r['torch']}",
-        r["finished"],
-    ]
+    return {
+        "record": f"`{r['record']}`",
+        "profile": r["profile"],
+        "pairs": str(r["pairs"]),
+        "data": r["data"],
+        "seeds": r["seeds"],
+        "measured at commit": ", ".join(f"`{commit}`" for commit in record["commits"]),
+        "on": f"{r['device']}: {r['cpu']}, {r['threads']} thread",
+        "training and measuring (min)": f"{r['train_minutes']:,} and {r['measure_minutes']:,}",
+        "versions": f"Python {r['python']}, torch {r['torch']}",
+        "finished": r["finished"],
+    }

@@ -1,33 +1,29 @@
-"""Figures of "LLFC in ten minutes": two small networks and the line between them, partners at equal
-distance, and how a figure of the book is read.
+"""Figures of "LLFC in ten minutes": two small networks and the line between them, and how a figure
+of the book is read.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from llfc_book import evidence as ev
 from llfc_book.show import b2, front, style
-from llfc_book.show.style import LOOKS, Shown, span
+from llfc_book.show.style import LOOKS, Series, Shown
 from llfc_book.study import pairs
-from llfc_book.study.closeness import cycle
-from llfc_book.study.measures import decisive
 from llfc_book.study.pairs import Pair
 from llfc_book.study.settings import recipe
-from llfc_lib.matching import symmetry
-from llfc_lib.metrics.displacement import partner_of, random_difference
 from llfc_lib.models.view import View
-from llfc_lib.models.weights import State, interpolate
+from llfc_lib.models.weights import interpolate
 from llfc_lib.training.loop import new_network
 
 LAYER = "relu3"  # the last hidden layer of a perceptron
 WORDS: Any = {"textcoords": "offset points", "ha": "center", "fontsize": style.SMALL}
 STEPS = np.linspace(-0.25, 1.25, 19)  # of the plane's grid, in lengths of the line
+LEVELS = [0, 5, 10, 20, 40, 100]  # of the error, in percent
+SHADES = ["#ffffff", "#ececec", "#d5d5d5", "#b5b5b5", "#939393"]
 
 
 def small_pair(profile: str, device: str) -> Pair:
@@ -36,19 +32,15 @@ def small_pair(profile: str, device: str) -> Pair:
 
 
 def two_networks(profile: str, device: str) -> Shown:
-    """The plane of weights through A, B and their start with its error; and the features half-way,
-    image by image, between spawned ends and between ends of different starts.
-
-    Source: Definitions 1 and 2 (A.1).
+    """The plane of weights through A, B and their start with its error; and the features half-
+    way, image by image, between spawned ends and between ends of different starts.
     """
     pair = small_pair(profile, device)
     figure, (plane, near, far) = style.sheet(3, 1, 2.4)
-    errors = _plane(plane, pair)
-    style.title(plane, "weights: error (%)")
-    shares = {}
+    told = [f"error on the line {style.span(_plane(plane, pair))} %"]
     for axis, who, what, head in (
-        (near, "B", "pair", "features, spawned"),
-        (far, "independent", "independent", "features, another start"),
+        (near, "B", "pair", "features, spawned\n(proxy)"),
+        (far, "independent", "independent", "features, another start\n(proxy)"),
     ):
         along, off = half_way(pair, who)
         axis.plot(along, off, LOOKS[what].marker, color=LOOKS[what].colour, markersize=2, alpha=0.4)
@@ -56,26 +48,19 @@ def two_networks(profile: str, device: str) -> Shown:
         axis.plot([0], [0], "k|", markersize=9)
         for x, word in ((-0.5, "$f_B$"), (0, "mean"), (0.5, "$f_A$")):
             axis.annotate(word, (x, 0), (0, -14), **WORDS)
-        axis.set_xlim(-0.7, 0.7)
-        axis.set_ylim(0, 0.5)
-        axis.set_xticks([])
-        axis.set_ylabel("off the line")
+        axis.set(xlim=(-0.7, 0.7), ylim=(0, 0.5), xticks=[], ylabel="off the line")
         style.title(axis, head)
-        shares[head] = float(np.hypot(along, off).mean())
-    told = ", ".join(f"{head} {share:.2f}" for head, share in shares.items())
-    alt = (
-        f"Two small perceptrons. Left: error in the plane of A, B and their start, on the line"
-        f" {span(errors, 0)} %. Right: features half-way, mean distance from the mean of both as a"
-        f" share of the distance between them: {told}."
-    )
-    return Shown(figure, alt)
+        off_mean = np.hypot(along, off).mean()
+        told.append(f"{' '.join(head.split())}: mean distance from the mean {off_mean:.2f}")
+    return style.shown(figure, "Two small perceptrons, their weights and features", told)
 
 
 def _plane(axis: Axes, pair: Pair) -> np.ndarray:
     """Draws the plane; returns the errors (%) along the line."""
     start = new_network(pair.setting, pair.data, pair.index).to(pair.device, pair.dtype)
-    a, b = (net.state_dict() for net in pair.in_dtype("A", "B"))
-    flat_a, flat_b, flat_s = (_flat(state) for state in (a, b, start.state_dict()))
+    flat_a, flat_b, flat_s = (
+        parameters_to_vector(net.parameters()).detach() for net in (*pair.in_dtype("A", "B"), start)
+    )
     line, up = flat_a - flat_b, flat_s - flat_b
     share = float(up @ line / (line @ line))
     up = up - share * line
@@ -83,19 +68,14 @@ def _plane(axis: Axes, pair: Pair) -> np.ndarray:
     x, y = next(iter(pair.loader("test", 500, 500)))
 
     def error(k: float, h: float) -> float:  # B at (0, 0), A at (1, 0), in lengths of the line
-        point = flat_b + k * line + (h / height) * up
-        torch.nn.utils.vector_to_parameters(point, start.parameters())
+        vector_to_parameters(flat_b + k * line + (h / height) * up, start.parameters())
         with torch.no_grad():
             return 100 * float((start(x).argmax(1) != y).double().mean())
 
     heights = np.linspace(-0.35, 1.2 * height, 15)
-    grid = np.array([[error(k, h) for k in STEPS] for h in heights])
-    levels = [0, 5, 10, 20, 40, 100]
-    shades = ["#ffffff", "#ececec", "#d5d5d5", "#b5b5b5", "#939393"]
-    axis.contourf(STEPS, heights, grid, levels=levels, colors=shades)
-    lines = axis.contour(
-        STEPS, heights, grid, levels=levels[1:-1], colors="#777777", linewidths=0.5
-    )
+    grid = STEPS, heights, np.array([[error(k, h) for k in STEPS] for h in heights])
+    axis.contourf(*grid, levels=LEVELS, colors=SHADES)
+    lines = axis.contour(*grid, levels=LEVELS[1:-1], colors="#777777", linewidths=0.5)
     axis.clabel(lines, fontsize=style.SMALL, fmt="%g")
     look = LOOKS["pair"]
     axis.plot([0, 1], [0, 0], look.marker, linestyle="-", color=look.colour, linewidth=1.8)
@@ -106,11 +86,8 @@ def _plane(axis: Axes, pair: Pair) -> np.ndarray:
     axis.annotate("start", (share, height), (20, -3), **WORDS)
     axis.set(xticks=[], yticks=[])
     axis.grid(visible=False)
+    style.title(axis, "weights: error (%)\n(proxy)")
     return np.array([error(k, 0) for k in np.linspace(0, 1, 11)])
-
-
-def _flat(state: State) -> Tensor:
-    return torch.cat([value.flatten() for value in state.values()])
 
 
 def half_way(pair: Pair, who: str) -> tuple[np.ndarray, np.ndarray]:
@@ -129,91 +106,22 @@ def half_way(pair: Pair, who: str) -> tuple[np.ndarray, np.ndarray]:
     return along.cpu().numpy(), off.cpu().numpy()
 
 
-# partners at equal distance
-
-
-def partners(profile: str, device: str) -> Shown:
-    """What spread and sparse partners are: where their features differ from A's, and how linear
-    they are at which distance.
-
-    Source: ours.
-    """
-    pair = small_pair(profile, device)
-    figure, (left, right) = style.sheet(2, 1, 2.4)
-    told = []
-    for what, shares in by_unit(pair).items():
-        order = np.sort(shares)[::-1]
-        left.step(range(1, len(order) + 1), 100 * order, where="mid", color=LOOKS[what].colour)
-        told.append(f"{what}: {100 * order[:6].sum():.0f} % of the change in six units")
-    left.set(xlabel="units of layer 2, most changed first", ylabel="share of the change (%)")
-    style.title(left, "where features differ")
-    rows = pd.DataFrame([asdict(row) for row in decisive.rows(pair, trained=False)])
-    curves = front.by_kind(rows.assign(pair=pair.name), logits=False)
-    for kind, what in (("B", "pair"), ("G", "spread"), ("P", "sparse")):
-        look, curve = LOOKS[what], curves[kind]
-        how: Any = {"color": look.colour, "marker": look.marker, "markersize": 3.5}
-        right.plot(curve["distance"], curve["rho"], label=front.ARMS[kind], **how)
-        told.append(f"rho of {what} {span(curve['rho'])}")
-    right.set_ylim(bottom=0)
-    right.set_xlim(0, 0.5)
-    right.set(xlabel="feature distance", ylabel="distance from the mean, ρ")
-    style.title(right, "how linear, hidden layers")
-    style.legend(figure, [right])
-    return Shown(figure, "Partners of a small perceptron. " + "; ".join(told) + ".")
-
-
-def by_unit(pair: Pair) -> dict[str, np.ndarray]:
-    """By kind of partner, each unit's share of the squared difference between the second layer's
-    features and A's: of B, of a spread partner, and of a sparse one in which a tenth of the units
-    change places.
-    """
-    view, other = (View(net) for net in pair.in_dtype("A", "B"))
-    x, _ = next(iter(pair.loader("test", 500, 500)))
-    moved = random_difference(view.state(), other.state(), "gaussian", (pair.name, "picture"))
-    sym = symmetry(view, x[:8])
-    orders = {p.name: cycle(torch.arange(p.size), round(p.size / 10)) for p in sym}
-    own, found = view.run(x, {"relu2"})["relu2"], {}
-    for what, partner in (
-        ("pair", other),
-        ("spread", partner_of(view, moved, 1.0, None)),
-        ("sparse", view.with_state(sym.apply(view.state(), orders))),
-    ):
-        squares = (partner.run(x, {"relu2"})["relu2"] - own).square().sum(0)
-        found[what] = (squares / squares.sum()).cpu().numpy()
-    return found
-
-
-# how to read a figure
-
-
 def how_to_read() -> Shown:
-    """One panel of the book, with what its marks mean.
-
-    Source: drawn as the figures of B.2 are.
-    """
+    """One panel of the book, with what its marks mean."""
     m = b2.held()[0]
     spread = m.of("rho", "null", "spread").groupby(["pair", "site"]).mean()
-    sites = [site for site in ev.sites_of(spread) if site != "logits"][:3]
+    sites = ev.sites_of(ev.hidden(spread))[:3]
     groups, bands = (ev.by_site(values, sites) for values in (m.of("rho"), spread))
     figure, (axis,) = style.sheet(1, 1, 2.4)
-    style.band(axis, range(len(sites)), bands, "spread", width=0.6)
-    style.dots(axis, range(len(sites)), groups, "pair")
-    style.layers(axis, sites)
-    axis.axhline(0.5, color="black", linewidth=0.7, linestyle=":")
-    axis.set(ylabel="distance from the mean, ρ", ylim=(0, 0.6), xlim=(-0.5, 6))
-    style.title(axis, m.tag)
-    for height, (x, y), words in (
+    series = [Series("spread", bands, band=True), Series("pair", groups)]
+    told = style.panel(axis, sites, series, m.tag, "distance from the mean, ρ", b2.ENDPOINT)
+    axis.set(ylim=(0, 0.6), xlim=(-0.5, 6))
+    for height, place, words in (
         (0.56, (2.6, 0.5), "dotted line: an endpoint in the middle's place"),
         (0.4, (2.05, groups[2].max()), "dots: faint for each pair, full for their mean"),
-        (0.1, (2.3, bands[2].min()), "band: partners, smallest to largest, line at the mean"),
+        (0.1, (2.4, bands[2].min()), "band: partners, smallest to largest, line at the mean"),
     ):
         how: Any = {"arrowstyle": "-", "color": "#777777", "linewidth": 0.7, "relpos": (0, 0.5)}
-        axis.annotate(words, (x, y), (2.75, height), fontsize=8, va="center", arrowprops=how)
-    axis.annotate(
-        "title: network, how the pair is made, scale, pairs", (2.75, 0.25), fontsize=style.SMALL
-    )
-    alt = (
-        f"A panel of {m.tag} with its marks explained: pairs {span(np.concatenate(groups))},"
-        f" spread partners {span(np.concatenate(bands))}, an endpoint 0.5."
-    )
-    return Shown(figure, alt)
+        axis.annotate(words, place, (2.75, height), fontsize=8, va="center", arrowprops=how)
+    axis.annotate("title: network, how the pair is made, scale, pairs", (2.75, 0.25), fontsize=8)
+    return style.shown(figure, "A panel with its marks explained", [told])

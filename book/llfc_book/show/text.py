@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from llfc_book.show.prose import number
+from llfc_book.show.prose import number as number
 from llfc_lib.metrics import Row
-
-__all__ = ["MyST", "folded", "measured_now", "number", "spread", "table"]
 
 
 class MyST:
@@ -50,29 +48,9 @@ def measured_now(
     """A line a site, a column a quantity (its head by ``columns``): the pair's own values, those
     that depend on alpha half-way, of one direction the first.
     """
-    found: dict[str, dict[str, float]] = {}
-    for row in rows:
-        if row.role == "value" and row.quantity in columns and row.alpha in (None, 0.5):
-            found.setdefault(row.site, {}).setdefault(columns[row.quantity], row.mean)
-    lines = [
-        (
-            site,
-            *(number(values[head], digits) if head in values else "" for head in columns.values()),
-        )
-        for site, values in found.items()
-    ]
-    return table(pd.DataFrame(lines, columns=["layer", *columns.values()]), caption, name)
-
-
-def spread(values: Sequence[float] | np.ndarray | pd.Series, digits: int = 2) -> str:
-    """ "0.11 (0.09 to 0.12)": the mean over pairs, and from the smallest to the largest; one number
-    where there is one pair.
-    """
-    found = np.asarray([*values], dtype=float)
-    found = found[~np.isnan(found)]
-    if not len(found):
-        return ""
-    middle = number(found.mean(), digits)
-    if len(found) == 1:
-        return middle
-    return f"{middle} ({number(found.min(), digits)} to {number(found.max(), digits)})"
+    found = pd.DataFrame(rows)
+    own = found[found["role"].eq("value") & found["alpha"].fillna(0.5).eq(0.5)]
+    own = own[own["quantity"].isin([*columns])]
+    wide = own.pivot_table("mean", "site", "quantity", "first", sort=False)[[*columns]]
+    cells = wide.map(lambda x: "" if np.isnan(x) else number(x, digits)).rename(columns=columns)
+    return table(cells.reset_index(names="layer"), caption, name)
