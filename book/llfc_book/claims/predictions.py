@@ -15,7 +15,8 @@ import pandas as pd
 from scipy.stats import t as students_t
 from scipy.stats import ttest_1samp
 
-MARGIN = 1.25  # on a ratio of rho: nearer than that is alike
+from llfc_book.evidence import ALIKE, CLOSE, CONNECTED
+
 LEVEL = 0.95
 LEAST_PAIRS = 3  # fewer have no interval
 
@@ -38,17 +39,17 @@ class Cell:
 
     def alike(self) -> bool | None:
         """Whether the ratio lies within the margin; None where the interval does not say."""
-        if self.low >= 1 / MARGIN and self.high <= MARGIN:
+        if self.low >= 1 / ALIKE and self.high <= ALIKE:
             return True
-        return False if self.high < 1 / MARGIN or self.low > MARGIN else None
+        return False if self.high < 1 / ALIKE or self.low > ALIKE else None
 
     def below(self) -> bool | None:
         """Whether the first kind is more linear by more than the margin; None where the interval
         does not say.
         """
-        if self.high < 1 / MARGIN:
+        if self.high < 1 / ALIKE:
             return True
-        return False if self.low > 1 / MARGIN else None
+        return False if self.low > 1 / ALIKE else None
 
 
 def curves(rows: pd.DataFrame) -> pd.DataFrame:
@@ -88,6 +89,37 @@ def compared(points: pd.DataFrame, first: str, second: str, least: int = LEAST_P
         for (site, size), by_pair in ratios.items()
         if len(by_pair) >= least
     ]
+
+
+def mostly_random(points: pd.DataFrame) -> pd.DataFrame:
+    """``points`` without those tuned partners (T) most of whose way is training's: the Gaussian
+    step of the same size alone makes less than half of their squared feature distance.
+    """
+    keys = ["pair", "direction", "site", "size"]
+    step = points[points["kind"] == "G"].set_index(keys)["distance"]
+    alone = step.reindex(pd.MultiIndex.from_frame(points[keys])).to_numpy()
+    return points[points["kind"].ne("T") | (alone**2 >= points["distance"] ** 2 / 2)]
+
+
+def partners(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a pair, kind, end and size: whether the two networks are ``connected`` (half-way,
+    the error exceeds the mean of both by at most 2 points), and ``linear`` (half-way, rho squared
+    is at most a tenth in every hidden layer).
+
+    Two answers that need not agree: LMC and LLFC, each without looking at the other.
+    """
+    keys = ["pair", "kind", "direction", "alpha"]
+    rows = rows[rows["kind"].ne("") & rows["pair"].isin(rows["pair"][rows["kind"].eq("B")])]
+    wide = rows.pivot_table(index=keys, columns="quantity", values="mean")
+    # A errs as the partner of the last step from B does
+    ends = wide.xs("B", level="kind")["partner_error"].xs(1.0, level="alpha")
+    other = {"from A": "from B", "from B": "from A"}
+    own = [ends[pair, other[end]] for pair, _, end, _ in wide.index]
+    barrier = wide["middle_error"] - (wide["partner_error"] + own) / 2
+    inner = rows[rows["quantity"].eq("rho") & rows["site"].ne("logits")]
+    worst = inner.groupby(keys)["mean"].max()
+    told = {"connected": barrier <= CONNECTED, "linear": worst.reindex(wide.index) ** 2 <= CLOSE}
+    return pd.DataFrame(told).reset_index()
 
 
 def _cell(
@@ -179,12 +211,12 @@ PREDICTIONS = (
     Prediction(
         "closeness only",
         "a trained partner (B), a tuned one (T) and a step of gradient noise (N) are as linear as"
-        f" each other, within a factor of {MARGIN}, at every distance",
+        f" each other, within a factor of {ALIKE}, at every distance",
         _alike("T", "N"),
     ),
     Prediction(
         "training's direction",
-        f"a trained partner (B) is more linear than a tuned one (T) by more than {MARGIN}",
+        f"a trained partner (B) is more linear than a tuned one (T) by more than {ALIKE}",
         lambda compare: [("below T", cell.below()) for cell in compare("B", "T")],
     ),
     Prediction(

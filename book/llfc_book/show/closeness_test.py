@@ -8,15 +8,16 @@ from llfc_book import evidence as ev
 from llfc_book.claims import rules
 from llfc_book.claims.predictions import (
     LEAST_PAIRS,
-    MARGIN,
     Cell,
     compared,
     connection,
     curves,
+    mostly_random,
+    partners,
     tested,
     verdicts,
 )
-from llfc_book.evidence import Measured
+from llfc_book.evidence import ALIKE, Measured
 from llfc_book.show import style
 from llfc_book.show.style import LOOKS, Shown
 from llfc_book.show.text import MyST, folded, number, table
@@ -27,6 +28,7 @@ KINDS = {
     "G": "spread",
     "P": "sparse",
     "N": "noise",
+    "L": "longer",
     "T": "tuned",
     "C": "third",
     "B": "pair",
@@ -36,6 +38,7 @@ NAMES = {
     "C": "a third child of the start (C)",
     "T": "a Gaussian step, then trained (T)",
     "N": "a step of gradient noise (N)",
+    "L": "the network trained on (L)",
     "G": "a Gaussian step (G)",
     "P": "units that change places, same function (P)",
     "independent": "a network of another start",
@@ -113,7 +116,7 @@ def ratios(name: str) -> Shown:
     sites = ev.sites_of(m.of("distance", "value", "B"))
     figure, axes = style.sheet(1, 1, 3.2)
     axis = axes[0]
-    axis.axhspan(1 / MARGIN, MARGIN, color="#888888", alpha=0.15, linewidth=0)
+    axis.axhspan(1 / ALIKE, ALIKE, color="#888888", alpha=0.15, linewidth=0)
     axis.axhline(1, color="black", linewidth=0.7)
     for k, kind in enumerate(kinds):
         found = [c for c in compared(points, "B", kind) if c.size == 1]
@@ -126,7 +129,7 @@ def ratios(name: str) -> Shown:
     style.layers(axis, sites)
     style.log_axis(axis)
     axis.set_ylabel("ρ of the pair over ρ of the partner")
-    style.title(axis, f"{m.tag}, whole step; grey: within {MARGIN:g}")
+    style.title(axis, f"{m.tag}, whole step; grey: within {ALIKE:g}")
     style.legend(figure, axes, 2)
     return Shown(figure, f"Ratios of rho at equal distance, {m.tag}. {_described(points, sites)}")
 
@@ -197,20 +200,36 @@ def connection_points() -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
+def apart(name: str) -> MyST:
+    """By kind, how many partners of all sizes are connected, how many have LLFC, and how many have
+    one without the other.
+    """
+    lines = []
+    for kind, own in partners(of(name).rows).groupby("kind"):
+        linked, linear = own["connected"], own["linear"]
+        counts = (linked.sum(), linear.sum(), (linked & ~linear).sum(), (linear & ~linked).sum())
+        lines.append((NAMES[str(kind)], len(own), *counts))
+    columns = ["partner", "all", "connected", "LLFC", "connected only", "LLFC only"]
+    caption = "Connectivity and LLFC of partners of every kind and size, both half-way."
+    told = table(pd.DataFrame(lines, columns=columns), caption, "tbl-apart")
+    return folded("Connectivity and LLFC, kind by kind", told)
+
+
 def every_ratio(name: str) -> MyST:
-    """All cells, folded."""
+    """All cells, folded; tuned partners once more without those that training moved most."""
     points = curves(of(name).rows)
+    random = mostly_random(points)
     lines = [
         (
-            NAMES[kind],
+            NAMES[kind] + ", mostly random" * (of_these is random),
             c.site,
             f"{c.size:g}",
             number(c.distance),
             f"{number(c.ratio)} [{number(c.low)}, {number(c.high)}]",
             c.n,
         )
-        for kind in ("T", "N", "G", "P")
-        for c in compared(points, "B", kind)
+        for kind, of_these in (("T", points), ("T", random), *((k, points) for k in "NGP"))
+        for c in compared(of_these, "B", kind)
     ]
     columns = ["against", "layer", "share of the way", "distance", "ratio of ρ", "pairs"]
     label = f"tbl-ratios-{name.replace('_', '-')}"
