@@ -266,6 +266,6 @@ def logits(values: pd.Series) -> pd.Series:
     return values[values.index.get_level_values("site") == "logits"]
 
 
-def together(found: Iterable[pd.Series]) -> np.ndarray:
+def together(found: Iterable[pd.Series | np.ndarray]) -> np.ndarray:
     """All numbers of several settings."""
-    return np.concatenate([values.to_numpy() for values in found])
+    return np.concatenate([np.asarray(values) for values in found])

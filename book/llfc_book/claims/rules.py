@@ -85,14 +85,15 @@ def _cell(
 # connectivity
 
 
-def limits(
+def connectivity(
     m: Measured, role: str = "value", kind: str = "", statistics: str = "interpolated"
 ) -> pd.DataFrame:
     """By pair, the "barrier", the largest error on the line less the mean of the ends (a fraction),
-    with its "lower" and "upper" 95 % limits over images. Where none are on record, both are the
-    barrier itself; so near the margin that it decides nothing, a point on either side.
+    with its "lower" and "upper" 95 % limits over images, and whether the pair is "connected": True
+    where the upper limit is within the margin, False where the lower one is above it, else None.
 
-    Source: Frankle et al. (2020), section 2.
+    Where no limits are on record, both are the barrier itself; so near the margin that it decides
+    nothing, a point on either side. Source: Frankle et al. (2020), section 2.
     """
     errors = m.of("error", role, kind, statistics)
     plain = ev.by_pair(errors, "max") - ev.ends(errors)
@@ -103,23 +104,18 @@ def limits(
         for limit in ("lower", "upper"):
             known = ev.by_pair(sure.of(f"error_barrier_{limit}", role, kind, statistics))
             found[limit] = known.reindex(found.index).fillna(found[limit])
-    return found
+    found["connected"] = np.where(found["lower"] > MARGIN, False, None)
+    return found.assign(connected=found["connected"].where(found["upper"] > MARGIN, True))
 
 
 def barriers(m: Measured, role: str = "value", kind: str = "") -> pd.Series:
-    """By pair, the barrier (:func:`limits`)."""
-    return limits(m, role, kind)["barrier"]
+    """By pair, the barrier (:func:`connectivity`)."""
+    return connectivity(m, role, kind)["barrier"]
 
 
-def verdicts(
-    m: Measured, role: str = "value", kind: str = "", statistics: str = "interpolated"
-) -> pd.Series:
-    """By pair whether it is connected: True where the upper limit is within the margin, False where
-    the lower one is above it, else None.
-    """
-    found = limits(m, role, kind, statistics)
-    answers = np.where(found["lower"] > MARGIN, False, None)
-    return pd.Series(np.where(found["upper"] <= MARGIN, True, answers), found.index, dtype=object)
+def verdicts(m: Measured, role: str = "value", kind: str = "") -> pd.Series:
+    """By pair, whether it is connected (:func:`connectivity`)."""
+    return connectivity(m, role, kind)["connected"]
 
 
 def barrier_of(name: str) -> Measured | None:
