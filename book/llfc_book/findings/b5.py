@@ -45,35 +45,22 @@ def dead() -> Found:
     return percent(cifar10), cifar10.min() > mnist.max()
 
 
-@finding(PAGE, "whichever width is left out, rank describes the barrier better than width alone")
-def overall() -> Found:
+@finding(
+    PAGE, "rank describes the barrier better than width and within epochs, but in narrow networks"
+)
+def description() -> Found:
     table = b5.points(b5.trained())
     left_out = [table[table["width"] != width] for width in table["width"].unique()]
     better = [b5.correlation(of) > abs(b5.correlation(of, "width")) for of in left_out]
-    return number(b5.correlation(table)), all(better)
-
-
-@finding(PAGE, "within every epoch the barrier grows with the rank")
-def within_epoch() -> Found:
-    found = b5.within(b5.points(b5.trained()), "epoch").values()
-    return between(found), min(found) > 0
-
-
-@finding(PAGE, "in the narrowest networks alone barriers grow with training, and ranks do not")
-def falls_short() -> Found:
-    table = b5.points(b5.trained()).pivot(index="width", columns="epoch")
-    rank, barrier = table["rank"], table[b5.BARRIERS[0]]
-    grows = barrier.iloc[:, -1] > barrier.iloc[:, 0]
-    narrow, others = table.index[grows], table.index[~grows]
-    not_risen = (rank.iloc[:, -1] <= rank.iloc[:, 0])[narrow]
-    return " and ".join(map(str, narrow)), narrow.max() < others.min() and not_risen.all()
-
-
-@finding(PAGE, "in narrow ResNets most layers have a lower rank at the end than after epoch 1")
-def later_lower() -> Found:
-    late_over_early = (b5.at_epoch(m, m.setting.epochs) / b5.at_epoch(m, 1) for m in b5.narrow())
-    found = ev.together(ratio.groupby("site").mean() < 1 for ratio in late_over_early)
-    return count(found), found.mean() > HALF
+    within = b5.within(table, "epoch").values()
+    by_epoch = table.pivot(index="width", columns="epoch")
+    rank, barrier = by_epoch["rank"], by_epoch[b5.BARRIERS[0]]
+    grows = (barrier.iloc[:, -1] > barrier.iloc[:, 0]).to_numpy()
+    narrowest = [*grows] == sorted(grows, reverse=True) and 0 < sum(grows) < len(grows)
+    rank_falls = (rank.iloc[:, -1] <= rank.iloc[:, 0])[grows].all()
+    told = {"overall": number(b5.correlation(table)), "within_epoch": between(within)}
+    told["falls_short"] = " and ".join(map(str, by_epoch.index[grows]))
+    return told, all(better) and min(within) > 0 and narrowest and rank_falls
 
 
 def _by_state(column: str) -> pd.DataFrame:

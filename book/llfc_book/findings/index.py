@@ -75,21 +75,16 @@ def partners() -> Found:
     return told, stands and found["sparse"] < 1 / ALIKE
 
 
-def _maps(where: front.Where) -> np.ndarray:
-    settings = ev.measured("origin_commutativity", where)
-    return np.array([front.origin(m, "commutativity").mean() for m in settings])
-
-
-@finding(
-    PAGE, "at logits maps account for most in matched perceptrons; in the first layer ReLUs do"
-)
+@finding(PAGE, "at the logits of matched perceptrons most of the residual is due to commutativity")
 def maps() -> Found:
-    matched, spawned = _maps(lambda s: ev.matched(s) and s.model == "mlp"), _maps(ev.spawned)
-    plain = [m for m in ev.measured("origin_relu", ev.printed) if m.setting.model != "resnet20_ln"]
-    relus = (m.of("origin_relu") for m in plain)
-    first = ev.together(ev.by_site(values, ev.sites_of(values))[0] for values in relus)
-    told = {"maps_matched": percent(matched), "maps_spawned": percent(spawned)}
-    return told, matched.min() > 0.5 and first.min() > 0.5
+    matched, spawned = (
+        np.array([front.origin(m, "commutativity").mean() for m in settings])
+        for settings in (
+            ev.measured("origin_commutativity", ev.matched, model="mlp"),
+            ev.measured("origin_commutativity", ev.spawned),
+        )
+    )
+    return {"maps_matched": percent(matched), "maps_spawned": percent(spawned)}, matched.min() > 0.5
 
 
 def _barriers(model: str, data: str) -> np.ndarray:
