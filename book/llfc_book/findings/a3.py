@@ -12,9 +12,7 @@ PAGE = "A3_assignment"
 PRINTED, DROPPED, RANDOM = MINIMISED[0], MINIMISED[3], MINIMISED[4]
 
 
-@finding(
-    PAGE, "every step but O2 holds, and O2 when corrected; the least R tells the missing edges"
-)
+@finding(PAGE, "every step but O2 holds, and O2 corrected; the least R tells the missing edges")
 def checked() -> Found:
     table, cycles = a3.steps().set_index("step"), a3.reduction()
     right = (table[["random", "trained"]] < a3.EXACT).all(axis=1)
@@ -56,9 +54,7 @@ def over() -> Found:
     return told, (found < random / 2).all() and random.min() > found.max()
 
 
-@finding(
-    PAGE, "a minority of all but the smallest networks reach the minimum, the largest most rarely"
-)
+@finding(PAGE, "few but the smallest networks reach the minimum, the largest most rarely")
 def reached() -> Found:
     found = [[a3.of_size("at_minimum", k, n).mean() for k in a3.MATCHINGS] for n in a3.SIZES]
     smallest, *between_, largest = map(np.array, found)

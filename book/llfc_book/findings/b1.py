@@ -50,9 +50,7 @@ def spawned() -> Found:
     return told, _all(pairs, True) and _all(apart, False)
 
 
-@finding(
-    PAGE, "matched perceptrons are connected on MNIST; most on CIFAR-10 are not, none surely is"
-)
+@finding(PAGE, "matched perceptrons are connected on MNIST; on CIFAR-10 most are not, none surely")
 def matched() -> Found:
     mnist, cifar10 = _perceptrons("mnist"), _perceptrons("cifar10")["connected"]
     apart = cifar10.eq(False)

@@ -43,9 +43,7 @@ def share() -> Found:
     return told, spawned.max() < 0.5 and matched.mean() > mlp.mean()
 
 
-@finding(
-    PAGE, "the coefficient is within a tenth of 1 in most cases of spawned pairs, not of matched"
-)
+@finding(PAGE, "the coefficient is within a tenth of 1 in most cases of spawned pairs alone")
 def coefficient() -> Found:
     spawned, matched = (
         np.array([(m.of("1-coef_alpha").abs() <= CLOSE).mean() for m in _of(where)])

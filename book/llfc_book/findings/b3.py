@@ -25,9 +25,7 @@ def _within(found: list[Measured]) -> list[pd.Series]:
     return [b3.share(m) <= ev.CLOSE for m in found]
 
 
-@finding(
-    PAGE, "most cases of spawned pairs are within a tenth, few of matched perceptrons, none narrow"
-)
+@finding(PAGE, "most cases of spawned pairs are within a tenth, few of matched, none of narrow")
 def within() -> Found:
     spawned, matched, narrow = map(_within, (_spawned(), _matched(), _matched("resnet20_ln")))
     shares = np.array([held.mean() for held in spawned])
@@ -71,9 +69,7 @@ def gap() -> Found:
     return told, measured > 0 and by_itself > measured / 2
 
 
-@finding(
-    PAGE, "coherence is mostly at least 1, alignment on average; logits of other starts have more"
-)
+@finding(PAGE, "coherence is mostly at least 1, more at logits of other starts; so is alignment")
 def coherent() -> Found:
     settings = b3.settings("coherence")
     held = [m.of("coherence") >= 1 for m in settings]

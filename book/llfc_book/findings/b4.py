@@ -16,9 +16,7 @@ def _layers(settings: list[ev.Measured]) -> pd.DataFrame:
     return pd.concat({m.setting.name: b4.profile(b4.excess(m)) for m in settings})
 
 
-@finding(
-    PAGE, "most cuts of spawned pairs cost at most 2 points, the worst a tenth of other starts'"
-)
+@finding(PAGE, "most cuts of spawned pairs cost up to 2 points, all under a tenth of other starts'")
 def spawned() -> Found:
     apart = np.array([b4.excess(m, "control", "independent").min() for m in b4.spawned()])
     worst = np.array([b4.profile(b4.excess(m)).mean().max() for m in b4.spawned()])

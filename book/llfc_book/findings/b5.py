@@ -27,9 +27,7 @@ def weights_rank() -> Found:
     return percent(found), max(found.max(), living.max()) < HALF
 
 
-@finding(
-    PAGE, "centred features have less than half the rank of shuffled ones; on CIFAR-10 it rose"
-)
+@finding(PAGE, "centred features have under half the rank of shuffled ones; on CIFAR-10 it rose")
 def features() -> Found:
     rank = _ratio("fig21", "stable_rank_Hc", b5.SHUFFLED)
     raised = _ratio("fig21", "stable_rank_Hc", b5.START, "cifar10")
@@ -45,9 +43,7 @@ def dead() -> Found:
     return percent(cifar10), cifar10.min() > mnist.max()
 
 
-@finding(
-    PAGE, "rank describes the barrier better than width and within epochs, but in narrow networks"
-)
+@finding(PAGE, "rank describes the barrier better than width does, but while narrow nets train")
 def description() -> Found:
     table = b5.points(b5.trained())
     left_out = [table[table["width"] != width] for width in table["width"].unique()]

@@ -20,9 +20,7 @@ def _on_the_line(name: str, role: str = "value", kind: str = "") -> np.ndarray:
     return np.array([100 * rise, shares[0.5]])
 
 
-@finding(
-    PAGE, "spawned or matched, MNIST perceptrons are connected and near the mean, others are not"
-)
+@finding(PAGE, "spawned or matched, MNIST perceptrons are connected and near the mean, no others")
 def line() -> Found:
     near = np.hstack([_on_the_line(name) for name in (front.SPAWNED, front.MATCHED)])
     apart = _on_the_line(front.SPAWNED, "control", "independent")
@@ -64,9 +62,7 @@ def bracket() -> Found:
     return count(held), len(held) > 0 and held.all()
 
 
-@finding(
-    PAGE, "a pair is as linear as a tuned partner, not more at logits, and more than a sparse one"
-)
+@finding(PAGE, "a pair is as linear as a tuned partner, not more at logits, more than a sparse one")
 def partners() -> Found:
     asked = {"tuned": ("T", False), "tuned_logits": ("T", True), "sparse": ("P", False)}
     found = {name: front.headline(kind, logits) for name, (kind, logits) in asked.items()}

@@ -7,9 +7,7 @@ from llfc_book.findings import Found, finding
 PAGE = "ledger"
 
 
-@finding(
-    PAGE, "of the appendix's claims, counted apart from ours, more hold than fail, at either scale"
-)
+@finding(PAGE, "of the appendix's claims, counted apart, more hold than fail, at either scale")
 def cells() -> Found:
     counts = ledger.counts().loc["appendix"]
     held = counts[HOLDS] + counts[MOST]
