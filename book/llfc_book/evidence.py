@@ -72,27 +72,23 @@ class Measured:
         kind: str = "",
         statistics: str = "interpolated",
         reading: str = "",
+        column: str = "mean",
     ) -> pd.Series:
-        """Means of ``quantity``, indexed by pair, site, alpha (-1 where there is none) and
-        direction; of another ``reading`` of the features only where asked.
+        """Means of ``quantity`` (or another ``column``), indexed by pair, site, alpha (-1 where
+        there is none) and direction; of another ``reading`` of the features only where asked.
         """
         chosen = self.rows
         wanted = {"quantity": quantity, "kind": kind, "role": role, "statistics": statistics}
-        for column, value in wanted.items():
-            chosen = chosen[chosen[column].to_numpy() == value]
+        for name, value in wanted.items():
+            chosen = chosen[chosen[name].to_numpy() == value]
         site = chosen["site"].str
         chosen = chosen[site.endswith(reading) if reading else ~site.endswith(READINGS)]
-        return chosen.set_index(KEYS)["mean"]
+        return chosen.set_index(KEYS)[column]
 
-    def spread(self, quantity: str, alpha: float | None = None) -> pd.Series:
+    def spread(self, quantity: str, alpha: float = -1.0) -> pd.Series:
         """The standard deviation over images, in the mean over pairs, by site."""
-        chosen = self.rows[
-            (self.rows["quantity"] == quantity)
-            & (self.rows["role"] == "value")
-            & (self.rows["statistics"] == "interpolated")
-            & (self.rows["alpha"] == (-1.0 if alpha is None else alpha))
-        ]
-        return chosen.groupby("site")["std"].mean()
+        found = self.of(quantity, column="std")
+        return found[found.index.get_level_values("alpha") == alpha].groupby("site").mean()
 
 
 def measured(
@@ -132,30 +128,27 @@ def every_scale(quantity: str, name: str, record: str = "") -> list[Measured]:
     return [one for one in found if one is not None]
 
 
-def at(quantity: str, name: str, profile: str, record: str = "") -> Measured | None:
-    """The setting at one scale. None where no record has the quantity of it."""
-    rows = _rows(quantity, name, profile, record)
-    return None if rows is None else Measured(recipe(name, profile), rows)
-
-
 @cache
-def _rows(quantity: str, name: str, profile: str, only: str) -> pd.DataFrame | None:
-    """Of every pair that has the quantity, all rows of the first experiment that has it."""
+def at(quantity: str, name: str, profile: str, record: str = "") -> Measured | None:
+    """The setting at one scale: of every pair that has the quantity, all rows of the first record
+    that has it. None where none has, RecordError where one is of another recipe.
+    """
     if name not in SCALE[profile]:
         return None
-    hashes = {name: recipe(name, profile).hash}  # of another recipe: refused
-    base, tables, seen = quantity.partition("/")[0], [], set[str]()
+    setting, base = recipe(name, profile), quantity.partition("/")[0]
+    tables, seen = [], set[str]()
     for e in EXPERIMENTS.values():
-        asked = only in ("", e.name) and name in e.recipes and base in e.quantities
+        asked = record in ("", e.name) and name in e.recipes and base in e.quantities
         if asked and records.path_of(e.name, profile).exists():
-            table = records.load(e.name, profile, None, hashes).table
+            table = records.load(e.name, profile, None, {name: setting.hash}).table
             its = table["pair"].str.startswith(f"{name}/") & table["quantity"].eq(quantity)
             new = set(table.loc[its, "pair"]) - seen
             tables.append(table[table["pair"].isin(new)])
             seen |= new
     if not seen:
         return None
-    return pd.concat(tables, ignore_index=True).assign(alpha=lambda t: t["alpha"].fillna(-1.0))
+    rows = pd.concat(tables, ignore_index=True)
+    return Measured(setting, rows.assign(alpha=rows["alpha"].fillna(-1.0)))
 
 
 def name_of(recipe_name: str) -> str:
