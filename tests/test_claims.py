@@ -154,7 +154,7 @@ def test_only_connected_pairs_are_asked_for_llfc(on_record, monkeypatch):
     on_record["cos_ratio"] = made(lines)
     for linked, share in (({"x/0": True, "x/1": None}, 1.0), ({"x/0": True, "x/1": True}, 0.5)):
         monkeypatch.setattr(rules, "barrier_of", lambda name: made([]))
-        monkeypatch.setattr(rules, "verdicts", lambda m, linked=linked: linked)
+        monkeypatch.setattr(rules, "verdicts", lambda m, linked=linked: pd.Series(linked))
         assert rules.cooccurs(BY_ID["cooccurs"], MLP).share == share
 
 

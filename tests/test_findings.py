@@ -62,16 +62,8 @@ def test_a_sentence_that_no_longer_stands_stops_its_page(monkeypatch):
 
 
 def test_a_page_has_one_text_a_name(monkeypatch):
-    monkeypatch.setattr(findings, "FINDINGS", {})
-
-    @finding("a page", "the sky is blue")
-    def sky():
-        return {"colour": "blue"}, True
-
-    @finding("a page", "so is the sea")
-    def sea():
-        return {"colour": "green"}, True
-
+    one = Finding("a page", "sky", "the sky is blue", lambda: ({"colour": "blue"}, True))
+    monkeypatch.setattr(findings, "FINDINGS", {("a page", name): one for name in ("sky", "sea")})
     with pytest.raises(ValueError, match="one name for two texts"):
         findings.tell("a page")
 

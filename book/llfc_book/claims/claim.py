@@ -15,13 +15,9 @@ from scipy.stats import t as students_t
 
 from llfc_book.places import DATA
 
-ANSWERS = HOLDS, MOST, FAILS, UNDECIDED, UNTESTED = (
-    "holds",
-    "holds in most cases",
-    "fails",
-    "undecided",
-    "not tested",
-)
+HOLDS, MOST, FAILS = "holds", "holds in most cases", "fails"
+UNDECIDED, UNTESTED = "undecided", "not tested"
+ANSWERS = (HOLDS, MOST, FAILS, UNDECIDED, UNTESTED)
 ORIGINS = ("appendix", "extension", "mechanism", "proved")
 LEVEL = 0.95  # of every interval
 

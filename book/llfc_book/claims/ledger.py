@@ -22,7 +22,7 @@ from llfc_book.claims.claim import (
     Effect,
 )
 from llfc_book.claims.rules import judged, settings_of
-from llfc_book.places import DATA, UNFINISHED
+from llfc_book.places import DATA
 from llfc_book.show import style
 from llfc_book.show.prose import between
 from llfc_book.show.style import Shown
@@ -213,11 +213,10 @@ def coverage(small: bool = False) -> MyST:
     missing or on embedded data alone.
     """
     if small:
-        by_state = {state: [p.name for p in printed() if p.state == state] for state in MARK}
         lines = [
-            (f"{MARK[state]} {state}", f"{len(names)}: {', '.join(names)}")
-            for state, names in by_state.items()
-            if names
+            (f"{mark} {state}", f"{len(names)}: {', '.join(names)}")
+            for state, mark in MARK.items()
+            if (names := [p.name for p in printed() if p.state == state])
         ]
         frame = pd.DataFrame(lines, columns=["scale", "of the appendix"])
         return table(frame, "What this book covers.", "tbl-coverage-small", "coverage")
@@ -231,11 +230,3 @@ def _states(p: Printed) -> str:
     counted = [f"{p.scales.count(s)} {s}" for s in MARK if s in p.scales]
     told = p.state if len(counted) == 1 else ", ".join(counted)
     return f"{told}; in its place {p.instead}" if p.instead else told
-
-
-def in_training() -> MyST:
-    """Runs that are under way, by their last committed checkpoint."""
-    names = sorted({path.name.split("-")[0] for path in UNFINISHED.glob("*.latest.safetensors")})
-    known = [ev.name_of(name) for name in names if name in RECIPES]
-    text = ", ".join(known) if known else "none"
-    return MyST(f"Networks in training, with a committed checkpoint: {text}.")

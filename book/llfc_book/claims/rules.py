@@ -129,11 +129,11 @@ def connected(claim: Claim, name: str) -> Cell | None:
     m = barrier_of(name)
     if m is None:
         return None
-    found = verdicts(m)
-    if claim.told.get("inverse"):
-        found = found.map({True: False, False: True})
-    size = effect(100 * barriers(m), "error barrier in points", geometric=False)
-    return _cell(claim, m, found, [size])
+    found = connectivity(m)
+    size = effect(100 * found["barrier"], "error barrier in points", geometric=False)
+    inverse = {True: False, False: True}
+    linked = found["connected"].map(inverse) if "inverse" in claim.told else found["connected"]
+    return _cell(claim, m, linked, [size])
 
 
 @rule
@@ -248,12 +248,10 @@ def cooccurs(claim: Claim, name: str) -> Cell | None:
     m, lines = ev.best("cos_ratio", name), barrier_of(name)
     if m is None or lines is None or lines.setting.profile != m.setting.profile:
         return None
-    linked = verdicts(lines)
-    squares = ev.half_way(m.of("cos_ratio"))
-    pairs = [p for p in squares.index.unique(level="pair") if linked.get(p) is True]
-    if not pairs:
+    linked, squares = verdicts(lines), ev.half_way(m.of("cos_ratio"))
+    own = squares[squares.index.isin([p for p in linked.index if linked[p] is True], level="pair")]
+    if own.empty:
         return None
-    own = squares[squares.index.get_level_values("pair").isin(pairs)]
     worst = ev.by_pair(own, "max")
     size = effect(worst**0.5, "share of the distance at the worst layer")
     every = f"{(worst <= CLOSE).mean():.0%} of connected pairs at every layer"
@@ -315,26 +313,20 @@ def training_lowers(claim: Claim, name: str) -> Cell | None:
     return _cell(claim, m, ratio < 1, [effect(ev.by_pair(ratio), "share of that after epoch 1")])
 
 
-def _widths() -> Measured | None:
-    return ev.best(ON_TRAINING, min(WIDTHS, key=WIDTHS.__getitem__), "widths")
-
-
 @rule
 def fails(claim: Claim, name: str) -> Cell | None:
     """Does the barrier on training images exceed another by more than 2 points? ``narrow``: that of
     the narrowest network exceeds the widest's, both after training; ``early``: at every width, that
     after the first epoch exceeds that after training.
     """
-    m = _widths()
+    m = ev.best(ON_TRAINING, name, "widths")
     if m is None:
         return None
     table = b5.trained().pivot_table(ON_TRAINING, ["width", "pair"], "epoch")
     early, after = table.iloc[:, 0], table.iloc[:, -1]
-    if claim.told["which"] == "narrow":
-        widest = after[max(WIDTHS.values())]
-        excess = after[min(WIDTHS.values())] - widest.to_numpy()
-    else:
-        excess = (early - after).droplevel("width")
+    narrowest, *_, widest = (after[width] for width in sorted(WIDTHS.values()))
+    narrow = narrowest - widest.to_numpy()
+    excess = narrow if claim.told["which"] == "narrow" else (early - after).droplevel("width")
     size = effect(100 * excess, "difference in points, training images", geometric=False)
     return _cell(claim, m, excess > MARGIN, [size])
 
@@ -342,7 +334,7 @@ def fails(claim: Claim, name: str) -> Cell | None:
 @rule
 def describes(claim: Claim, name: str) -> Cell | None:
     """Within every epoch, does the barrier over widths grow with the stable rank over n?"""
-    m = _widths()
+    m = ev.best(ON_TRAINING, name, "widths")
     if m is None:
         return None
     by_epoch = b5.trained().groupby("epoch")

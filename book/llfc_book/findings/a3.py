@@ -36,12 +36,6 @@ def printed() -> Found:
     return told, middle[DROPPED] < middle[PRINTED] < middle[RANDOM]
 
 
-@finding(PAGE, "the layers are coupled, but in the median by less than a tenth of the variance")
-def coupled() -> Found:
-    found = a3.coupled()
-    return percent(np.median(found)), found.min() > a3.EXACT and np.median(found) < ev.CLOSE
-
-
 def _over(kind: str) -> np.ndarray:
     """By size, how far sqrt(R) is above its minimum, as a share of that, in the mean over runs."""
     return np.array([a3.over_minimum(kind, size).mean() for size in a3.SIZES]) - 1

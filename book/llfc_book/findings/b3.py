@@ -41,30 +41,23 @@ def below_formula() -> Found:
     return between(np.exp(np.log(ratio).mean()) for ratio in ratios), below > 0.5
 
 
-def _resnet() -> Measured:
+def _com(role: str = "value", kind: str = "") -> pd.Series:
+    """Dist_com of spawned ResNet-20, or of what it is held against."""
     found = ev.best("dist_H", b3.SPAWNED_RESNET)
     assert found is not None, "the shipped records hold it"
-    return found
+    return found.of("dist_com", role, kind)
 
 
 @finding(PAGE, "Figure 19, spawning: Dist_com is at most a tenth of independent networks'")
 def apart_spawned() -> Found:
-    com, apart = (_resnet().of("dist_com", *who) for who in ((), ("control", "independent")))
-    return count(com <= ev.CLOSE * apart), (com <= ev.CLOSE * apart).mean() > 0.5
+    held = _com() <= ev.CLOSE * _com("control", "independent")
+    return count(held), held.mean() > 0.5
 
 
 @finding(PAGE, "independent ResNet-20 have a larger Dist_com; most of the factor is the formula's")
 def gap() -> Found:
-    apart, own, formula_apart, formula = (
-        np.log(_resnet().of("dist_com", *who)).mean()
-        for who in (
-            ("control", "independent"),
-            ("value", ""),
-            ("control", "independent: formula"),
-            ("null", "formula"),
-        )
-    )
-    measured, by_itself = apart - own, formula_apart - formula
+    measured = np.log(_com("control", "independent") / _com()).mean()
+    by_itself = np.log(_com("control", "independent: formula") / _com("null", "formula")).mean()
     told = {"gap": number(np.exp(measured)), "gap_formula": number(np.exp(by_itself))}
     return told, measured > 0 and by_itself > measured / 2
 

@@ -73,14 +73,13 @@ def partners() -> Found:
 
 @finding(PAGE, "at the logits of matched perceptrons most of the residual is due to commutativity")
 def maps() -> Found:
-    matched, spawned = (
-        np.array([front.origin(m, "commutativity").mean() for m in settings])
-        for settings in (
-            ev.measured("origin_commutativity", ev.matched, model="mlp"),
-            ev.measured("origin_commutativity", ev.spawned),
-        )
-    )
-    return {"maps_matched": percent(matched), "maps_spawned": percent(spawned)}, matched.min() > 0.5
+    settings = {
+        "maps_matched": ev.measured("origin_commutativity", ev.matched, model="mlp"),
+        "maps_spawned": ev.measured("origin_commutativity", ev.spawned),
+    }
+    found = {k: [front.origin(m, "commutativity").mean() for m in of] for k, of in settings.items()}
+    told = {name: percent(shares) for name, shares in found.items()}
+    return told, min(found["maps_matched"]) > 0.5
 
 
 def _barriers(model: str, data: str) -> np.ndarray:
