@@ -249,7 +249,7 @@ def cooccurs(claim: Claim, name: str) -> Cell | None:
     if m is None or lines is None or lines.setting.profile != m.setting.profile:
         return None
     linked, squares = verdicts(lines), ev.half_way(m.of("cos_ratio"))
-    own = squares[squares.index.isin([p for p in linked.index if linked[p] is True], level="pair")]
+    own = squares[squares.index.isin(linked.index[linked.eq(True)], level="pair")]
     if own.empty:
         return None
     worst = ev.by_pair(own, "max")
