@@ -89,16 +89,19 @@ def connectivity(
     m: Measured, role: str = "value", kind: str = "", statistics: str = "interpolated"
 ) -> pd.DataFrame:
     """By pair, the "barrier", the largest error on the line less the mean of the ends (a fraction),
-    with its "lower" and "upper" 95 % limits over images, and whether the pair is "connected": True
-    where the upper limit is within the margin, False where the lower one is above it, else None.
+    with its "lower" and "upper" 95 % limits over images, the mean error of its "ends", and whether
+    the pair is "connected": True where the upper limit is within the margin, False where the lower
+    one is above it, else None.
 
     Where no limits are on record, both are the barrier itself; so near the margin that it decides
     nothing, a point on either side. Source: Frankle et al. (2020), section 2.
     """
     errors = m.of("error", role, kind, statistics)
-    plain = ev.by_pair(errors, "max") - ev.ends(errors)
+    ends = ev.ends(errors)
+    plain = ev.by_pair(errors, "max") - ends
     near = UNSURE * ((plain - MARGIN).abs() < UNSURE)
-    found = pd.DataFrame({"barrier": plain, "lower": plain - near, "upper": plain + near})
+    columns = {"barrier": plain, "lower": plain - near, "upper": plain + near, "ends": ends}
+    found = pd.DataFrame(columns)
     sure = ev.at("error_barrier_upper", m.setting.name, m.setting.profile, "connected")
     if sure is not None:
         for limit in ("lower", "upper"):

@@ -19,9 +19,8 @@ MNIST = ["MNIST, spawned", "MNIST, matched"]
 def constructed() -> Found:
     found = a2.constructed().set_index("dropped")["missed"]
     without = found.drop("")
-    (exact, plain), *others = a2.normalised().values()
-    off = [by for met, by in others if met]
-    holds = exact and max(found[""].max(), plain) < ROUNDING and len(off) == len(others)
+    exact, (plain, *off) = zip(*a2.normalised().values())
+    holds = all(exact) and max(found[""].max(), plain) < ROUNDING
     told = {"missed": percent(without), "not_covered": percent(off)}
     return told, holds and min(without.min(), *off) > 1e-3
 

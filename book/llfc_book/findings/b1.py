@@ -16,19 +16,13 @@ from llfc_book.study.settings import Setting
 PAGE = "B1_settings"
 LARGE = 0.05  # "share removed" is told of barriers above 5 points alone
 HE = 16  # channels of the usual ResNet-20's first layer
-UNMATCHED = ("control", "unmatched")
 RECOMPUTED = ("value", "", "recomputed")
 
 
 def _pairs(settings: list[Measured], *reading: str) -> pd.DataFrame:
-    """Of every pair its barrier, whether it is connected, and the error of its ends."""
-    found = []
-    for m in settings:
-        lines = ev.at("error", m.setting.name, m.setting.profile)
-        assert lines is not None, m.name
-        ends = ev.ends(lines.of("error", *reading))
-        found.append(rules.connectivity(lines, *reading).assign(ends=ends))
-    return pd.concat(found)
+    """Every pair of some settings (:func:`rules.connectivity`)."""
+    lines = (ev.at("error", m.setting.name, m.setting.profile) for m in settings)
+    return pd.concat(rules.connectivity(m, *reading) for m in lines if m)
 
 
 def _of(where: Callable[[Setting], bool], *reading: str) -> pd.DataFrame:
@@ -60,7 +54,7 @@ def matched() -> Found:
 
 @finding(PAGE, "matching removes most of every barrier between perceptrons on CIFAR-10")
 def removed() -> Found:
-    before, after = _perceptrons("cifar10", *UNMATCHED), _perceptrons("cifar10")
+    after, before = _perceptrons("cifar10"), _perceptrons("cifar10", "control", "unmatched")
     gone = 1 - after["barrier"] / before["barrier"]
     return percent(gone), before["lower"].min() > LARGE and gone.min() > 0.5
 
