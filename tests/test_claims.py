@@ -154,7 +154,7 @@ def test_only_connected_pairs_are_asked_for_llfc(on_record, monkeypatch):
     on_record["cos_ratio"] = made(lines)
     for linked, share in (({"x/0": True, "x/1": None}, 1.0), ({"x/0": True, "x/1": True}, 0.5)):
         monkeypatch.setattr(rules, "barrier_of", lambda name: made([]))
-        monkeypatch.setattr(rules, "verdicts", lambda m, linked=linked: linked)
+        monkeypatch.setattr(rules, "verdicts", lambda m, linked=linked: pd.Series(linked))
         assert rules.cooccurs(BY_ID["cooccurs"], MLP).share == share
 
 
@@ -180,20 +180,20 @@ def test_claims_name_rules_pages_and_settings_that_there_are():
 
 
 def test_totals_count_the_appendix_apart_from_our_questions():
-    found = rules.judged()
-    assert sum(ledger.total(of).cells for of in ORIGINS) == len(found)
+    found, counts = rules.judged(), ledger.counts()
+    assert counts.to_numpy().sum() == len(found) and set(ledger.ORIGIN) == set(ORIGINS)
     own = {claim.id for claim in CLAIMS if claim.of != "appendix"}
-    assert ledger.total("appendix").cells == sum(key[0] not in own for key in found)
-    assert all(cell.scale in ("full", "reduced") for cell in found.values())
-    with pytest.raises(ValueError, match="unknown origin 'paper'"):
-        ledger.total("paper")
+    assert counts.loc["appendix"].to_numpy().sum() == sum(key[0] not in own for key in found)
+    assert set(counts.index.unique("scale")) == {"full", "reduced"}
+    full = [cell for key, cell in found.items() if key[0] not in own and cell.scale == "full"]
+    assert counts.loc["appendix", "full"][FAILS] == sum(cell.answer == FAILS for cell in full)
 
 
 def test_a_figure_is_at_the_least_scale_of_its_settings_and_a_section_in_part():
     scales = ("full", "missing", "reduced")
     assert ledger.Printed("Figure 1", "", "", scales).state == "missing"
     assert ledger.Printed("Figure 1", "", "", scales[::2]).state == "reduced"
-    assert ledger.Printed("B.1", "", "", scales, section=True).state == ledger.PART
+    assert ledger.Printed("Settings (B.1)", "", "", scales).state == ledger.PART
 
 
 def test_what_is_missing_is_not_shown_as_here():

@@ -18,9 +18,9 @@ MLP = "mlp_mnist_spawn"
 def folder(tmp_path, monkeypatch):
     """Records of one's own."""
     monkeypatch.setattr(records, "RECORDS", tmp_path)
-    ev._rows.cache_clear()
+    ev.at.cache_clear()
     yield tmp_path
-    ev._rows.cache_clear()
+    ev.at.cache_clear()
 
 
 def save(profile: str, count: int, name: str = MLP, value: float = 0.5, hashed: str = "") -> None:
@@ -39,7 +39,7 @@ def test_the_largest_scale_is_shown_and_others_beside_it_only_where_asked(folder
     assert ev.best("cos_ratio", MLP) is None
     for profile, scale in zip(reversed(PROFILES[::-1]), ("proxy", "reduced", "full")):
         save(profile, 1 if profile == "paper" else 3)
-        ev._rows.cache_clear()
+        ev.at.cache_clear()
         assert ev.best("cos_ratio", MLP).scale == scale
     assert [(m.scale, m.pairs) for m in ev.every_scale("cos_ratio", MLP)] == [
         ("full", 1),

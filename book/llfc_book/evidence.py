@@ -1,6 +1,7 @@
 """What the records hold of the book's settings: each at the largest scale that it was measured at.
 
-Pages, figures, findings and claims read records through this module alone.
+Pages, figures, findings and claims read records through this module alone, and take the marks that
+they judge by from here.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,9 @@ DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10", "tiny_imagenet_50": "Tiny-Image
 METHODS = {"activation": "activation", "weight": "weight", "ste": "STE", "": "spawned"}
 KEYS = ["pair", "site", "alpha", "direction"]
 READINGS = ("(pre)", "(raw)")  # of a site: before the activation, before normalisation
+CLOSE = 0.1  # "close", "negligible": a tenth
+CONNECTED = 0.02  # of errors, a fraction: Frankle et al. (2020) call a barrier up to 2 % connected
+ALIKE = 1.25  # a ratio nearer to 1 than that is "as"
 
 
 @dataclass(frozen=True)
@@ -68,60 +72,52 @@ class Measured:
         kind: str = "",
         statistics: str = "interpolated",
         reading: str = "",
+        column: str = "mean",
     ) -> pd.Series:
-        """Means of ``quantity``, indexed by pair, site, alpha (-1 where there is none) and
-        direction; of another ``reading`` of the features only where asked.
+        """Means of ``quantity`` (or another ``column``), indexed by pair, site, alpha (-1 where
+        there is none) and direction; of another ``reading`` of the features only where asked.
         """
         chosen = self.rows
-        for column, value in (
-            ("quantity", quantity),
-            ("kind", kind),
-            ("role", role),
-            ("statistics", statistics),
-        ):
-            chosen = chosen[chosen[column].to_numpy() == value]
+        wanted = {"quantity": quantity, "kind": kind, "role": role, "statistics": statistics}
+        for name, value in wanted.items():
+            chosen = chosen[chosen[name].to_numpy() == value]
         site = chosen["site"].str
         chosen = chosen[site.endswith(reading) if reading else ~site.endswith(READINGS)]
-        return chosen.set_index(KEYS)["mean"]
+        return chosen.set_index(KEYS)[column]
 
-    def spread(self, quantity: str, alpha: float | None = None) -> pd.Series:
+    def spread(self, quantity: str, alpha: float = -1.0) -> pd.Series:
         """The standard deviation over images, in the mean over pairs, by site."""
-        chosen = self.rows[
-            (self.rows["quantity"] == quantity)
-            & (self.rows["role"] == "value")
-            & (self.rows["statistics"] == "interpolated")
-            & (self.rows["alpha"] == (-1.0 if alpha is None else alpha))
-        ]
-        return chosen.groupby("site")["std"].mean()
+        found = self.of(quantity, column="std")
+        return found[found.index.get_level_values("alpha") == alpha].groupby("site").mean()
 
 
 def measured(
-    quantity: str, where: Callable[[Setting], bool] = lambda s: True, record: str = ""
+    quantity: str,
+    where: Callable[[Setting], bool] = lambda s: True,
+    record: str = "",
+    **fields: str,
 ) -> list[Measured]:
-    """Every setting of which ``quantity`` is on record, and ``where`` holds, at its largest scale;
-    embedded data stand in for real ones only where there are no others. ``record`` names the
-    experiment, where several have the quantity in different senses.
+    """Every setting of which ``quantity`` is on record on real data, at its largest scale: those
+    that ``where`` holds for and whose ``fields`` (model, data, …) are as given. ``record`` names
+    the experiment, where several have the quantity in different senses.
 
     In the order of ``book/data/settings.toml``.
     """
-    found = (best(quantity, name, record) for name, setting in RECIPES.items() if where(setting))
-    return [one for one in found if one is not None]
-
-
-def real(
-    quantity: str, where: Callable[[Setting], bool] = lambda s: True, record: str = ""
-) -> list[Measured]:
-    """Those of :func:`measured` that are on real data: embedded data are no evidence."""
-    return [m for m in measured(quantity, where, record) if m.scale != "proxy"]
+    chosen = [
+        name
+        for name, s in RECIPES.items()
+        if where(s) and all(getattr(s, field) == value for field, value in fields.items())
+    ]
+    found = (best(quantity, name, record) for name in chosen)
+    return [one for one in found if one is not None and one.scale != "proxy"]
 
 
 def best(quantity: str, name: str, record: str = "") -> Measured | None:
-    """The setting ``name`` at its largest scale; None where no record has the quantity of it."""
-    for profile in reversed(PROFILES):
-        found = at(quantity, name, profile, record)
-        if found is not None:
-            return found
-    return None
+    """The setting ``name`` at its largest scale, embedded data where there are no others; None
+    where no record has the quantity of it.
+    """
+    found = (at(quantity, name, profile, record) for profile in reversed(PROFILES))
+    return next((one for one in found if one is not None), None)
 
 
 def every_scale(quantity: str, name: str, record: str = "") -> list[Measured]:
@@ -132,75 +128,61 @@ def every_scale(quantity: str, name: str, record: str = "") -> list[Measured]:
     return [one for one in found if one is not None]
 
 
-def at(quantity: str, name: str, profile: str, record: str = "") -> Measured | None:
-    """The setting at one scale. None where no record has the quantity of it."""
-    rows = _rows(quantity, name, profile, record)
-    return None if rows is None else Measured(recipe(name, profile), rows)
-
-
 @cache
-def _rows(quantity: str, name: str, profile: str, only: str) -> pd.DataFrame | None:
-    tables: list[pd.DataFrame] = []
-    seen: set[str] = set()
+def at(quantity: str, name: str, profile: str, record: str = "") -> Measured | None:
+    """The setting at one scale: of every pair that has the quantity, all rows of the first record
+    that has it. None where none has, RecordError where one is of another recipe.
+    """
     if name not in SCALE[profile]:
         return None
-    hashes = {name: recipe(name, profile).hash}  # of another recipe: refused
-    for experiment in (e for e in EXPERIMENTS.values() if only in ("", e.name)):
-        if (
-            name not in experiment.recipes
-            or quantity.partition("/")[0] not in experiment.quantities
-        ):
-            continue
-        if not records.path_of(experiment.name, profile).exists():
-            continue
-        record = records.load(experiment.name, profile, None, hashes)
-        table = record.table
-        mine = [p for p, told in record.pairs.items() if told["recipe"] == name and p not in seen]
-        chosen = table[table["pair"].isin(mine) & table["quantity"].eq(quantity)]
-        if len(chosen):
-            seen |= set(chosen["pair"])
-            tables.append(table[table["pair"].isin(set(chosen["pair"]))])
-    if not tables:
+    setting, base = recipe(name, profile), quantity.partition("/")[0]
+    tables, seen = [], set[str]()
+    for e in EXPERIMENTS.values():
+        asked = record in ("", e.name) and name in e.recipes and base in e.quantities
+        if asked and records.path_of(e.name, profile).exists():
+            table = records.load(e.name, profile, None, {name: setting.hash}).table
+            its = table["pair"].str.startswith(f"{name}/") & table["quantity"].eq(quantity)
+            new = set(table.loc[its, "pair"]) - seen
+            tables.append(table[table["pair"].isin(new)])
+            seen |= new
+    if not seen:
         return None
-    return pd.concat(tables, ignore_index=True).assign(alpha=lambda t: t["alpha"].fillna(-1.0))
+    rows = pd.concat(tables, ignore_index=True)
+    return Measured(setting, rows.assign(alpha=rows["alpha"].fillna(-1.0)))
 
 
 def name_of(recipe_name: str) -> str:
     """A setting in a few words: the network, its data where they tell it from another, how its
     pairs come together, and what is changed in a variant.
     """
-    setting = RECIPES[recipe_name]
-    network = NETWORKS[setting.model]
-    if setting.model == "mlp":
-        network += f" {DATA[setting.data]}"
-    if setting.model == "resnet20_ln":
-        width = dict(setting.model_args)["width"] / 16
+    s = RECIPES[recipe_name]
+    network = NETWORKS[s.model] + (f" {DATA[s.data]}" if s.model == "mlp" else "")
+    if s.model == "resnet20_ln":
+        width = dict(s.model_args)["width"] / 16
         network += f" {({0.25: '¼', 0.5: '½'}).get(width, f'{width:g}')}×"
-    if setting.family == "swept":
+    if s.family == "swept":
         return f"{network}, by width"
-    alone = setting.family == "independent"  # networks that are matched as other settings
-    words = [network, "independent" if alone else METHODS.get(setting.matching, setting.matching)]
-    if "spawn_epoch" in setting.choices:
-        words.append(f"after epoch {setting.spawn_epoch}")
-    elif "our variant" in setting.choices.get("lr", ""):
-        words.append(f"rate {setting.lr:g}")
-    elif "our variant" in setting.choices.get("warmup", ""):
-        words.append("the code's warm-up and decay")
-    return ", ".join(words)
-
-
-def variant(setting: Setting) -> bool:
-    """Whether the appendix does not have this setting: it differs in one thing from one that it
-    has.
-    """
-    changed = {field for field, why in setting.choices.items() if "our variant" in why}
-    return bool(changed) and not stands_in(setting)
+    alone = s.family == "independent"  # networks that are matched as other settings
+    made = "independent" if alone else METHODS.get(s.matching, s.matching)
+    if "spawn_epoch" in s.choices:
+        return f"{network}, {made}, after epoch {s.spawn_epoch}"
+    if "our variant" in s.choices.get("lr", ""):
+        return f"{network}, {made}, rate {s.lr:g}"
+    changed = "our variant" in s.choices.get("warmup", "")
+    return f"{network}, {made}" + ", the code's warm-up and decay" * changed
 
 
 def stands_in(setting: Setting) -> bool:
     """Whether it is the appendix's 32 times as wide ResNet-20 with layer norm, but narrower."""
     changed = {field for field, why in setting.choices.items() if "our variant" in why}
     return setting.model == "resnet20_ln" and changed == {"model_args"}
+
+
+def variant(setting: Setting) -> bool:
+    """Whether the appendix does not have this setting: it differs in one thing from one that it
+    has.
+    """
+    return setting.is_variant and not stands_in(setting)
 
 
 def spawned(setting: Setting) -> bool:
@@ -212,11 +194,8 @@ def matched(setting: Setting) -> bool:
     """Whether its pairs are independent networks that a permutation brings together, in a setting
     of the appendix.
     """
-    return (
-        setting.family == "matched"
-        and not variant(setting)
-        and not setting.group.endswith("convolutional")
-    )
+    convolutional = setting.group.endswith("convolutional")
+    return setting.family == "matched" and not variant(setting) and not convolutional
 
 
 def printed(setting: Setting) -> bool:
@@ -226,21 +205,13 @@ def printed(setting: Setting) -> bool:
 
 def depth(site: str) -> tuple[int, list[int], int]:
     """Sorts sites and maps as they lie in the network."""
-    words = site.split(" ")
-    kind, place = words[0], words[1] if len(words) > 1 else ""
+    kind, _, place = site.partition(" ")
     first = {"Conv": 1, "Block": 1, "FC": 2, "logits": 3}.get(kind, 1)
     if kind == "Conv" and place.isdigit():
         first = 0  # ResNet's first layer stands before its blocks
-    numbers = [int(n) for n in place.split("-") if n.isdigit()]
-    within = next(
-        (
-            k
-            for k, word in enumerate(("inner", "conv 1", "conv 2", "conv 3", "shortcut"))
-            if word in site
-        ),
-        5,
-    )
-    return first, numbers, within
+    numbers = [int(n) for n in place.partition(" ")[0].split("-") if n.isdigit()]
+    parts = ("inner", "conv 1", "conv 2", "conv 3", "shortcut")
+    return first, numbers, next((k for k, part in enumerate(parts) if part in site), len(parts))
 
 
 def sites_of(values: pd.Series, inner: bool = False) -> list[str]:
@@ -256,11 +227,6 @@ def half_way(values: pd.Series) -> pd.Series:
     return values[values.index.get_level_values("alpha") == 0.5]
 
 
-def ends(values: pd.Series) -> pd.Series:
-    """Those at both ends of the line."""
-    return values[values.index.get_level_values("alpha").isin((0.0, 1.0))]
-
-
 def by_site(values: pd.Series, sites: Sequence[str]) -> list[np.ndarray]:
     """The values of all pairs at each site, an array a site."""
     level = values.index.get_level_values("site")
@@ -270,6 +236,12 @@ def by_site(values: pd.Series, sites: Sequence[str]) -> list[np.ndarray]:
 def by_pair(values: pd.Series, how: str = "mean") -> pd.Series:
     """One number a pair."""
     return values.groupby(level="pair").agg(how)
+
+
+def ends(errors: pd.Series) -> pd.Series:
+    """Of errors along the line, the mean of its two networks, by pair."""
+    alpha = errors.index.get_level_values("alpha")
+    return by_pair(errors[(alpha == 0) | (alpha == 1)])
 
 
 def typical(values: pd.Series) -> pd.Series:
@@ -287,6 +259,6 @@ def logits(values: pd.Series) -> pd.Series:
     return values[values.index.get_level_values("site") == "logits"]
 
 
-def together(found: Iterable[pd.Series]) -> np.ndarray:
+def together(found: Iterable[pd.Series | np.ndarray]) -> np.ndarray:
     """All numbers of several settings."""
-    return np.concatenate([values.to_numpy() for values in found])
+    return np.concatenate([np.asarray(values) for values in found])

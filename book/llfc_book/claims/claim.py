@@ -2,6 +2,7 @@
 are the settings that each is tested on.
 """
 
+import dataclasses
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -9,17 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import t as students_t
 
 from llfc_book.places import DATA
 
-HOLDS, MOST, FAILS, UNDECIDED, UNTESTED = (
-    "holds",
-    "holds in most cases",
-    "fails",
-    "undecided",
-    "not tested",
-)
+HOLDS, MOST, FAILS = "holds", "holds in most cases", "fails"
+UNDECIDED, UNTESTED = "undecided", "not tested"
 ANSWERS = (HOLDS, MOST, FAILS, UNDECIDED, UNTESTED)
 ORIGINS = ("appendix", "extension", "mechanism", "proved")
 LEVEL = 0.95  # of every interval
@@ -82,14 +79,14 @@ class Cell:
         """
         if not self.cases:
             return UNTESTED
-        if self.share == 1:
-            return HOLDS
         if self.share > 0.5:
-            return MOST
+            return HOLDS if self.share == 1 else MOST
         return FAILS if 1 - self.share - self.open > 0.5 else UNDECIDED
 
 
-def effect(values: Sequence[float] | np.ndarray, unit: str, geometric: bool = True) -> Effect:
+def effect(
+    values: Sequence[float] | np.ndarray | pd.Series, unit: str, geometric: bool = True
+) -> Effect:
     """The effect over pairs. ValueError for no values, or one that is not positive where the mean
     is geometric.
     """
@@ -106,26 +103,11 @@ def effect(values: Sequence[float] | np.ndarray, unit: str, geometric: bool = Tr
     return Effect(value, unit, n, low, high)
 
 
-def _load() -> tuple[Claim, ...]:
-    known = {
-        "id",
-        "short",
-        "page",
-        "section",
-        "says",
-        "reads",
-        "rule",
-        "settings",
-        "of",
-        "closeness",
-    }
-    found = []
-    for entry in tomllib.loads((DATA / "claims.toml").read_text())["claim"]:
-        own = {key: value for key, value in entry.items() if key in known}
-        if isinstance(own["settings"], list):
-            own["settings"] = tuple(own["settings"])
-        found.append(Claim(**own, told={k: v for k, v in entry.items() if k not in known}))
-    return tuple(found)
+def _claim(entry: dict[str, Any]) -> Claim:
+    own = {f.name: entry.pop(f.name) for f in dataclasses.fields(Claim) if f.name in entry}
+    settings = own["settings"]
+    own["settings"] = settings if isinstance(settings, str) else tuple(settings)
+    return Claim(**own, told=entry)
 
 
-CLAIMS = _load()
+CLAIMS = tuple(map(_claim, tomllib.loads((DATA / "claims.toml").read_text())["claim"]))

@@ -15,15 +15,16 @@ from llfc_book.claims.claim import (
     FAILS,
     HOLDS,
     MOST,
-    ORIGINS,
     UNDECIDED,
+    UNTESTED,
     Cell,
     Claim,
     Effect,
 )
 from llfc_book.claims.rules import judged, settings_of
-from llfc_book.places import DATA, UNFINISHED
+from llfc_book.places import DATA
 from llfc_book.show import style
+from llfc_book.show.prose import between
 from llfc_book.show.style import Shown
 from llfc_book.show.text import MyST, folded, number, table
 from llfc_book.study.settings import RECIPES
@@ -31,7 +32,9 @@ from llfc_lib.figures import BLUE, GREY, ORANGE, SKY
 
 #: How an answer is marked: never by colour alone.
 MARKS = {HOLDS: ("●", BLUE), MOST: ("◐", SKY), FAILS: ("✕", ORANGE), UNDECIDED: ("?", GREY)}
-STATES = ("full", "reduced", "proxy", "missing")
+PART = "in part"
+#: How a scale of what is printed is marked, from full to missing.
+MARK = {"full": "●", PART: "◕", "reduced": "◐", "proxy": "○", "missing": "–"}
 #: Whose claims, in the words of the page.
 ORIGIN = {
     "appendix": "the appendix",
@@ -57,44 +60,33 @@ def of_page(page: str) -> MyST:
         for answer in ANSWERS:
             cells = [cell for cell in cells_of(claim) if cell.answer == answer]
             if cells:
-                names = "; ".join(_named(cell) for cell in cells)
+                names = "; ".join(map(_named, cells))
                 lines.append((first, f"**{answer}**\n\n{names}", _how_much(cells), _third(cells)))
                 first = ""
     if not lines:
         raise ValueError(f"no claim is judged on page {page!r}")
-    columns = [
-        "the appendix says, *as we read it*",
-        "as stated",
-        "how much",
-        "beside closeness alone",
-    ]
-    with_third = any(third for *_, third in lines)
-    frame = pd.DataFrame(lines, columns=columns)
+    heads = ["the appendix says, *as we read it*", "as stated", "how much"]
+    frame = pd.DataFrame(lines, columns=[*heads, "beside closeness alone"])
     label = f"tbl-ledger-{page.lower().replace('_', '-')}"
     caption = "From the [ledger](ledger): what was claimed, and what was found."
-    return table(frame if with_third else frame[columns[:3]], caption, label, "ledger")
+    with_third = any(third for *_, third in lines)
+    return table(frame if with_third else frame[heads], caption, label, "ledger")
 
 
 def _named(cell: Cell) -> str:
-    share = f", {cell.share:.0%} of {cell.cases}" if cell.answer == MOST else ""
-    reduced = "" if cell.scale == "full" else f" ({cell.scale}{share})"
-    return f"{ev.name_of(cell.setting)}{reduced or (share and f' ({share[2:]})')}"
+    told = [cell.scale] * (cell.scale != "full")
+    told += [f"{cell.share:.0%} of {cell.cases}"] * (cell.answer == MOST)
+    return ev.name_of(cell.setting) + (f" ({', '.join(told)})" if told else "")
 
 
 def _how_much(cells: Sequence[Cell]) -> str:
     """Each effect over the settings: from the smallest to the largest."""
     by_unit: dict[str, list[float]] = {}
-    for cell in cells:
-        for one in cell.effects:
-            worst = one.unit.startswith("excess in points at")
-            name = "excess in points at the worst layer" if worst else one.unit
-            by_unit.setdefault(name, []).append(one.value)
-    return "\n\n".join(f"{unit}: {_range(values)}" for unit, values in by_unit.items())
-
-
-def _range(values: Sequence[float]) -> str:
-    low, high = number(min(values)), number(max(values))
-    return low if low == high else f"{low} to {high}"
+    for one in (one for cell in cells for one in cell.effects):
+        worst = one.unit.startswith("excess in points at")
+        name = "excess in points at the worst layer" if worst else one.unit
+        by_unit.setdefault(name, []).append(one.value)
+    return "\n\n".join(f"{unit}: {between(values)}" for unit, values in by_unit.items())
 
 
 def _third(cells: Sequence[Cell]) -> str:
@@ -110,24 +102,14 @@ def matrix() -> Shown:
     found = judged()
     names = [name for name in RECIPES if any(key[1] == name for key in found)]
     figure, (axis,) = style.sheet(1, 1, 0.21 * len(CLAIMS) + 1.9)
-    seen: dict[str, int] = {}
+    look = {"ha": "center", "va": "center", "fontsize": 11}
     for row, claim in enumerate(CLAIMS):
-        for column, name in enumerate(names):
-            cell = found.get((claim.id, name))
-            if cell is not None:
-                mark, colour = MARKS[cell.answer]
-                seen[cell.answer] = seen.get(cell.answer, 0) + 1
-                pale = 1.0 if cell.scale == "full" else 0.55
-                axis.text(
-                    column,
-                    row,
-                    mark,
-                    color=colour,
-                    alpha=pale,
-                    ha="center",
-                    va="center",
-                    fontsize=11,
-                )
+        for cell in cells_of(claim):
+            mark, colour = MARKS[cell.answer]
+            pale = 1.0 if cell.scale == "full" else 0.55
+            axis.text(names.index(cell.setting), row, mark, color=colour, alpha=pale, **look)
+        if row and claim.section[:3] != CLAIMS[row - 1].section[:3]:
+            axis.axhline(row - 0.5, color=GREY, linewidth=0.6)
     axis.set_xlim(-0.6, len(names) - 0.4)
     axis.set_ylim(len(CLAIMS) - 0.4, -0.6)
     axis.set_xticks(range(len(names)), [ev.name_of(name) for name in names], rotation=90)
@@ -135,75 +117,44 @@ def matrix() -> Shown:
     axis.xaxis.tick_top()
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
-    for row in range(1, len(CLAIMS)):
-        if CLAIMS[row].section[:3] != CLAIMS[row - 1].section[:3]:
-            axis.axhline(row - 0.5, color=GREY, linewidth=0.6)
-    told = ", ".join(f"{answer}: {seen.get(answer, 0)}" for answer in ANSWERS if answer in seen)
+    seen = counts().sum()
+    told = ", ".join(f"{answer}: {seen[answer]}" for answer in ANSWERS if seen[answer])
     return Shown(figure, f"Claims by setting, {len(found)} cells ({told}).")
 
 
-@dataclass(frozen=True)
-class Total:
-    """How many cells of claims of one origin have each answer, at one scale or all ("")."""
-
-    of: str
-    scale: str
-    counts: dict[str, int]
-
-    @property
-    def cells(self) -> int:
-        """All of them."""
-        return sum(self.counts.values())
-
-
-def total(of: str, scale: str = "") -> Total:
-    """The count of answers. ValueError for an unknown origin."""
-    if of not in ORIGINS:
-        raise ValueError(f"unknown origin {of!r}; choose one of {ORIGINS}")
-    chosen = [
-        cell
-        for claim in CLAIMS
-        if claim.of == of
-        for cell in cells_of(claim)
-        if scale in ("", cell.scale)
-    ]
-    return Total(of, scale, {a: sum(cell.answer == a for cell in chosen) for a in ANSWERS})
+def counts() -> pd.DataFrame:
+    """How many cells have each answer: a line for whose claims, and at which scale."""
+    cells = [(claim.of, cell.scale, cell.answer) for claim in CLAIMS for cell in cells_of(claim)]
+    frame = pd.DataFrame(cells, columns=["of", "scale", "answer"])
+    lines = pd.crosstab([frame["of"], frame["scale"]], frame["answer"])
+    return lines.reindex(columns=[*ANSWERS], fill_value=0).reindex(ORIGIN, level="of")
 
 
 def totals() -> MyST:
     """Cells by answer: the appendix's claims apart from our questions, and by scale."""
-    lines = []
-    for of in ORIGINS:
-        for scale in ("full", "reduced"):
-            counted = total(of, scale)
-            if counted.cells:
-                lines.append((f"{ORIGIN[of]}, {scale} scale", *counted.counts.values()))
-    frame = pd.DataFrame(lines, columns=["claims of", *ANSWERS]).drop(columns=[ANSWERS[-1]])
+    lines = [
+        (f"{ORIGIN[of]}, {scale} scale", *line) for (of, scale), *line in counts().itertuples()
+    ]
+    frame = pd.DataFrame(lines, columns=["claims of", *ANSWERS]).drop(columns=UNTESTED)
     return table(frame, "Cells of the ledger by answer.", "tbl-totals", "counts")
 
 
 def every_cell() -> MyST:
     """All cells with shares, effects and intervals, folded."""
     parts = []
+    columns = ["setting (scale, pairs)", "as stated", "share of cases", "how much", "closeness"]
     for claim in CLAIMS:
         lines = [
             (
                 f"{ev.name_of(cell.setting)} ({cell.scale}, {cell.pairs})",
                 cell.answer,
-                f"{cell.share:.0%} of {cell.cases}" + "".join(f"; {note}" for note in cell.notes),
+                "; ".join((f"{cell.share:.0%} of {cell.cases}", *cell.notes)),
                 "\n\n".join(map(_effect, cell.effects)),
                 cell.closeness,
             )
             for cell in cells_of(claim)
         ]
         if lines:
-            columns = [
-                "setting (scale, pairs)",
-                "as stated",
-                "share of cases",
-                "how much",
-                "closeness",
-            ]
             name = f"tbl-cells-{claim.id.replace('_', '-')}"
             parts.append(table(pd.DataFrame(lines, columns=columns), claim.says, name, "ledger"))
     return folded("Every cell, with shares, intervals and the answers at other marks", *parts)
@@ -228,34 +179,33 @@ class Printed:
     what: str
     scales: tuple[str, ...]
     instead: str = ""
-    section: bool = False
 
     @property
     def state(self) -> str:
         """The least of its settings' scales: a figure of two settings is full where both are. A
-        section whose settings differ is here in part.
+        section ("Settings (B.1)") whose settings differ is here in part.
         """
-        if self.section and len(set(self.scales)) > 1:
+        if self.name.endswith(")") and len(set(self.scales)) > 1:
             return PART
-        return max(self.scales, key=STATES.index)
+        return max(self.scales, key=[*MARK].index)
 
 
 @cache
 def printed() -> tuple[Printed, ...]:
     """Everything of the appendix, in its order."""
+
+    def scale(quantity: str, name: str) -> str:
+        m = ev.best(quantity, name)
+        return "missing" if m is None else m.scale
+
     found = []
-    for entry in tomllib.loads((DATA / "coverage.toml").read_text())["printed"]:
-        scales = tuple(_scale(entry["quantity"], name) for name in entry["settings"])
-        others = [n for n in entry.get("instead", ()) if _scale(entry["quantity"], n) in STATES[:2]]
+    for one in tomllib.loads((DATA / "coverage.toml").read_text())["printed"]:
+        quantity = one["quantity"]
+        scales = tuple(scale(quantity, name) for name in one["settings"])
+        others = [n for n in one.get("instead", ()) if scale(quantity, n) in ("full", "reduced")]
         instead = ev.name_of(others[0]) if others and "missing" in scales else ""
-        section = entry["name"].endswith(")")  # "Settings (B.1)"
-        found.append(Printed(entry["name"], entry["page"], entry["what"], scales, instead, section))
+        found.append(Printed(one["name"], one["page"], one["what"], scales, instead))
     return tuple(found)
-
-
-def _scale(quantity: str, name: str) -> str:
-    m = ev.best(quantity, name)
-    return "missing" if m is None else m.scale
 
 
 def coverage(small: bool = False) -> MyST:
@@ -263,33 +213,20 @@ def coverage(small: bool = False) -> MyST:
     missing or on embedded data alone.
     """
     if small:
-        lines = []
-        for state in MARK:
-            names = [p.name for p in printed() if p.state == state]
-            if names:
-                lines.append((f"{MARK[state]} {state}", f"{len(names)}: {', '.join(names)}"))
+        lines = [
+            (f"{mark} {state}", f"{len(names)}: {', '.join(names)}")
+            for state, mark in MARK.items()
+            if (names := [p.name for p in printed() if p.state == state])
+        ]
         frame = pd.DataFrame(lines, columns=["scale", "of the appendix"])
         return table(frame, "What this book covers.", "tbl-coverage-small", "coverage")
     rows = [(p.name, f"[{p.what}]({p.page})", f"{MARK[p.state]} {_states(p)}") for p in printed()]
     frame = pd.DataFrame(rows, columns=["printed", "what it shows, and our page", "here"])
-    return table(
-        frame, "Every figure, table and section of the appendix.", "tbl-coverage", "coverage"
-    )
-
-
-PART = "in part"
-MARK = {"full": "●", PART: "◕", "reduced": "◐", "proxy": "○", "missing": "–"}
+    caption = "Every figure, table and section of the appendix."
+    return table(frame, caption, "tbl-coverage", "coverage")
 
 
 def _states(p: Printed) -> str:
-    counted = [f"{p.scales.count(s)} {s}" for s in STATES if s in p.scales]
-    told = p.state if len(set(p.scales)) == 1 else ", ".join(counted)
+    counted = [f"{p.scales.count(s)} {s}" for s in MARK if s in p.scales]
+    told = p.state if len(counted) == 1 else ", ".join(counted)
     return f"{told}; in its place {p.instead}" if p.instead else told
-
-
-def in_training() -> MyST:
-    """Runs that are under way, by their last committed checkpoint."""
-    names = sorted({path.name.split("-")[0] for path in UNFINISHED.glob("*.latest.safetensors")})
-    known = [ev.name_of(name) for name in names if name in RECIPES]
-    text = ", ".join(known) if known else "none"
-    return MyST(f"Networks in training, with a committed checkpoint: {text}.")

@@ -10,30 +10,45 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from llfc_book.show.prose import Told
+
+#: What a finding shows, one text or several by name, and whether its sentence holds.
+Found = tuple[str | dict[str, str], bool | np.bool_]
 
 
 @dataclass(frozen=True)
 class Finding:
     """``sentence`` says in words what must hold for the page's sentence to stand; ``measure``
-    returns the text that it shows and whether it holds.
+    returns what it shows, under the finding's ``name`` where it is one text, and whether it holds.
     """
 
     page: str
     name: str
     sentence: str
-    measure: Callable[[], tuple[str, bool]]
+    measure: Callable[[], Found]
+
+    def told(self) -> dict[str, str]:
+        """Its texts by name. ValueError, with the sentence, where it no longer stands."""
+        shown, holds = self.measure()
+        if not holds:
+            raise ValueError(
+                f"{self.page}: {self.name} is {shown!r}, and its sentence no longer stands:"
+                f" {self.sentence}. Rewrite the page's text, or mend the record"
+            )
+        return {self.name: shown} if isinstance(shown, str) else shown
 
 
 FINDINGS: dict[tuple[str, str], Finding] = {}
 
 
-def finding(page: str, sentence: str) -> Callable[[Callable], Callable]:
+def finding(page: str, sentence: str) -> Callable[[Callable[[], Found]], Callable[[], Found]]:
     """Enter the function below: a finding of ``page`` by the function's name. ValueError for a name
     that the page has already.
     """
 
-    def enter(measure: Callable[[], tuple[str, bool]]) -> Callable:
+    def enter(measure: Callable[[], Found]) -> Callable[[], Found]:
         key = (page, measure.__name__)
         if key in FINDINGS:
             raise ValueError(f"page {page} has a finding {measure.__name__!r} already")
@@ -43,29 +58,16 @@ def finding(page: str, sentence: str) -> Callable[[Callable], Callable]:
     return enter
 
 
-def of_page(page: str) -> list[Finding]:
-    """Those of one page. ValueError for a page that has none."""
-    found = [f for (of, _), f in FINDINGS.items() if of == page]
-    if not found:
-        raise ValueError(
-            f"no findings of page {page!r}; there are {sorted({p for p, _ in FINDINGS})}"
-        )
-    return found
-
-
 def tell(page: str) -> Told:
-    """The texts of the page's findings. ValueError, with the sentence, where one no longer
-    stands.
+    """The texts of the page's findings. ValueError for a page that has none, or where a sentence no
+    longer stands.
     """
-    texts = {}
-    for one in of_page(page):
-        text, holds = one.measure()
-        if not holds:
-            raise ValueError(
-                f"{page}: {one.name} is {text!r}, and its sentence no longer stands:"
-                f" {one.sentence}. Rewrite the page's text, or mend the record"
-            )
-        texts[one.name] = text
+    found = [one.told() for (of, _), one in FINDINGS.items() if of == page]
+    if not found:
+        raise ValueError(f"no findings of page {page!r}; of {sorted({p for p, _ in FINDINGS})}")
+    texts = {name: text for texts in found for name, text in texts.items()}
+    if len(texts) < sum(map(len, found)):
+        raise ValueError(f"page {page}: one name for two texts, of {sorted(texts)}")
     return Told(texts)
 
 

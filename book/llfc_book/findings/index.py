@@ -3,165 +3,107 @@
 import numpy as np
 
 from llfc_book import evidence as ev
-from llfc_book.claims import rules
-from llfc_book.claims.predictions import MARGIN
-from llfc_book.findings import finding
+from llfc_book.evidence import ALIKE
+from llfc_book.findings import Found, finding
 from llfc_book.show import b2, front
 from llfc_book.show.prose import between, count, number, percent
 
 PAGE = "index"
-CONNECTED = 100 * rules.MARGIN  # points
+CONNECTED = 100 * ev.CONNECTED  # points
 ENDPOINT = 0.5  # rho of an endpoint in the place of the network half-way
 
 
-def _on_the_line(part: int) -> tuple[np.ndarray, np.ndarray]:
-    """The barrier (part 0, points) or hidden rho half-way (1), of all connected MNIST pairs and of
-    all between networks of other starts.
-    """
-
-    def of(name: str, role: str = "value", kind: str = "") -> np.ndarray:
-        errors, shares = front.ways(name, role, kind)
-        if part:
-            return shares[0.5].to_numpy()
-        return 100 * (errors.max(axis=1) - (errors[0.0] + errors[1.0]) / 2).to_numpy()
-
-    together = [of(name) for name in (front.SPAWNED, front.MATCHED)]
-    return np.concatenate(together), of(front.SPAWNED, "control", "independent")
+def _on_the_line(name: str, role: str = "value", kind: str = "") -> np.ndarray:
+    """By pair, the barrier in points and rho half-way in the mean over hidden layers."""
+    errors, shares = front.ways(name, role, kind)
+    rise = errors.max(axis=1) - (errors[0.0] + errors[1.0]) / 2
+    return np.array([100 * rise, shares[0.5]])
 
 
-@finding(PAGE, "MNIST perceptrons, spawned or matched by weights, are connected")
-def rise() -> tuple[str, bool]:
-    near, _ = _on_the_line(0)
-    return number(near.max()), near.max() <= CONNECTED
-
-
-@finding(PAGE, "those of other starts are not")
-def rise_apart() -> tuple[str, bool]:
-    _, apart = _on_the_line(0)
-    return between([*apart]), apart.min() > CONNECTED
-
-
-@finding(PAGE, "hidden features of connected pairs are nearer to the mean than an endpoint is")
-def missed() -> tuple[str, bool]:
-    near, _ = _on_the_line(1)
-    return between(near), near.max() < ENDPOINT
-
-
-@finding(PAGE, "those of other starts are farther from it than in any connected pair")
-def missed_apart() -> tuple[str, bool]:
-    near, apart = _on_the_line(1)
-    return between(apart), apart.min() > near.max()
+@finding(PAGE, "spawned or matched, MNIST perceptrons are connected and near the mean, no others")
+def line() -> Found:
+    near = np.hstack([_on_the_line(name) for name in (front.SPAWNED, front.MATCHED)])
+    apart = _on_the_line(front.SPAWNED, "control", "independent")
+    told = {
+        "rise": number(near[0].max()),
+        "rise_apart": between(apart[0]),
+        "missed": between(near[1]),
+        "missed_apart": between(apart[1]),
+    }
+    connected = near[0].max() <= CONNECTED < apart[0].min()
+    return told, connected and near[1].max() < min(ENDPOINT, apart[1].min())
 
 
 def _rho(logits: bool, narrow: bool) -> np.ndarray:
     """rho of each setting of the appendix in the mean over pairs, of hidden sites or the logits;
     the narrow layer-norm networks, or all others.
     """
-    settings = front.real("cos_ratio", lambda s: ev.spawned(s) or ev.matched(s))
     part = ev.logits if logits else ev.hidden
+    settings = ev.measured("cos_ratio", ev.printed)
     chosen = [m for m in settings if (m.setting.model == "resnet20_ln") == narrow]
     return np.array([ev.typical(part(b2.rho(m))).mean() for m in chosen])
 
 
-@finding(PAGE, "in all settings but the narrow ones hidden features are nearer than an endpoint")
-def hidden() -> tuple[str, bool]:
-    found, narrow = _rho(logits=False, narrow=False), _rho(logits=False, narrow=True)
-    alike = (narrow > ENDPOINT / MARGIN) & (narrow < ENDPOINT * MARGIN)  # no nearer, no farther
-    return between(found), found.max() < ENDPOINT and bool(alike.all())
-
-
-@finding(PAGE, "in every setting the logits are less linear than the hidden layers")
-def at_logits() -> tuple[str, bool]:
-    inside, last = (
-        np.concatenate([_rho(logits, narrow) for narrow in (False, True)])
-        for logits in (False, True)
-    )
-    return between(last), bool((last > inside).all())
+@finding(PAGE, "hidden features are nearer than an endpoint but in narrow networks, logits farther")
+def layers() -> Found:
+    hidden, narrow = (_rho(logits=False, narrow=narrow) for narrow in (False, True))
+    last = np.hstack([_rho(logits=True, narrow=narrow) for narrow in (False, True)])
+    alike = (narrow > ENDPOINT / ALIKE) & (narrow < ENDPOINT * ALIKE)  # no nearer, no farther
+    stands = hidden.max() < ENDPOINT and alike.all() and (last > np.hstack([hidden, narrow])).all()
+    return {"hidden": between(hidden), "at_logits": between(last)}, stands
 
 
 @finding(PAGE, "spread partners at equal distance are no less linear, sparse ones are")
-def bracket() -> tuple[str, bool]:
+def bracket() -> Found:
     spread, sparse = (
         np.array([front.over_partners(m, kind) for m in b2.held()]) for kind in ("spread", "sparse")
     )
-    held = (spread >= 1 / MARGIN) & (sparse < 1)
-    return count(held), bool(held.all()) and len(held) > 0
+    held = (spread >= 1 / ALIKE) & (sparse < 1)
+    return count(held), len(held) > 0 and held.all()
 
 
-@finding(PAGE, "at equal distance a trained pair is as linear as a tuned partner in hidden layers")
-def tuned() -> tuple[str, bool]:
-    found = front.headline("T", logits=False)
-    return number(found), 1 / MARGIN <= found <= MARGIN
+@finding(PAGE, "a pair is as linear as a tuned partner, not more at logits, more than a sparse one")
+def partners() -> Found:
+    asked = {"tuned": ("T", False), "tuned_logits": ("T", True), "sparse": ("P", False)}
+    found = {name: front.headline(kind, logits) for name, (kind, logits) in asked.items()}
+    stands = 1 / ALIKE <= found["tuned"] <= ALIKE and found["tuned_logits"] > 1 / ALIKE
+    told = {name: number(ratio) for name, ratio in found.items()}
+    return told, stands and found["sparse"] < 1 / ALIKE
 
 
-@finding(PAGE, "and not more linear at the logits")
-def tuned_logits() -> tuple[str, bool]:
-    found = front.headline("T", logits=True)
-    return number(found), found > 1 / MARGIN
+@finding(PAGE, "at the logits of matched perceptrons most of the residual is due to commutativity")
+def maps() -> Found:
+    settings = {
+        "maps_matched": ev.measured("origin_commutativity", ev.matched, model="mlp"),
+        "maps_spawned": ev.measured("origin_commutativity", ev.spawned),
+    }
+    found = {k: [front.origin(m, "commutativity").mean() for m in of] for k, of in settings.items()}
+    told = {name: percent(shares) for name, shares in found.items()}
+    return told, min(found["maps_matched"]) > 0.5
 
 
-@finding(PAGE, "it is more linear than a sparse partner by more than the margin")
-def sparse() -> tuple[str, bool]:
-    found = front.headline("P", logits=False)
-    return number(found), found < 1 / MARGIN
-
-
-def _maps(where: front.Where) -> np.ndarray:
-    settings = front.real("origin_commutativity", where)
-    return np.array([front.origin(m, "commutativity").mean() for m in settings])
-
-
-@finding(PAGE, "in matched perceptrons most of the residual at the logits is due to commutativity")
-def maps_matched() -> tuple[str, bool]:
-    found = _maps(lambda s: ev.matched(s) and s.model == "mlp")
-    return percent(found), found.min() > 0.5
-
-
-@finding(PAGE, "in spawned networks part of it is; the first layer's is mostly the ReLUs'")
-def maps_spawned() -> tuple[str, bool]:
-    found = _maps(ev.spawned)
-    plain = front.real("origin_relu", lambda s: ev.spawned(s) or ev.matched(s) and s.model == "mlp")
-    relus = [m.of("origin_relu") for m in plain]
-    first = np.concatenate([ev.by_site(values, ev.sites_of(values))[0] for values in relus])
-    return percent(found), first.min() > 0.5
-
-
-def _barriers(model: str, data: str) -> tuple[np.ndarray, np.ndarray]:
+def _barriers(model: str, data: str) -> np.ndarray:
     """Before matching and after it, of all pairs and methods."""
-    found = front.real("error", lambda s: ev.matched(s) and (s.model, s.data) == (model, data))
-    before, after = zip(*(front.both_barriers(m) for m in found))
-    return np.concatenate(before), np.concatenate(after)
+    found = ev.measured("error", ev.matched, model=model, data=data)
+    return np.hstack([front.both_barriers(m) for m in found])
 
 
-@finding(PAGE, "matching connects the perceptrons on MNIST, which were not connected")
-def mnist() -> tuple[str, bool]:
-    before, after = _barriers("mlp", "mnist")
-    return number(after.max()), after.max() <= CONNECTED < before.min()
+@finding(PAGE, "matching connects perceptrons on MNIST, helps on CIFAR-10, but not narrow networks")
+def matching() -> Found:
+    unmatched, mnist = _barriers("mlp", "mnist")
+    before, cifar = _barriers("mlp", "cifar10")
+    narrow = _barriers("resnet20_ln", "cifar10")[1]
+    told = {"mnist": number(mnist.max()), "cifar": number(cifar.max())}
+    connects = mnist.max() <= CONNECTED < unmatched.min()
+    helps = (cifar < before / 2).all() and cifar.max() > CONNECTED
+    return told | {"layer_norm": between(narrow)}, connects and helps and narrow.min() > CONNECTED
 
 
-@finding(PAGE, "it removes most of the barrier on CIFAR-10, and leaves over 2 points in some pair")
-def cifar() -> tuple[str, bool]:
-    before, after = _barriers("mlp", "cifar10")
-    return number(after.max()), bool((after < before / 2).all()) and after.max() > CONNECTED
-
-
-@finding(PAGE, "the narrow layer-norm networks stay unconnected")
-def layer_norm() -> tuple[str, bool]:
-    _, after = _barriers("resnet20_ln", "cifar10")
-    return between(after), after.min() > CONNECTED
-
-
-@finding(PAGE, "spawned MNIST perceptrons are at full scale")
-def pairs_spawned() -> tuple[str, bool]:
-    m = ev.best("cos_ratio", front.SPAWNED)
-    assert m is not None
-    return str(m.pairs), m.scale == "full"
-
-
-@finding(PAGE, "of the other settings, the perceptrons are at full scale, the rest is reduced")
-def pairs_other() -> tuple[str, bool]:
-    found = front.real("cos_ratio", lambda s: ev.spawned(s) or ev.matched(s))
-    others = [m for m in found if m.setting.name != front.SPAWNED]
-    pairs = sorted({m.pairs for m in others})
-    as_told = all((m.scale == "full") == (m.setting.model == "mlp") for m in others)
-    return f"{pairs[0]} to {pairs[-1]}", as_told and pairs[0] < pairs[-1]
+@finding(PAGE, "perceptrons are at full scale, the rest is reduced")
+def pairs() -> Found:
+    found = {m.setting.name: m for m in ev.measured("cos_ratio", ev.printed)}
+    as_told = all((m.scale == "full") == (m.setting.model == "mlp") for m in found.values())
+    spawned = found.pop(front.SPAWNED).pairs
+    others = sorted({m.pairs for m in found.values()})
+    told = {"pairs_spawned": str(spawned), "pairs_other": f"{others[0]} to {others[-1]}"}
+    return told, as_told and others[0] < others[-1]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from llfc_book.findings import finding
+from llfc_book.findings import Found, finding
 from llfc_book.show import closeness_test, front
 from llfc_book.show.prose import percent
 
@@ -16,10 +16,10 @@ def _order(kind: str) -> float:
 
 
 @finding(PAGE, "a spread step's residual is between the orders of kinks (3/2) and smoothness (2)")
-def halved_spread() -> tuple[str, bool]:
+def halved_spread() -> Found:
     return percent(0.5 ** _order("G")), all(1.5 <= _order(kind) <= 2 for kind in ("G", "B"))
 
 
 @finding(PAGE, "a sparse step's residual is nearer to the first order than to that of kinks")
-def halved_sparse() -> tuple[str, bool]:
+def halved_sparse() -> Found:
     return percent(0.5 ** _order("P")), 1 <= _order("P") < 1.25

@@ -8,18 +8,17 @@ import numpy as np
 import pandas as pd
 
 from llfc_book import evidence as ev
-from llfc_book.evidence import Measured
+from llfc_book.evidence import CONNECTED, Measured
 from llfc_book.show import style
 from llfc_book.show.style import LOOKS, Series, Shown
 
-CONNECTED = 2.0  # points: the margin of Frankle et al. (2020)
 KINDS = {"pair": ("value", ""), **{k: ("control", k) for k in ("unmatched", "independent")}}
 TALLY = ("not_certified_scaled", "not_certified")  # with the best c of each image, and with c = 1
 
 
 def printed() -> list[Measured]:
     """The settings of the appendix on real data that have the margins."""
-    return ev.real("twice_epsilon", ev.printed)
+    return ev.measured("twice_epsilon", ev.printed)
 
 
 @cache
@@ -30,15 +29,17 @@ def curves() -> pd.DataFrame:
     at most 2 points.
     """
     tables = []
-    for m in ev.real("disagreement", lambda s: s.family in ("spawned", "matched")):
+    for m in ev.measured("disagreement", lambda s: s.family in ("spawned", "matched")):
         for kind, who in KINDS.items():
             errors = 100 * m.of("error", *who)
-            ends, top = ev.ends(errors).groupby(level="pair"), ev.by_pair(errors, "max")
-            one = pd.DataFrame({"epsilon": ends.max(), "top": top, "barrier": top - ends.mean()})
+            ends = errors[errors.index.get_level_values("alpha").isin((0.0, 1.0))]
+            top, worse = ev.by_pair(errors, "max"), ev.by_pair(ends, "max")
+            barrier = top - ev.ends(errors)
+            one = pd.DataFrame({"epsilon": worse, "top": top, "barrier": barrier})
             tables.append(one.reset_index().assign(setting=m.setting.name, kind=kind))
     found = pd.concat(tables, ignore_index=True)
     found["kept"] = found["top"] <= 2 * found["epsilon"]
-    found["connected"] = found["barrier"] <= CONNECTED
+    found["connected"] = found["barrier"] <= 100 * CONNECTED
     twice = found.duplicated(["kind", "epsilon", "top"]) & (found["kind"] != "pair")
     return found[~twice]  # three methods that match the same two share a control
 
@@ -61,7 +62,7 @@ def bound() -> Shown:
     figure, (left, right) = style.sheet(2, 1, 3.9)
     ends, told = np.geomspace(1, 60, 100), []
     left.plot(ends, 2 * ends, "k-", linewidth=0.9, label="2ε, the bound of the lemma")
-    left.plot(ends, ends + CONNECTED, "k:", linewidth=0.9, label="2 points above ε")
+    left.plot(ends, ends + 100 * CONNECTED, "k:", linewidth=0.9, label="2 points above ε")
     left.fill_between(ends, ends, 2 * ends, color="black", alpha=0.07, linewidth=0)
     for kind in reversed(KINDS):
         found, look = curves()[curves()["kind"] == kind], LOOKS[kind]

@@ -20,7 +20,7 @@ SOURCES = ("commutativity", "relu", "pooling", "normalisation")
 def settings(quantity: str = "e_over_d", variants: bool = False) -> list[Measured]:
     """Settings on real data that have ``quantity`` on record: the appendix's, or its variants."""
     families = ("spawned", "matched")
-    return ev.real(quantity, lambda s: s.family in families and ev.printed(s) != variants)
+    return ev.measured(quantity, lambda s: s.family in families and ev.printed(s) != variants)
 
 
 def shares(m: Measured, what: str, logits: bool, statistics: str = "interpolated") -> pd.Series:

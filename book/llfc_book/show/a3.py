@@ -26,7 +26,7 @@ def of_size(quantity: str, kind: str, size: str, state: str = "trained") -> np.n
     """``quantity`` of networks so small that all their permutations were tried, under the order
     that ``kind`` gives: a number a run of a hundred draws.
     """
-    (tiny,) = ev.real("over_minimum", record="joint")
+    (tiny,) = ev.measured("over_minimum", record="joint")
     values = tiny.of(quantity, "null" if kind == "random order" else "value", kind)
     return values.xs(f"{size} units, {state}", level="site").to_numpy()
 
@@ -59,7 +59,7 @@ def minimum() -> Shown:
 
 def wide() -> list[Measured]:
     """Trained perceptrons of full width, matched in every way."""
-    return ev.real("residual_share", record="joint")
+    return ev.measured("residual_share", record="joint")
 
 
 def share(m: Measured, quantity: str, kind: str) -> np.ndarray:

@@ -2,17 +2,17 @@
 
 from collections import defaultdict
 
-import numpy as np
 import pandas as pd
 
 from llfc_book import evidence as ev
-from llfc_book.claims.rules import MARGIN, UNSURE
-from llfc_book.evidence import METHODS, NETWORKS, Measured
+from llfc_book.claims.rules import connectivity
+from llfc_book.evidence import CONNECTED, METHODS, NETWORKS, Measured
 from llfc_book.show import style
 from llfc_book.show.style import Series, Shown
 from llfc_book.show.text import MyST, folded, table
 from llfc_book.study.settings import LABELS, RECIPES, SPAWN_AT, Setting, reductions
 
+LIMITED = ["barrier", "lower", "upper"]
 FLOOR = 0.01  # points: smaller barriers are drawn there
 WORDS = LABELS | {"init": "initialisation", "normalise": "input", "augment": "augmentation"}
 WORDS |= {"warmup": "warm-up"}
@@ -54,39 +54,6 @@ def spawning() -> dict[int, Measured]:
     return {epoch: scales[0] for epoch, scales in sorted(found.items()) if scales}
 
 
-def barriers(
-    m: Measured, role: str = "value", kind: str = "", statistics: str = "interpolated"
-) -> pd.DataFrame:
-    """By pair, the "barrier" with its "lower" and "upper" 95 % limits over images, as fractions.
-    Where no limits are on record, both are the barrier itself; so near the margin that it decides
-    nothing, a point on either side.
-
-    Source: Frankle et al. (2020), section 2.
-    """
-    plain = ev.by_pair(m.of("error_barrier", role, kind, statistics), "first")
-    near = UNSURE * ((plain - MARGIN).abs() < UNSURE)
-    found = pd.DataFrame({"barrier": plain, "lower": plain - near, "upper": plain + near})
-    sure = ev.at("error_barrier_lower", m.setting.name, m.setting.profile, "connected")
-    if sure is not None:
-        limits = {"barrier": "", "lower": "_lower", "upper": "_upper"}
-        known = (sure.of(f"error_barrier{of}", role, kind, statistics) for of in limits.values())
-        found.update(pd.DataFrame(dict(zip(limits, (ev.by_pair(of, "first") for of in known)))))
-    return found
-
-
-def verdicts(found: pd.DataFrame) -> pd.Series:
-    """Of barriers, by pair: "connected" where the upper limit is within the margin, "not" where the
-    lower limit is above it, else "undecided".
-    """
-    above = np.where(found["lower"] > MARGIN, "not", "undecided")
-    return pd.Series(np.where(found["upper"] <= MARGIN, "connected", above), found.index)
-
-
-def ends(errors: Measured) -> pd.Series:
-    """By pair, the mean error of its two networks."""
-    return ev.by_pair(ev.ends(errors.of("error")))
-
-
 def shows(m: Measured, what: str) -> bool:
     """Whether a reading belongs beside the pair: what matching starts from are two independent
     networks, so that others say no more.
@@ -101,12 +68,15 @@ def overview() -> Shown:
     figure, (axis,) = style.sheet(1, 1, 0.9 + 0.3 * len(measured()))
     series = []
     for what, *reading in READINGS:
-        found = [(100 * barriers(m, *reading)).clip(lower=FLOOR) for m in measured()]
+        found = [
+            (100 * connectivity(m, *reading)[LIMITED].astype(float)).clip(lower=FLOOR)
+            for m in measured()
+        ]
         found = [of if shows(m, what) else of[:0] for m, of in zip(measured(), found)]
         limits = [of[["lower", "upper"]].to_numpy() for of in found]
         series.append(Series(what, [of["barrier"] for of in found], limits=limits))
     names = [f"{m.name} ({m.scale})" for m in measured()]
-    label, mark = "error barrier (points); dotted: the threshold of 2", 100 * MARGIN
+    label, mark = "error barrier (points); dotted: the threshold of 2", 100 * CONNECTED
     told = style.panel(axis, names, series, "", label, mark, True, 0.1, across=True)
     matched = [k for k, m in enumerate(measured()) if m.setting.family == "matched"]
     axis.axhline(min(matched, default=0) - 0.5, color="black", linewidth=0.6)
@@ -115,7 +85,7 @@ def overview() -> Shown:
 
 def lines() -> Shown:
     """The test error from B to A along the straight line, for a few settings."""
-    settings = ev.real("error", lambda s: s.name in LINES)
+    settings = ev.measured("error", lambda s: s.name in LINES)
     figure, axes = style.sheet(3, -(-len(settings) // 3), 2.1)
     told = []
     for axis, m in zip(axes, settings):
@@ -141,7 +111,9 @@ def spawn_epochs() -> Shown:
     found = spawning()
     figure, (left, right) = style.sheet(2, 1, 2.6)
     series = [
-        Series(what, [100 * barriers(m, *of)["barrier"].clip(FLOOR / 100) for m in found.values()])
+        Series(
+            what, [100 * connectivity(m, *of)["barrier"].clip(FLOOR / 100) for m in found.values()]
+        )
         for what, *of in READINGS[:2]
     ]
     apart = [Series("pair", [m.of("weight_distance") for m in found.values()])]

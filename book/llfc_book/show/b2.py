@@ -25,7 +25,7 @@ def rho(m: Measured, role: str = "value", kind: str = "") -> pd.Series:
 
 def held() -> list[Measured]:
     """Settings of the appendix on real data that stand beside partners at equal distance."""
-    return ev.real("rho", ev.printed, "closeness")
+    return ev.measured("rho", ev.printed, "closeness")
 
 
 def per_pair(m: Measured, kind: str, logits: bool) -> np.ndarray:
@@ -86,12 +86,12 @@ def as_printed(settings: Sequence[Measured], columns: int) -> Shown:
 
 def spawned() -> Shown:
     """The paper's Figures 8 to 10."""
-    return as_printed(ev.real("1-cos_alpha", ev.spawned), 1)
+    return as_printed(ev.measured("1-cos_alpha", ev.spawned), 1)
 
 
 def matched() -> Shown:
     """The paper's Figures 12 to 14: a row a method, both data sets beside each other."""
-    found = ev.real("1-cos_alpha", lambda s: ev.matched(s) and s.model == "mlp")
+    found = ev.measured("1-cos_alpha", lambda s: ev.matched(s) and s.model == "mlp")
     methods = [*ev.METHODS]
     return as_printed(sorted(found, key=lambda m: methods.index(m.setting.matching)), 2)
 
@@ -101,7 +101,7 @@ def together() -> Shown:
     (B.2, "consistently co-occurs").
     """
     figure, axes = style.sheet(2, 1, 3.0)
-    settings = ev.real("cos_ratio", lambda s: s.family in ("spawned", "matched"))
+    settings = ev.measured("cos_ratio", lambda s: s.family in ("spawned", "matched"))
     for what, who in WHO.items():
         tables = []
         for m in settings:

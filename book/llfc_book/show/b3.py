@@ -8,7 +8,6 @@ from llfc_book.evidence import Measured
 from llfc_book.show import style
 from llfc_book.show.style import Series, Shown
 
-MARK = 0.1  # a tenth: "negligible compared with"
 FORMULA = "a product of two differences by itself"
 #: The settings that the paper shows layer by layer, by the number of its figure.
 PRINTED = {
@@ -22,7 +21,7 @@ SPAWNED_RESNET = "resnet20_cifar10_spawn"
 
 def settings(quantity: str = "dist_H") -> list[Measured]:
     """Settings of the appendix on real data that have ``quantity`` on record."""
-    return ev.real(quantity, ev.printed)
+    return ev.measured(quantity, ev.printed)
 
 
 def share(m: Measured, kind: str = "") -> pd.Series:
@@ -58,7 +57,9 @@ def shares() -> Shown:
             Series("pair", [part(share(m)) for m in settings()]),
         ]
         head, label = f"{where}; dotted: a tenth", "Dist$_{com}$ over the\nsmaller distance"
-        told.append(style.panel(axis, style.names(settings()), series, head, label, MARK, log=True))
+        told.append(
+            style.panel(axis, style.names(settings()), series, head, label, ev.CLOSE, log=True)
+        )
     return style.shown(figure, "Dist_com as a share of the smaller of Dist_W and Dist_H", told, 2)
 
 
@@ -66,7 +67,7 @@ def layer_by_layer() -> Shown:
     """The three distances of every layer (Figures 16 to 18)."""
     figure, axes = style.sheet(2, 2, 2.1)
     told = []
-    for axis, m in zip(axes, ev.real("dist_H", lambda s: s.name in PRINTED)):
+    for axis, m in zip(axes, ev.measured("dist_H", lambda s: s.name in PRINTED)):
         sites = ev.sites_of(m.of("dist_com"))
         by_itself = ev.by_site(m.of("dist_com", "null", "formula"), sites)
         series = [Series("chance", by_itself, FORMULA, band=True)]
@@ -85,7 +86,7 @@ def connected_or_not() -> Shown:
     """
     narrow = [m for m in settings() if m.setting.model == "resnet20_ln"]
     widest = max(narrow, key=lambda m: dict(m.setting.model_args)["width"])
-    spawned = ev.real("dist_H", lambda s: s.name == SPAWNED_RESNET)
+    spawned = ev.measured("dist_H", lambda s: s.name == SPAWNED_RESNET)
     figure, axes = style.sheet(2, 1, 3.0, share="y")
     told = []
     for axis, m, kind in zip(axes, (*spawned, widest), ("independent", "unmatched")):

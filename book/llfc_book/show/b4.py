@@ -13,7 +13,7 @@ from llfc_book.places import DATA
 from llfc_book.show import style
 from llfc_book.show.style import Series, Shown
 
-MARK = 2.0  # points above the mean of both errors: the margin of "connected", for stitching as well
+MARK = 100 * ev.CONNECTED  # points above the mean of both errors, for stitching as well
 RAW = "(raw)"  # a reading: stitched before normalisation
 TABLES = tomllib.loads((DATA / "printed.toml").read_text())["stitched"]
 PRINTED = {told["setting"]: told for told in TABLES.values()}  # in percent
@@ -34,12 +34,12 @@ def printed(setting: str) -> pd.Series:
 
 def spawned() -> list[Measured]:
     """The settings of Tables 1 to 3 on real data."""
-    return ev.real("stitched_error", lambda s: s.name in PRINTED)
+    return ev.measured("stitched_error", lambda s: s.name in PRINTED)
 
 
 def matched(model: str = "") -> list[Measured]:
     """The settings of matched pairs on real data; of one ``model`` where it is named."""
-    return ev.real("stitched_error", lambda s: ev.matched(s) and model in ("", s.model))
+    return ev.measured("stitched_error", lambda s: ev.matched(s) and model in ("", s.model))
 
 
 def excess(m: Measured, role: str = "value", kind: str = "", reading: str = "") -> pd.Series:
@@ -48,7 +48,7 @@ def excess(m: Measured, role: str = "value", kind: str = "", reading: str = "") 
     """
     stitched = m.of("stitched_error", role, kind, reading=reading).droplevel("alpha")
     stitched = stitched.rename(lambda site: site.removesuffix(RAW).strip(), level="site")
-    alone = ev.by_pair(ev.ends(m.of("error", role, kind)))
+    alone = ev.ends(m.of("error", role, kind))
     return 100 * (stitched - alone.reindex(stitched.index.get_level_values("pair")).to_numpy())
 
 
@@ -139,4 +139,4 @@ def passed_on(m: Measured) -> pd.DataFrame:
 def transferred() -> list[Measured]:
     """The settings that stitch, where W_B H_A is on record beside W_B H_B."""
     names = {m.setting.name for m in (*spawned(), *matched("mlp"))}
-    return ev.real("dist_transfer", lambda s: s.name in names)
+    return ev.measured("dist_transfer", lambda s: s.name in names)

@@ -18,6 +18,7 @@ BETWEEN = ("FC 2", "FC 3")  # the perceptron's square maps: units enter and leav
 CUT = "untrained, truncated"
 TINTS = ("#a6cbe6", "#82b3d8", "#5e9bca", "#3c83ba", "#1f6aa5", "#0f4f86", "#08305a")
 BARRIER = "error_barrier_chord"
+ON_TRAINING = "error_barrier_chord_on_training"
 PERCEPTRONS = {name: f"mlp_{name}_perm_weight" for name in ("mnist", "cifar10")}
 FACTORS = (("FC 2", "FC 1"), ("FC 3", "FC 2"))  # a map, and the layer whose features enter it
 GAUSSIAN, START = "gaussian matrix", "before training"
@@ -32,7 +33,7 @@ def swept() -> pd.DataFrame:
 
     Source: the last paragraph of B.5.
     """
-    found = ev.real("stable_rank_share_W", lambda s: s.name in WIDTHS, "widths")
+    found = ev.measured("stable_rank_share_W", lambda s: s.name in WIDTHS, "widths")
     tables = [
         _state(m.rows, cut).assign(width=WIDTHS[m.setting.name])
         for m in found
@@ -50,7 +51,7 @@ def _state(rows: pd.DataFrame, cut: bool) -> pd.DataFrame:
             rows["kind"].eq(f"{CUT}: unmatched" if cut else "unmatched"),
         )
     )
-    found = own[[BARRIER, "error"]].assign(
+    found = own[[BARRIER, ON_TRAINING, "error"]].assign(
         rank=own["stable_rank_share_W"],
         cosine=own["matched_cosine"],
         left=(own["dist_transfer"] / before["dist_transfer"]) ** 0.5,
@@ -69,9 +70,9 @@ def points(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby(["width", "epoch"]).mean(numeric_only=True).reset_index()
 
 
-def correlation(table: pd.DataFrame, what: str = "rank") -> float:
+def correlation(table: pd.DataFrame, what: str = "rank", barrier: str = BARRIER) -> float:
     """Spearman's rank correlation of a column with the barrier."""
-    return float(spearmanr(table[what], table[BARRIER]).statistic)
+    return float(spearmanr(table[what], table[barrier]).statistic)
 
 
 def within(table: pd.DataFrame, level: str) -> dict[int, float]:
@@ -119,7 +120,7 @@ def spectra() -> Shown:
             (axes[k], "fig20", "W", "W_living", site, GAUSSIAN),
             (axes[k + 4], "fig21", "H", "Hc_living", before, SHUFFLED),
         ):
-            (m,) = ev.real(f"sigma_{what}/0", lambda s, name=name: s.name == name, record)
+            (m,) = ev.measured(f"sigma_{what}/0", lambda s, name=name: s.name == name, record)
             for look, of, kind, label in (
                 ("pair", what, "", "trained"),
                 ("pair", living, "", "trained, living units, H centred"),
@@ -143,7 +144,7 @@ def spectra() -> Shown:
 
 def narrow() -> list[Measured]:
     """The layer-norm ResNets that are measured after several epochs on real data."""
-    which = ev.real("stable_rank_W", ev.matched, "fig22")
+    which = ev.measured("stable_rank_W", ev.matched, "fig22")
     return [m for m in which if m.setting.model == "resnet20_ln"]
 
 

@@ -47,8 +47,7 @@ NAMES = {
 
 def measured() -> list[Measured]:
     """Settings with curves on real data."""
-    found = ev.measured("tuned_loss", lambda s: True, "decisive")
-    return [m for m in found if m.scale != "proxy"]
+    return ev.measured("tuned_loss", record="decisive")
 
 
 def of(name: str) -> Measured:
@@ -183,7 +182,7 @@ def connection_points() -> pd.DataFrame:
     lines = []
     for m in ev.measured("rho", lambda s: s.family == "spawned", "closeness"):
         barrier = rules.barrier_of(m.setting.name)
-        if m.scale == "proxy" or barrier is None or barrier.setting.profile != m.setting.profile:
+        if barrier is None or barrier.setting.profile != m.setting.profile:
             continue
         linked = rules.verdicts(barrier)
         members = {p: m.setting.members(int(p.rpartition("/")[2])) for p in linked.index}

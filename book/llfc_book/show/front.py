@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from llfc_book import evidence as ev
 from llfc_book.claims import predictions, rules
-from llfc_book.evidence import Measured, real
+from llfc_book.evidence import Measured, measured
 from llfc_book.show import b2, closeness_test, style
 from llfc_book.show.style import Series, Shown, span
 from llfc_book.study.settings import Setting
@@ -23,7 +23,7 @@ def groups(quantity: str) -> dict[str, list[Measured]]:
     shows together.
     """
     found: dict[str, list[Measured]] = defaultdict(list)
-    for m in real(quantity, ev.printed):
+    for m in measured(quantity, ev.printed):
         data = f" {ev.DATA[m.setting.data]}" if m.setting.model == "mlp" else ""
         found[f"{ev.NETWORKS[m.setting.model]}{data},\n{m.setting.family}"].append(m)
     return found
@@ -52,7 +52,9 @@ def along() -> Shown:
     style.log_axis(left)
     left.set_ylabel("test error (%)")
     right.set_ylabel("distance from the mean, ρ")
-    scales = ", ".join({m.scale for m in real("cos_ratio", lambda s: s.name in (SPAWNED, MATCHED))})
+    scales = ", ".join(
+        {m.scale for m in measured("cos_ratio", lambda s: s.name in (SPAWNED, MATCHED))}
+    )
     for axis, where in ((left, "output"), (right, "hidden layers")):
         style.title(axis, f"{where} ({scales})")
         axis.set_xticks([0, 0.5, 1], ["B", "half-way", "A"])
@@ -206,7 +208,7 @@ def origin(m: Measured, what: str) -> pd.Series:
 
 def matching() -> Shown:
     """The error barrier before and after matching, in points."""
-    settings = real("error", ev.matched)
+    settings = measured("error", ev.matched)
     figure, (axis,) = style.sheet(1, 1, 2.4)
     before, after = zip(*(both_barriers(m) for m in settings))
     series = [Series("unmatched", before), Series("pair", after, "after matching")]

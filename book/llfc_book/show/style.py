@@ -38,6 +38,7 @@ LOOKS = {
     "sparse": Look(lib.GREEN, "^", "sparse partner"),
     "tuned": Look(lib.PURPLE, "s", "tuned partner"),
     "noise": Look(lib.GREY, "*", "step of gradient noise"),
+    "longer": Look("#8c564b", "8", "the network trained on"),
     "activation": Look(lib.BLUE, "p", "activation matching"),
     "weight": Look("#16365c", "X", "weight matching"),
     "search": Look("#222222", "1", "best found by exchanging units"),
