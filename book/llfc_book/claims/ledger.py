@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+from safetensors import safe_open
 
 from llfc_book import evidence as ev
 from llfc_book.claims.claim import (
@@ -22,7 +23,7 @@ from llfc_book.claims.claim import (
     Effect,
 )
 from llfc_book.claims.rules import judged, settings_of
-from llfc_book.places import DATA
+from llfc_book.places import DATA, UNFINISHED
 from llfc_book.show import style
 from llfc_book.show.prose import between
 from llfc_book.show.style import Shown
@@ -230,3 +231,16 @@ def _states(p: Printed) -> str:
     counted = [f"{p.scales.count(s)} {s}" for s in MARK if s in p.scales]
     told = p.state if len(counted) == 1 else ", ".join(counted)
     return f"{told}; in its place {p.instead}" if p.instead else told
+
+
+def in_training() -> MyST:
+    """Networks that are being trained: how far their last committed checkpoint is."""
+    told = []
+    for path in sorted(UNFINISHED.glob("*.latest.safetensors")):
+        name, run = path.name.split("-")[:2]
+        with safe_open(path, "pt") as file:
+            epoch = int(file.metadata()["epoch"])
+        at = f"{run} at epoch {epoch} of {RECIPES[name].epochs}"
+        told.append(f"{ev.name_of(name)}, {at}")
+    text = "; ".join(told) or "none"
+    return MyST(f"Networks in training (seed and branch, last committed checkpoint): {text}.")

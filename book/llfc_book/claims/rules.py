@@ -10,11 +10,14 @@ import pandas as pd
 
 from llfc_book import evidence as ev
 from llfc_book.claims.claim import CLAIMS, Cell, Claim, Effect, effect
+from llfc_book.claims.stitching import beside_tuned
 from llfc_book.evidence import ALIKE, CLOSE, Measured
 from llfc_book.evidence import CONNECTED as MARGIN
 from llfc_book.show import b5
+from llfc_book.show.prose import number
 from llfc_book.study.settings import RECIPES, WIDTHS
 
+OTHER_MARGINS = (1.1, 1.5)  # of ratios: the third answer at these is told as well
 BESIDE = (0.05, 0.2)  # the shares at these are told as well
 UNSURE = 0.01  # a barrier without an interval that is so near the margin decides nothing
 
@@ -173,6 +176,8 @@ def within(claim: Claim, name: str) -> Cell | None:
         return None
     third = THIRD[claim.closeness](name) if claim.closeness else ""
     notes = [f"{(values.abs() <= limit).mean():.0%} at {limit:g}" for limit in BESIDE]
+    if third and claim.closeness == "partners":
+        notes += [f"closeness at {at:g}: {_beside_partners(name, at)}" for at in OTHER_MARGINS]
     return _cell(claim, m, values.abs() <= CLOSE, _effects(claim, values), third, notes)
 
 
@@ -192,7 +197,7 @@ def _effects(claim: Claim, values: pd.Series) -> list[Effect]:
     return found
 
 
-def _beside_partners(name: str) -> str:
+def _beside_partners(name: str, margin: float = ALIKE) -> str:
     """Hidden layers, then logits, beside the spread and the sparse partner at equal distance."""
     m = ev.best("rho", name, "closeness")
     if m is None or m.scale == "proxy":
@@ -205,31 +210,31 @@ def _beside_partners(name: str) -> str:
             if len(logs):
                 ratios[kind] = logs.to_numpy()
         if ratios:
-            told.append(f"{where}: {_between(ratios)}")
+            told.append(f"{where}: {_between(ratios, margin)}")
     few = f" ({m.pairs} pair{'s' * (m.pairs != 1)})" if m.pairs < 3 else ""  # then no interval
     return "; ".join(told) + few
 
 
-def _between(logs: dict[str, np.ndarray]) -> str:
+def _between(logs: dict[str, np.ndarray], margin: float) -> str:
     """One word where both references say the same, else between them, with both ratios."""
-    words = {compared(values) for values in logs.values()}
+    words = {compared(values, margin) for values in logs.values()}
     if len(words) == 1:
         return words.pop()
     told = ", ".join(f"{np.exp(values.mean()):.2f} of {kind}" for kind, values in logs.items())
     return f"between spread and sparse ({told})"
 
 
-def compared(logs: np.ndarray) -> str:
+def compared(logs: np.ndarray, margin: float = ALIKE) -> str:
     """ "more linear", "as linear" or "less linear" than partners at equal distance, by the
     logarithms of the pairs' ratios; undecided where the interval over pairs holds the margin.
     """
     middle = effect(np.exp(logs), "")
     low, high = (middle.value,) * 2 if len(logs) < 3 else (middle.low, middle.high)
-    if high < 1 / ALIKE:
+    if high < 1 / margin:
         return "more linear"
-    if low > ALIKE:
+    if low > margin:
         return "less linear"
-    return "as linear" if low >= 1 / ALIKE and high <= ALIKE else "undecided"
+    return "as linear" if low >= 1 / margin and high <= margin else "undecided"
 
 
 def _beside_signs(name: str) -> str:
@@ -242,7 +247,17 @@ def _beside_signs(name: str) -> str:
     return f"{'as' if alike else f'{ratio:.2g} times what'} random signs of units give"
 
 
-THIRD = {"partners": _beside_partners, "coherence": _beside_signs}  # by Claim.closeness
+def _beside_tuned(name: str) -> str:
+    """A stitched pair beside networks stitched to tuned partners."""
+    found = beside_tuned(name)
+    if found is None:
+        return ""
+    word, difference = found
+    return f"{word} ({number(difference.value)} points)"
+
+
+#: What gives the third answer, by Claim.closeness.
+THIRD = {"partners": _beside_partners, "coherence": _beside_signs, "tuned": _beside_tuned}
 
 
 @rule
@@ -273,7 +288,8 @@ def stitches(claim: Claim, name: str) -> Cell | None:
     layer = excess.groupby(level="site").mean().idxmax()
     worst = 100 * ev.by_pair(excess[excess.index.get_level_values("site") == layer])
     size = effect(worst, f"excess in points at {layer}", geometric=False)
-    return _cell(claim, m, excess <= MARGIN, [size])
+    third = THIRD[claim.closeness](name) if claim.closeness else ""
+    return _cell(claim, m, excess <= MARGIN, [size], third)
 
 
 # rank
