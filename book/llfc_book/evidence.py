@@ -146,7 +146,7 @@ def _rows(quantity: str, name: str, profile: str, only: str) -> pd.DataFrame | N
             continue
         if not records.path_of(experiment.name, profile).exists():
             continue
-        record = records.load(experiment.name, profile, None, hashes)
+        record = records.load(experiment.name, profile, hashes)
         table = record.table
         mine = [p for p, told in record.pairs.items() if told["recipe"] == name and p not in seen]
         chosen = table[table["pair"].isin(mine) & table["quantity"].eq(quantity)]
