@@ -130,14 +130,16 @@ def _publish_pair(setting: Setting, index: int) -> list[str]:
     absent = [who for who, one in members.items() if not pairs.digest(profile, name, *one, data)]
     if absent:
         return [f"{title} waits for its networks: {', '.join(absent)}"]
-    waiting: list[str] = []
-    for e in lacking:
-        told = _told(e, setting, index)
-        if e not in ready and told and not _of_networks_at_hand(told, setting, index):
-            waiting += [of for of in e.reads(order) if of not in finished]
+    stale = [
+        e
+        for e in lacking
+        if (told := _told(e, setting, index)) and not _of_networks_at_hand(told, setting, index)
+    ]
+    waiting = [
+        of for of in order if of not in finished and any(of in e.reads(order) for e in stale)
+    ]
     if waiting:
-        told = ", ".join(dict.fromkeys(waiting))
-        return [f"{title} waits for: {told} (the records quote other networks)"]
+        return [f"{title} waits for: {', '.join(waiting)} (the records quote other networks)"]
     runs = {who: pairs.endpoint(profile, name, *one, data) for who, one in members.items()}
     for e in ready:
         _write(e, [finished[of] for of in e.reads(order)], runs, data)

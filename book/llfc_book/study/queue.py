@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -51,8 +51,8 @@ def run(profile: str | None, jobs: int, device: str, recipes: Collection[str] | 
     total, running = len(todo), dict[Unit, tuple[subprocess.Popen, float]]()
     lost: dict[Unit, str] = {}  # failed or left to another queue, with what needs them: the word
     say(f"{total} units to do, {jobs} at once, one thread each")
-    try:
-        while todo or running:
+    with _asked_to_stop() as asked:
+        while (todo or running) and not asked:
             ahead = {*todo, *running}
             for unit in [u for u in todo if ahead.isdisjoint(u.needs())]:
                 if broken := [lost[need] for need in unit.needs() if need in lost]:
@@ -73,16 +73,36 @@ def run(profile: str | None, jobs: int, device: str, recipes: Collection[str] | 
                     lost[unit] = word
                 place, seconds = total - len(todo) - len(running), time.monotonic() - began
                 say(f"[{place}/{total}] {word}: {unit} ({seconds:.0f} s)")
-    finally:
-        if running:
-            _stop([process for process, _ in running.values()])
-            log(f"stopped, {len(running)} at work: {', '.join(map(str, running))}")
+    if running:
+        _stop([process for process, _ in running.values()])
+        log(f"stopped, {len(running)} at work: {', '.join(map(str, running))}")
+    if asked:
+        sys.exit(128 + asked[0])
     failed = list(lost.values()).count("FAILED")
     say(
         f"{total - len(lost)} of {total} done, {failed} failed, {len(lost) - failed} left to"
         f" another queue ({time.monotonic() - start:.0f} s)"
     )
     return failed
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """The signals so far that ask to stop. One that is ignored (nohup) stays so.
+
+    None of them raises: one that came while a process is being started would leave that process
+    behind.
+    """
+    asked: list[int] = []
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    caught = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in caught:
+        signal.signal(number, lambda number, _: asked.append(number))
+    try:
+        yield asked
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])
 
 
 def _start(unit: Unit, device: str) -> subprocess.Popen:
@@ -134,7 +154,8 @@ def run_unit(text: str, device: str) -> int:
     """
     torch.set_num_threads(1)
     if queue := os.environ.get("LLFC_QUEUE"):
-        _belong_to(int(queue))
+        _end_with(int(queue))
+        _give_way()  # its session is its own
     unit, told = Unit.parse(text), time.monotonic()
 
     def hear(line: str) -> None:
@@ -153,16 +174,20 @@ def run_unit(text: str, device: str) -> int:
     return 0
 
 
-def _belong_to(queue: int) -> None:
-    """Have Linux end this process when the queue that started it is gone, be it killed; and give
-    way: where time is shared out by session first, `nice` says nothing between two of them.
-    """
+def _end_with(queue: int) -> None:
+    """Have Linux end this process when the queue that started it is gone, be it killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        with suppress(OSError):
-            Path("/proc/self/autogroup").write_text("19")
     if os.getppid() != queue:  # it was gone before
         sys.exit(128 + signal.SIGTERM)
+
+
+def _give_way() -> None:
+    """Take the lowest priority between sessions: where Linux shares time out by session first,
+    `nice` says nothing between two of them.
+    """
+    with suppress(OSError):  # no such thing here
+        Path("/proc/self/autogroup").write_text("19")
 
 
 def status(profile: str | None, recipes: Collection[str] | None = None) -> str:
@@ -207,9 +232,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--device", default="cpu", help="any torch device (default: cpu)")
     options = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if options.action == "run" and signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         if options.action == "run":
             return 1 if run(options.profile, options.jobs, options.device, options.recipes) else 0
