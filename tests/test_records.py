@@ -32,8 +32,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def save(pair="mlp_mnist_spawn/0", rows=ROWS):
-    table = records.table_of(pair, rows, "mlp", "digits", "spawning")
-    records.save_pair("fig08", "smoke", provenance(), table)
+    about = {"model": "mlp", "data": "digits", "method": "spawning"}
+    records.save_pair("fig08", "smoke", pair, provenance(), rows, **about)
 
 
 def test_what_is_written_comes_back():

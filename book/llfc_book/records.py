@@ -68,18 +68,22 @@ def path_of(experiment: str, profile: str) -> Path:
 
 
 def save_pair(
-    experiment: str, profile: str, provenance: Mapping[str, Any], table: pd.DataFrame
+    experiment: str,
+    profile: str,
+    pair: str,
+    provenance: Mapping[str, Any],
+    rows: Sequence[Row],
+    **about: str,
 ) -> None:
-    """Put the ``table`` of one pair into the record in place of older rows; the file is written
-    atomically.
+    """Put the rows of ``pair`` into the record in place of older ones; the file is written
+    atomically. ``about`` are the model, data and method that :func:`table_of` asks for.
     """
-    path, pair = path_of(experiment, profile), table["pair"].iloc[0]
-    pairs = {pair: dict(provenance)}
+    path, table, pairs = path_of(experiment, profile), table_of(pair, rows, **about), {}
     if path.exists():
         old = load(experiment, profile)
         table = pd.concat([old.table[old.table["pair"] != pair], table], ignore_index=True)
-        pairs = {**old.pairs, **pairs}
-    _write(path, Record(experiment, profile, pairs, table))
+        pairs = old.pairs
+    _write(path, Record(experiment, profile, {**pairs, pair: dict(provenance)}, table))
 
 
 def _write(path: Path, record: Record) -> None:

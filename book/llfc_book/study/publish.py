@@ -198,8 +198,8 @@ def _write(
         "commit": ", ".join(sorted({result["environment"]["commit"] for result in results})),
     }
     rows = [row for result in results for row in result["rows"] if experiment.keeps(row)]
-    table = records.table_of(f"{r.name}/{index}", rows, r.model, r.data, r.method)
-    records.save_pair(experiment.name, r.profile, provenance, table)
+    about = {"model": r.model, "data": r.data, "method": r.method}
+    records.save_pair(experiment.name, r.profile, f"{r.name}/{index}", provenance, rows, **about)
 
 
 def describe(data: Dataset) -> dict[str, Any]:
