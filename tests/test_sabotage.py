@@ -95,7 +95,7 @@ OPEN = {
     "METRICS": "names metrics, measures none",
     "Row": "holds a number, measures none",
     "Coherence": "tests/test_second_edition.py sabotages it against the record",
-    **dict.fromkeys(("WeakAdditivity", "dist_add"), "no page tells it any more"),
+    **dict.fromkeys(("WeakAdditivity", "dist_add", "t"), "no page tells it any more"),
     **dict.fromkeys(
         (f"{what}_other" for what in ("share", "turned", "origin")),
         "no network of the book has such a node of its own",

@@ -145,7 +145,7 @@ def limits(*names: str) -> set[str]:
     return {f"{name}{limit}" for name in names for limit in ("", "_lower", "_upper")}
 
 
-RHO = {"rho", "rho spread", "rho sparse", "rho_standard_error"}
+RHO = {"rho", "rho spread", "rho sparse"}
 SPREAD = {"t spread", "distance spread", "partner_error spread"}
 SPARSE = {"distance sparse", "rho sparse", "middle_error sparse"}
 MIDDLE = {"middle_error spread", "middle_error sparse"}
