@@ -127,7 +127,7 @@ def test_publishing_writes_records_and_networks_that_then_count_as_done(
     assert before == {p: p.read_bytes() for p in empty_tree.rglob("*") if p.is_file()}
     for e in OWN:
         provenance = records.load(e.name, "smoke").pairs[f"{NAME}/0"]
-        assert provenance["data"]["name"] == "digits" and provenance["reductions"]
+        assert provenance["data"]["name"] == "digits" and provenance["recipe_fields"]
         assert provenance["seeds"] == {"A": "0A", "B": "0B", "independent": "1A"}
     monkeypatch.setenv("LLFC_CACHE", str(empty_tree / "empty"))
     left = queue.missing(plan("smoke"))

@@ -19,7 +19,7 @@ from llfc_book.study import matched, pairs
 from llfc_book.study.catalogue import EXPERIMENTS, Experiment
 from llfc_book.study.parts import part, versions
 from llfc_book.study.runs import kept_path, latest_path, run_key, run_path, unfinished
-from llfc_book.study.settings import PAIRS, PROFILE, PROFILES, Plan, Setting, recipe, reductions
+from llfc_book.study.settings import PAIRS, PROFILE, PROFILES, Plan, Setting, recipe
 from llfc_book.study.units import Unit, dataset, plan
 from llfc_lib.data import Dataset
 from llfc_lib.training import checkpoints
@@ -182,13 +182,15 @@ def _write(
         "recipe": r.name,
         "recipe_hash": r.hash,
         "recipe_fields": r.identity(),
-        "reductions": reductions(r.name, r.profile),
         "plan": r.plan.identity(),
         "measure_version": versions(names),
         "parts": names,
         **({"settings": settings} if settings else {}),
         "seeds": {who: f"{seed}{branch}" for who, (seed, branch) in members},
-        "data": describe(data),
+        "data": {
+            **{key: getattr(data, key) for key in ("name", "source", "sha256")},
+            **{"train": len(data.y_train), "test": len(data.y_test)},
+        },
         "endpoints": {who: run.digest() for who, run in runs.items()},
         **({"speedups_of": fast} if any(fast.values()) else {}),
         "train_seconds": round(trained, 1),
@@ -200,17 +202,6 @@ def _write(
     rows = [row for result in results for row in result["rows"] if experiment.keeps(row)]
     about = {"model": r.model, "data": r.data, "method": r.method}
     records.save_pair(experiment.name, r.profile, f"{r.name}/{index}", provenance, rows, **about)
-
-
-def describe(data: Dataset) -> dict[str, Any]:
-    """Name, source, digest and sizes of a data set, for the provenance of a record."""
-    return {
-        "name": data.name,
-        "source": data.source,
-        "sha256": data.sha256,
-        "train": len(data.y_train),
-        "test": len(data.y_test),
-    }
 
 
 def _ship(setting: Setting) -> list[str]:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def run(profile: str | None, jobs: int, device: str, recipes: Collection[str] | 
     total, running = len(todo), dict[Unit, tuple[subprocess.Popen, float]]()
     lost: dict[Unit, str] = {}  # failed or left to another queue, with what needs them: the word
     say(f"{total} units to do, {jobs} at once, one thread each")
-    with _asked_to_stop() as asked:
+    with _asked_to_stop() as asked, _ending(running):
         while (todo or running) and not asked:
             ahead = {*todo, *running}
             for unit in [u for u in todo if ahead.isdisjoint(u.needs())]:
@@ -73,9 +73,6 @@ def run(profile: str | None, jobs: int, device: str, recipes: Collection[str] | 
                     lost[unit] = word
                 place, seconds = total - len(todo) - len(running), time.monotonic() - began
                 say(f"[{place}/{total}] {word}: {unit} ({seconds:.0f} s)")
-    if running:
-        _stop([process for process, _ in running.values()])
-        log(f"stopped, {len(running)} at work: {', '.join(map(str, running))}")
     if asked:
         sys.exit(128 + asked[0])
     failed = list(lost.values()).count("FAILED")
@@ -123,13 +120,21 @@ def _start(unit: Unit, device: str) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, start_new_session=True)
 
 
-def _stop(processes: Sequence[subprocess.Popen]) -> None:
-    """End the processes and what they started, each in a group of its own, and wait for them."""
-    for process in processes:
-        with suppress(ProcessLookupError, PermissionError):  # it has just ended by itself
-            os.killpg(process.pid, signal.SIGTERM)
-    for process in processes:
-        process.wait()
+@contextmanager
+def _ending(running: Mapping[Unit, tuple[subprocess.Popen, float]]) -> Iterator[None]:
+    """However the block is left, end the units that still run and what they started, each in a
+    group of its own, and wait for them.
+    """
+    try:
+        yield
+    finally:
+        for process, _ in running.values():
+            with suppress(ProcessLookupError, PermissionError):  # it has just ended by itself
+                os.killpg(process.pid, signal.SIGTERM)
+        for process, _ in running.values():
+            process.wait()
+        if running:
+            log(f"stopped, {len(running)} at work: {', '.join(map(str, running))}")
 
 
 def say(text: str) -> None:
