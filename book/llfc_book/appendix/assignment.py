@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llfc_book.appendix.identities import DOUBLE, Layer
-from llfc_book.appendix.joint import all_orders, check_few
+from llfc_book.appendix.joint import add_over, all_orders, check_few, grams
 from llfc_lib.streams import numpy_generator
 
 ROUNDING = 1e-9  # values nearer than this, relative to the least, count as equal
@@ -56,25 +56,18 @@ def enumerate_terms(layers: Sequence[Layer]) -> Terms:
     outer = [*map(all_orders, sizes[1:]), torch.arange(len(layers[-1].w_a))[None]]
     total = [torch.zeros([math.factorial(n) for n in sizes], dtype=DOUBLE) for _ in range(3)]
     for k, (t, inner, q) in enumerate(zip(layers[1:], map(all_orders, sizes), outer)):
-        aa, ab, bb = (
-            t.h_a @ t.h_a.T,
-            (t.h_a @ t.h_b.T).T[inner].transpose(1, 2),
-            (t.h_b @ t.h_b.T)[inner[:, :, None], inner[:, None]],
-        )
-        gram, w_b = (
-            aa - ab - ab.transpose(1, 2) + bb,
-            t.w_b.T[inner].transpose(1, 2),
-        )  # dH dH^T and W_B P^T, one for each order
+        aa, ab, bb = t.h_a @ t.h_a.T, t.h_a @ t.h_b.T, t.h_b @ t.h_b.T
+        gram, w_b = grams(aa, ab, bb, inner), t.w_b.T[inner].transpose(1, 2)  # W_B P^T
         mixed = t.w_a @ gram @ w_b.transpose(1, 2)  # X (Q^T Y)^T
-        parts = (
-            (t.w_a @ gram * t.w_a).sum((1, 2)),
-            (w_b @ gram * w_b).sum((1, 2)),
-            mixed[:, torch.arange(len(t.w_a)), q].sum(2),
-        )  # orders of the inputs, and of the outputs
-        for sum_, part in zip(total, parts):
-            beside = part.dim() if k + 1 < len(sizes) else 1  # the logits have one order only
-            shape = [1] * k + list(part.shape[:beside])
-            sum_ += part.reshape(shape + [1] * (len(sizes) - len(shape)))
+        for sum_, table in zip(
+            total,
+            (
+                (t.w_a @ gram * t.w_a).sum((1, 2)),
+                (w_b @ gram * w_b).sum((1, 2)),
+                mixed[:, torch.arange(len(t.w_a)), q].sum(2),
+            ),
+        ):
+            add_over(sum_, k, table)
     return Terms(*total)
 
 

@@ -245,16 +245,28 @@ def enumerate_residual(residual: Residual) -> Tensor:
     orders = [*map(all_orders, sizes), torch.arange(len(residual.layers[-1].a))[None]]
     values = torch.zeros([len(o) for o in orders[:-1]], dtype=torch.float64)
     for k, (layer, inner, outer) in enumerate(zip(residual.layers[1:], orders, orders[1:])):
-        # one for each order of what enters: W_B P^T (out x in) and dH dH^T (in x in)
-        w = layer.b.T[inner].transpose(1, 2)
-        ab, bb = layer.ab.T[inner].transpose(1, 2), layer.bb[inner[:, :, None], inner[:, None]]
-        a = layer.a @ (gram := layer.aa - ab - ab.transpose(1, 2) + bb)
+        w, gram = layer.b.T[inner].transpose(1, 2), grams(layer.aa, layer.ab, layer.bb, inner)
+        a = layer.a @ gram
         own = (a * layer.a).sum(2)[:, :, None] + (w @ gram * w).sum(2)[:, None]
         cost = own - 2 * a @ w.transpose(1, 2)  # of A's output i beside B's j
-        table = cost[:, torch.arange(cost.shape[1]), outer].sum(2)
-        shape = [1] * k + [*table.shape][: len(sizes) - k]  # the logits have one order only
-        values += table.reshape(shape + [1] * (len(sizes) - len(shape)))
+        add_over(values, k, cost[:, torch.arange(cost.shape[1]), outer].sum(2))
     return values
+
+
+def grams(aa: Tensor, ab: Tensor, bb: Tensor, orders: Tensor) -> Tensor:
+    """dH dH^T (in x in), one for each of the ``orders`` of B's units, from H_A H_A^T, H_A H_B^T and
+    H_B H_B^T.
+    """
+    ab, bb = ab.T[orders].transpose(1, 2), bb[orders[:, :, None], orders[:, None]]
+    return aa - ab - ab.transpose(1, 2) + bb
+
+
+def add_over(total: Tensor, k: int, table: Tensor) -> None:
+    """Add a ``table`` over the orders of layer k, or of k and k + 1, to a ``total`` over those of
+    all: the logits, which come last, have one order only.
+    """
+    shape = [1] * k + [*table.shape][: total.dim() - k]
+    total += table.reshape(shape + [1] * (total.dim() - len(shape)))
 
 
 @cache
