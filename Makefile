@@ -54,7 +54,7 @@ refresh: $(STAMP) ## bring the tracked pairs notebooks/NAME.ipynb up to date (pr
 runs: $(STAMP) ## train and measure everything still missing, resumable (PROFILE=..., RECIPES="a b", DEVICE=cuda)
 	nice -n 19 $(PY) -m llfc_book.study.queue run $(RUNS_PROFILE) $(RUNS_RECIPES) --device $(DEVICE)
 
-runs-status: $(STAMP) ## what is done, running and missing, and how long it will take here (RECIPES="a b")
+runs-status: $(STAMP) ## what is done and what is missing (RECIPES="a b")
 	@$(PY) -m llfc_book.study.queue status $(RUNS_PROFILE) $(RUNS_RECIPES)
 
 publish: $(STAMP) ## take finished records and networks into book/

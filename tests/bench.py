@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from llfc_book.places import RECORDS
 from llfc_book.show import cost
-from llfc_book.study.measures.pair import standard_metrics
+from llfc_book.study.measures.pair import metrics_of
 from llfc_book.study.settings import Plan, recipe
 from llfc_book.study.units import cpu_name, environment
 from PIL import Image
@@ -161,7 +161,7 @@ def metric_pass(images: int) -> float:
     nets = [loop.new_network(r, data, seed).eval() for seed in (0, 1)]
     x, y = data.normalise(data.x_test[:images]), data.y_test[:images]
     began = time.perf_counter()
-    measure(*nets, list(zip(x.split(batch), y.split(batch))), standard_metrics())
+    measure(*nets, list(zip(x.split(batch), y.split(batch))), metrics_of(Plan()))
     return time.perf_counter() - began
 
 

@@ -34,7 +34,7 @@ def test_bad_parameters_are_refused(change, message):
 def test_live_smoke_numbers_agree_with_the_committed_record():
     here = Chapter("smoke", False, "cpu")
     live = here.live("tab1")
-    assert {"value", "null", "control"} == set(live.table["role"])
+    assert {"value", "control"} == set(live.table["role"])
     assert "all within" in here.check("tab1", live).text
 
 
@@ -50,20 +50,14 @@ def test_a_live_number_that_differs_is_an_error(quantity):
 
 
 @pytest.mark.parametrize(
-    "there, work, retrain, expected",
-    [
-        (False, 1e15, False, "smoke"),
-        (True, 1e15, False, "lite"),
-        (False, 1e15, True, "paper"),
-        (False, 1e12, False, "paper"),  # minutes
-    ],
+    "there, retrain, expected",
+    [(None, False, "smoke"), ("lite", False, "lite"), (None, True, "paper")],
 )
-def test_networks_that_would_take_hours_are_replaced_by_smaller_ones(
-    monkeypatch, there, work, retrain, expected
+def test_networks_that_are_not_here_are_replaced_by_smaller_ones(
+    monkeypatch, there, retrain, expected
 ):
-    """Unless they are asked for; a network that is there is used whatever it cost."""
-    monkeypatch.setattr(chapter.Unit, "available", lambda unit: there and unit.profile == "lite")
-    monkeypatch.setattr(chapter.Unit, "work", lambda unit: work)
+    """Unless they are asked for."""
+    monkeypatch.setattr(chapter.Unit, "finished", lambda unit: unit.profile == there)
     assert Chapter("paper", retrain, "cpu").at_hand("resnet20_cifar10_spawn") == expected
 
 
@@ -73,6 +67,7 @@ def test_a_pair_trained_now_begins_at_the_same_bits_and_parts(monkeypatch):
     assert "trained just now" in told and "bit for bit" in told
     own = chapter.train
     alike = lambda recipe, seed, branch, *rest: own(recipe, seed, "A", *rest)  # noqa: E731
-    monkeypatch.setattr(chapter, "train", alike)
+    for module in (chapter, chapter.pairs):
+        monkeypatch.setattr(module, "train", alike)
     with pytest.raises(ValueError, match="same start True, same end True"):
         here.same_start("mlp_mnist_spawn")

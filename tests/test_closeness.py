@@ -76,11 +76,6 @@ def test_rho_and_distance_are_what_single_images_give():
         rho, distance = (off[site].sum() / apart[site].sum()).sqrt(), apart[site].mean().sqrt()
         assert found.rho[site] == pytest.approx(rho.item(), rel=1e-9)
         assert found.distance[site] == pytest.approx(distance.item(), rel=1e-9)
-    # the standard error is that of an independent way: leaving out one image at a time
-    one, other = off["FC 2"], apart["FC 2"]
-    jack = ((one.sum() - one) / (other.sum() - other)).sqrt()
-    se = (29 / 30 * (jack - jack.mean()).square().sum()).sqrt().item()
-    assert found.standard_error["FC 2"] == pytest.approx(se, rel=0.1)
     wrong = [error(net, images) for net in (a, b, half)]
     assert list(found.errors) == pytest.approx(wrong) and found.images == 30
 
@@ -151,8 +146,7 @@ def test_the_smallest_step_is_taken():
     """Where the distance falls again behind its peak, the target is reached more than once."""
     distances = {0.25: 0.1, 0.5: 0.3, 1.0: 0.9, 2.0: 0.31, 4.0: 0.2, 8.0: 0.9}
     looks = {
-        t: Linearity({"x": d}, {"x": d}, {"x": 0.0}, {"x": 0}, (0.0, 0.0, 0.0), 1)
-        for t, d in distances.items()
+        t: Linearity({"x": d}, {"x": d}, {"x": 0}, (0.0, 0.0, 0.0), 1) for t, d in distances.items()
     }
     assert _nearest(looks.__getitem__, looks, "x", 0.304)["t"] == 0.5
     assert _nearest(looks.__getitem__, looks, "x", 0.05) is None

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,8 +22,8 @@ from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import CheckpointError
 
 NAME = "mlp_mnist_spawn"
-#: Experiments that read the parts of a plain pair alone.
-OWN = [e for e in EXPERIMENTS.values() if NAME in e.recipes and not e.parts]
+#: Experiments that read the pair itself.
+OWN = [e for e in EXPERIMENTS.values() if NAME in e.recipes and "pair" in e.parts]
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def empty_tree(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """A cache in which the first smoke pair is trained, and measured in two of its parts."""
+    """A cache in which the first smoke pair is trained, and measured in one of its parts."""
     cache = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLFC_CACHE", str(cache))
@@ -48,7 +47,6 @@ def cache(tmp_path_factory):
         for need in unit.needs():
             need.run()
         unit.run()
-        Unit("smoke", NAME, 0, "rotation matched").run()
     return cache
 
 
@@ -85,24 +83,17 @@ def test_every_unit_has_a_file_of_its_own_and_a_name_that_parses():
 def test_a_finished_pair_has_every_role(finished):
     rows = Unit("smoke", NAME, 0, "pair").result()["rows"]
     assert {row.role for row in rows} == {"value", "null", "control"}
-    of = {"independent", "itself", "independent: nearest endpoint", "independent: formula"}
+    of = {"independent", "independent: nearest endpoint", "independent: formula"}
     assert of <= {row.kind for row in rows if row.role == "control"}
-    zero = ("1-cos_alpha", "1-coef_alpha", "dist_com")
-    itself = [row.mean for row in rows if row.kind == "itself" and row.quantity in zero]
-    assert itself and not any(itself)
     assert {row.epoch for row in rows if row.quantity == "test_error"} == set(range(1, 21))
-    displaced = Unit("smoke", NAME, 0, "rotation matched").result()["rows"]
-    assert {row.n for row in displaced if row.quantity == "1-cos_alpha"} == {10}
-    assert {(row.role, row.kind) for row in displaced} == {("null", "rotation matched")}
-    # the control is another network, further away than the spawned one; A itself is nowhere else
+    # the control is another network, further away than the spawned one
     apart = {(row.role, row.kind): row.mean for row in rows if row.quantity == "weight_distance"}
     assert apart["control", "independent"] > 1.2 * apart["value", ""] > 0
-    assert apart["control", "itself"] == 0
     for e in OWN:
         assert any(e.keeps(row) for row in rows), e.name
 
 
-def test_what_is_finished_is_not_done_again(finished, monkeypatch):
+def test_what_is_finished_is_not_done_again(finished, empty_tree, monkeypatch):
     monkeypatch.setattr(units, "train", lambda *_: pytest.fail("trained again"))
     again = replace(part("pair"), measure=lambda _: pytest.fail("measured again"))
     monkeypatch.setitem(PARTS, "pair", again)
@@ -112,7 +103,7 @@ def test_what_is_finished_is_not_done_again(finished, monkeypatch):
 
 def test_a_unit_that_another_process_holds_is_left_alone():
     unit = Unit("smoke", NAME, 0, "train A")
-    with unit._lock(), pytest.raises(Busy, match="smoke/mlp_mnist_spawn/0/train A"):
+    with unit.locked(), pytest.raises(Busy, match="smoke/mlp_mnist_spawn/0/train A"):
         unit.run()
 
 
@@ -122,9 +113,7 @@ def test_missing_asks_only_for_networks_that_something_needs(cache, empty_tree, 
     monkeypatch.setenv("LLFC_CACHE", str(cache))
     left = queue.missing(everything)
     assert not {first, *first.needs()} & set(left)
-    assert {Unit("smoke", NAME, 0, "entries matched"), Unit("smoke", NAME, 1, "train B")} <= set(
-        left
-    )
+    assert {Unit("smoke", NAME, 0, "closeness"), Unit("smoke", NAME, 1, "train B")} <= set(left)
     monkeypatch.setattr(publish, "is_published", lambda unit: True)
     assert queue.missing(everything) == []
 
@@ -132,18 +121,18 @@ def test_missing_asks_only_for_networks_that_something_needs(cache, empty_tree, 
 def test_publishing_writes_records_and_networks_that_then_count_as_done(
     finished, monkeypatch, empty_tree
 ):
-    assert "smoke mlp_mnist_spawn/0: pair, rotation matched" in publish.publish("smoke")
+    assert "smoke mlp_mnist_spawn/0: pair" in publish.publish("smoke")
     before = {p: p.read_bytes() for p in empty_tree.rglob("*") if p.is_file()}
     assert publish.publish("smoke") == "nothing new to publish"
     assert before == {p: p.read_bytes() for p in empty_tree.rglob("*") if p.is_file()}
     for e in OWN:
         provenance = records.load(e.name, "smoke").pairs[f"{NAME}/0"]
-        assert provenance["data"]["name"] == "digits" and provenance["reductions"]
+        assert provenance["data"]["name"] == "digits" and provenance["recipe_fields"]
         assert provenance["seeds"] == {"A": "0A", "B": "0B", "independent": "1A"}
     monkeypatch.setenv("LLFC_CACHE", str(empty_tree / "empty"))
     left = queue.missing(plan("smoke"))
     assert Unit("smoke", NAME, 0, "pair") not in left
-    assert Unit("smoke", NAME, 0, "entries matched") in left
+    assert Unit("smoke", NAME, 0, "closeness") in left
     # the shipped network is what was trained, and a damaged one is refused
     data, shipped = pairs.load("digits"), pairs.shipped_path("smoke", NAME, 0, "A")
     assert pairs.endpoint("smoke", NAME, 0, "A", data).digest() == provenance["endpoints"]["A"]
@@ -174,7 +163,6 @@ def test_a_part_that_only_its_own_experiments_read_is_published_alone(
     assert set(zip(record.table["role"], record.table["kind"])) == {
         ("value", ""),
         ("control", "independent"),
-        ("null", "rotation matched"),
         ("null", "gaussian matched"),
     }
     assert publish.is_published(unit) and publish.is_published(pair)
@@ -213,7 +201,7 @@ def test_what_was_measured_by_another_version_or_plan_does_not_count(
 ):
     publish.publish("smoke")
     unit = Unit("smoke", NAME, 0, "pair")
-    assert publish.is_published(unit) and unit.available()
+    assert publish.is_published(unit) and unit.finished()
     with monkeypatch.context() as patch:
         patch.setitem(PARTS, "pair", replace(part("pair"), version=99))
         assert not publish.is_published(unit)
@@ -221,10 +209,9 @@ def test_what_was_measured_by_another_version_or_plan_does_not_count(
         record.write_text(record.read_text().replace('"plan"', '"no plan"'))
     publish._provenances.cache_clear()
     for planned, counts in ((Plan(batch=7), True), (Plan(draws=9), False)):
-        setting = replace(recipe(NAME, "smoke"), plan=planned)
-        for module in (units, publish):
-            monkeypatch.setattr(module, "recipe", lambda *_, setting=setting: setting)
-        assert publish.is_published(unit) == unit.available() == counts
+        setting = replace(recipe(NAME, "smoke"), plan=replace(planned, parts=("pair",)))
+        monkeypatch.setattr(units, "recipe", lambda *_, setting=setting: setting)
+        assert publish.is_published(unit) == unit.finished() == counts
 
 
 @pytest.mark.parametrize(
@@ -233,7 +220,7 @@ def test_what_was_measured_by_another_version_or_plan_does_not_count(
 def test_what_needs_a_network_that_failed_or_is_trained_elsewhere_is_left_out(
     monkeypatch, capsys, empty_tree, code, word, failures
 ):
-    def start(unit: Unit, device: str, lines: Path) -> subprocess.Popen:
+    def start(unit: Unit, device: str) -> subprocess.Popen:
         return subprocess.Popen(["sh", "-c", f"exit {code * (unit == bad)}"])
 
     monkeypatch.setattr(queue, "_start", start)
@@ -252,8 +239,7 @@ def test_without_data_it_is_said_what_cannot_run(monkeypatch, capsys):
     def absent(r):
         raise FileNotFoundError(f"{r.data} is not there; set LLFC_DATA")
 
-    for module in (units, queue):
-        monkeypatch.setattr(module, "dataset", absent)
+    monkeypatch.setattr(units, "dataset", absent)
     monkeypatch.setattr(publish, "is_published", lambda unit: unit.profile == "paper")
     assert "cannot be run here: mnist is not there; set LLFC_DATA" in queue.status(None)
     assert queue.main(["run", "--profile", "lite"]) == 1

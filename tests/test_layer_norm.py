@@ -180,15 +180,15 @@ def test_a_run_that_goes_on_elsewhere_brings_what_it_kept(tiny, monkeypatch, tmp
     path = run_path(r, 0, "A", data)
     monkeypatch.setattr(places, "UNFINISHED", tmp_path / "unfinished")
     (tmp_path / "unfinished").mkdir()
-    shutil.copy(runs.latest_path(path), runs.unfinished_path(path))
+    shutil.copy(runs.latest_path(path), runs.unfinished(runs.latest_path(path)))
     for epoch in (0, 1):
-        shutil.copy(kept_path(path, epoch), runs.unfinished_kept_path(path, epoch))
+        shutil.copy(kept_path(path, epoch), runs.unfinished(kept_path(path, epoch)))
     monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "another"))
     done = runs.train(r, 0, "A", data)
     assert {k: c.history for k, c in kept(r, data).items()} == {0: [], 1: done.history[:1]}
     # without them it begins anew, and says so
     monkeypatch.setenv("LLFC_CACHE", str(tmp_path / "third"))
-    runs.unfinished_kept_path(path, 1).unlink()
+    runs.unfinished(kept_path(path, 1)).unlink()
     with pytest.warns(UserWarning, match="epoch 1"):
         again = runs.train(r, 0, "A", data)
     assert again.digest() == done.digest() and kept(r, data)
@@ -216,17 +216,14 @@ def test_epochs_of_another_run_are_refused(tiny, monkeypatch):
     monkeypatch.setattr(pairs, "train", lambda *_: pytest.fail("it would be another network"))
     with pytest.raises(CheckpointError, match="epoch 1.*-0A.safetensors"):
         after(1, data)
-    assert pairs.lacks_epochs("smoke", NAME, 0, "A", data)
-    assert not pairs.lacks_epochs("smoke", NAME, 1, "A", data)  # it is to be trained yet
 
 
 def test_of_two_files_that_of_the_networks_own_run_is_read(tiny):
     r, data = tiny
     key = run_key(r, 0, "A", data)
     runs.train(r, 0, "A", data)
-    assert not pairs.lacks_epochs("smoke", NAME, 0, "A", data)
     here = kept_path(run_path(r, 0, "A", data), 1)
-    shipped = pairs.shipped_kept_path("smoke", NAME, 0, "A", 1)
+    shipped = kept_path(pairs.shipped_path("smoke", NAME, 0, "A"), 1)
     shipped.parent.mkdir(parents=True)
     mine = checkpoints.read(here, key)
     model = {name: value + 1 for name, value in mine.model.items()}
@@ -235,8 +232,10 @@ def test_of_two_files_that_of_the_networks_own_run_is_read(tiny):
         checkpoints.write(mine_at, mine, key)
         checkpoints.write(other_at, other, key)
         assert after(1, data).digest() == mine.digest()
-    shipped.write_bytes(b"damaged")
-    assert pairs.lacks_epochs("smoke", NAME, 0, "A", data)
+    here.write_bytes(b"damaged")
+    shipped.unlink()
+    with pytest.raises(CheckpointError, match="after epoch 1 is not here"):
+        after(1, data)
 
 
 def test_the_sweep_reads_them_and_measures_each(tiny):

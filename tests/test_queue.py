@@ -18,23 +18,18 @@ from llfc_book import places, records
 from llfc_book.places import ROOT
 from llfc_book.study import matched, pairs, publish, queue, runs, units
 from llfc_book.study.catalogue import EXPERIMENTS
-from llfc_book.study.families import Spawned
 from llfc_book.study.parts import PARTS, part
-from llfc_book.study.settings import PAIRS, PROFILES, QUEUE, RECIPES, recipe
+from llfc_book.study.runs import kept_path
+from llfc_book.study.settings import FAMILIES, PAIRS, PROFILE, PROFILES, QUEUE, RECIPES, recipe
 from llfc_book.study.units import Busy, Unit
 
+from llfc_lib import progress
 from llfc_lib.data import load
 from llfc_lib.metrics.rows import Row
 from llfc_lib.training import checkpoints, loop
 from llfc_lib.training.checkpoints import Checkpoint
 
 NAME, MATCHED = "mlp_mnist_spawn", "mlp_mnist_perm_weight"
-
-
-@pytest.fixture(autouse=True)
-def own_priority(tmp_path, monkeypatch) -> None:
-    """Whatever goes wrong in a test, the session that it runs in keeps its priority."""
-    monkeypatch.setattr(queue, "AUTOGROUP", tmp_path / "no autogroup")
 
 
 @pytest.fixture
@@ -54,22 +49,28 @@ def logged() -> list[str]:
     return [line[20:] for line in (queue.cache_dir() / "queue.log").read_text().splitlines()]
 
 
-def test_the_queue_logs_what_starts_how_far_it_is_and_how_it_ends(monkeypatch):
+def as_units(monkeypatch, units: list[Unit], command: Callable[[Unit], str]) -> None:
+    """Have the queue work on these, a shell command in place of each."""
+    monkeypatch.setattr(queue, "missing", lambda _: list(units))
+    monkeypatch.setattr(queue, "_start", lambda u, _: subprocess.Popen(["sh", "-c", command(u)]))
+
+
+def test_the_queue_logs_what_starts_and_how_it_ends(monkeypatch):
     a, b = Unit("smoke", NAME, 0, "train A"), Unit("smoke", NAME, 0, "train B")
-    monkeypatch.setattr(queue, "missing", lambda _: [a, b])
-    monkeypatch.setattr(queue, "SECONDS_BETWEEN_NEWS", 0.0)
-
-    def start(unit: Unit, device: str, lines: Path) -> subprocess.Popen:
-        lines.write_text(f"{unit.branch}: 1 of 2\n{unit.branch}: 2 of 2\n")
-        return subprocess.Popen(["sh", "-c", f"sleep 0.5; exit {int(unit is b)}"])
-
-    monkeypatch.setattr(queue, "_start", start)
+    as_units(monkeypatch, [a, b], lambda unit: f"exit {int(unit is b)}")
     assert queue.run("smoke", jobs=1, device="cpu") == 1
     told = [line.partition(" (")[0] for line in logged()[1:-1]]
     assert told == [
-        *(f"started: {a}", "A: 2 of 2", f"[1/2] done: {a}"),
-        *(f"started: {b}", "B: 2 of 2", f"[2/2] FAILED: {b}"),
+        *(f"started: {a}", f"[1/2] done: {a}", f"started: {b}", f"[2/2] FAILED: {b}"),
     ]
+
+
+def test_a_unit_says_and_logs_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(queue, "SECONDS_BETWEEN_NEWS", 0.0)
+    monkeypatch.setattr(Unit, "run", lambda *_: [tell("1 of 2") for tell in progress.listeners])
+    assert queue.main(["unit", f"smoke/{NAME}/0/train A"]) == 0
+    assert logged() == ["1 of 2"] and "1 of 2" in capsys.readouterr().out
+    assert not progress.listeners
 
 
 @pytest.mark.parametrize("error, code", [(Busy, queue.BUSY), (ValueError, 1)])
@@ -85,14 +86,14 @@ def test_a_unit_by_hand_tells_by_its_exit_status_how_it_ended(monkeypatch, error
 
 
 def test_recipes_restrict_the_queue_and_reach_what_is_not_in_it():
-    assert {u.name for u in queue.chosen("smoke", [NAME])} == {NAME}
-    assert {u.profile for u in queue.chosen(None, [NAME])} == set(PROFILES)
+    assert {u.name for u in units.plan("smoke", [NAME])} == {NAME}
+    assert {u.profile for u in units.plan(None, [NAME])} == set(PROFILES)
     in_queue = {(line[0], name) for line in QUEUE for name in line[1]}
     left_out = [(p, name) for p in PROFILES for name in PAIRS[p] if (p, name) not in in_queue]
     assert left_out
     for p, name in left_out:
-        assert name not in {u.name for u in queue.chosen(p)}
-        assert {u.name for u in queue.chosen(p, [name])} == {name, recipe(name, p).trained_as}
+        assert name not in {u.name for u in units.plan(p)}
+        assert {u.name for u in units.plan(p, [name])} == {name, recipe(name, p).trained_as}
 
 
 @pytest.mark.parametrize("name", ["mlp_mnist_spown", "mlp_mnist_width1024"])
@@ -206,25 +207,27 @@ def trained(name: str, seed: int, branch: str, add: float = 0.0, kept: tuple[int
 
 @pytest.fixture
 def told(tree, monkeypatch) -> Callable[..., list[str]]:
-    """What is shipped where a recipe says so, of two pairs with networks 0A and 0B that are both
-    published.
+    """What is shipped where a recipe says so, of two pairs with networks 0A and 0B, which records
+    quote as they were first trained.
     """
-    monkeypatch.setattr(publish, "_published_parts", lambda *_: {"pair"})
-    monkeypatch.setattr(Spawned, "members", lambda _, setting, pair: {"A": (0, "AB"[pair])})
+    both = replace(FAMILIES["spawned"], members=lambda pair: {"A": (0, "AB"[pair])})
+    monkeypatch.setitem(FAMILIES, "spawned", both)
     monkeypatch.setitem(PAIRS, "smoke", {NAME: 2})
-
+    quoted = [trained(NAME, 0, branch) for branch in "AB"]
+    data = {"sha256": load("digits").sha256}
+    monkeypatch.setattr(
+        publish, "_told", lambda _, r, index: {"data": data, "endpoints": {"A": quoted[index]}}
+    )
     original = RECIPES[NAME]
 
     def ship(**fields) -> list[str]:
         monkeypatch.setitem(RECIPES, NAME, replace(original, **fields))
-        return publish._ship("smoke", NAME)
+        return publish._ship(recipe(NAME, "smoke"))
 
     return ship
 
 
 def test_a_recipe_says_which_networks_are_shipped(told, monkeypatch):
-    for branch in "AB":
-        trained(NAME, 0, branch)
     monkeypatch.setattr(publish, "SMALL", 0)
     assert told(shipped="none") == []
     assert told() == [f"shipped {NAME}-0A.safetensors"]
@@ -233,15 +236,29 @@ def test_a_recipe_says_which_networks_are_shipped(told, monkeypatch):
         told(shipped="all")
 
 
-def test_what_is_shipped_stays_whatever_is_trained_later_and_is_replaced_if_damaged(told):
+def test_what_is_shipped_is_what_records_quote(told):
+    trained(NAME, 0, "A", add=1.0)  # elsewhere it has other bits
+    assert told(shipped="every") == [f"shipped {NAME}-0B.safetensors"]
     trained(NAME, 0, "A")
-    told()
+    assert told() == [f"shipped {NAME}-0A.safetensors"]
     shipped = pairs.shipped_path("smoke", NAME, 0, "A")
     whole = shipped.read_bytes()
-    trained(NAME, 0, "A", add=1.0)  # elsewhere it has other bits; what is quoted stays
+    trained(NAME, 0, "A", add=1.0)
     assert told() == [] and shipped.read_bytes() == whole
     shipped.write_bytes(whole[:-7])
-    assert told() == [f"shipped {NAME}-0A.safetensors"]
+    assert told() == []  # what is here now is another
+    trained(NAME, 0, "A")
+    assert told() == [f"shipped {NAME}-0A.safetensors"]  # in place of the damaged one
+
+
+def test_no_reduced_network_is_shipped_beside_a_full_one(told, monkeypatch):
+    monkeypatch.setitem(PROFILE, "smoke", replace(PROFILE["smoke"], embedded=False))
+    full = pairs.shipped_path("paper", NAME, 0, "A")
+    full.parent.mkdir(parents=True)
+    full.write_text("")
+    assert told() == []
+    full.unlink()
+    assert told() == [f"shipped {NAME}-{name}.safetensors" for name in ("0A", "0B")]
 
 
 def sparse(path: Path, size: int) -> Path:
@@ -252,29 +269,21 @@ def sparse(path: Path, size: int) -> Path:
 
 
 @pytest.mark.parametrize("size, fits", [(20 * 10**6, True), (20 * 10**6 + 1, False)])
-def test_nothing_over_twenty_megabytes_goes_into_the_tracked_tree(
-    told, tree, monkeypatch, size, fits
-):
-    unit = Unit("smoke", NAME, 0, "train A")
-    monkeypatch.setattr(publish, "_digest_at", lambda path, key: path.exists() and "digest" or None)
-    long = Checkpoint({}, history=[{"seconds": 2 * publish.LONG}])
-    monkeypatch.setattr(publish.checkpoints, "read", lambda *_: long)
-    latest = sparse(runs.latest_path(unit.path()), size)
-    assert latest.name in publish._keep_unfinished([unit])[0]
-    sparse(unit.path(), size)
-    word = "shipped" if fits else "too large to ship:"
-    assert told(shipped="every")[0].startswith(f"{word} {NAME}-0A.safetensors")
-    assert (tree / "unfinished" / latest.name).exists() == fits
-    assert bool(list(pairs.ENDPOINTS.rglob("*.safetensors"))) == fits
+def test_nothing_over_twenty_megabytes_goes_into_the_tracked_tree(tree, size, fits):
+    source, target = sparse(tree / "a", size), tree / "tree" / "b"
+    said = publish._into_tree(source, target, "shipped")
+    assert said[0].startswith("shipped b" if fits else "too large to ship: b")
+    assert target.exists() == fits
 
 
 def test_small_checkpoints_on_the_way_are_shipped_with_the_first_pair(told, monkeypatch):
+    monkeypatch.setattr(publish, "is_published", lambda unit: True)
     for branch in "AB":
         trained(NAME, 0, branch, kept=(0, 2))
     names = ("0A", "0A.epoch0", "0A.epoch2", "0B")
     assert told(kept=(0, 2, 5)) == [f"shipped {NAME}-{name}.safetensors" for name in names]
     assert told(kept=(0, 2, 5)) == []
-    then = pairs.shipped_kept_path("smoke", NAME, 0, "A", 2)
+    then = kept_path(pairs.shipped_path("smoke", NAME, 0, "A"), 2)
     then.unlink()
     trained(NAME, 0, "A", add=1.0, kept=(2,))  # elsewhere: what is shipped did not come of it
     assert told(kept=(0, 2)) == []
@@ -283,6 +292,13 @@ def test_small_checkpoints_on_the_way_are_shipped_with_the_first_pair(told, monk
     assert told(kept=(0, 2)) == []
     monkeypatch.setattr(publish, "SMALL", 10**6)
     assert told(kept=(0, 2)) == [f"shipped {then.name}"]
+    # of another pair until it is measured
+    monkeypatch.setattr(publish, "is_published", lambda unit: False)
+    assert told(kept=(0, 2)) == [f"shipped {NAME}-0B.epoch{k}.safetensors" for k in (0, 2)]
+    monkeypatch.setattr(publish, "is_published", lambda unit: True)
+    assert told(kept=(0, 2)) == [
+        f"no longer needed: {NAME}-0B.epoch{k}.safetensors" for k in (0, 2)
+    ]
 
 
 # no record mixes two networks
@@ -295,9 +311,7 @@ def train_all(name: str, **add: float) -> dict[str, str]:
     }
 
 
-def measured(
-    part: str, networks: dict[str, str] | None, mean: float = 1.0, name: str = NAME
-) -> Unit:
+def measured(part: str, networks: dict[str, str], mean: float = 1.0, name: str = NAME) -> Unit:
     """Put a finished measurement into the cache."""
     unit, every = Unit("smoke", name, 0, part), recipe(name, "smoke").plan.parts
     rows = [
@@ -306,10 +320,8 @@ def measured(
         if name in e.recipes and part in e.reads(every)
         for quantity in sorted(e.quantities)
     ]
-    result = {"unit": str(unit), "rows": rows, "environment": {"commit": "abc"}}
-    result |= {"seconds": 1.0, "work": 1.0}
-    if networks is not None:
-        result["networks"] = {who: networks[who] for who in unit.members() if who in networks}
+    result = {"unit": str(unit), "rows": rows, "environment": {"commit": "abc"}, "seconds": 1.0}
+    result["networks"] = {who: networks[who] for who in unit.networks()}
     if part == "match":
         result["permutations"] = {"fc1": [0, 1] if mean == 1 else [1, 0]}
     unit.path().parent.mkdir(parents=True, exist_ok=True)
@@ -321,7 +333,7 @@ def every_unit(name: str = NAME) -> list[Unit]:
     return [Unit("smoke", name, 0, part) for part in recipe(name, "smoke").plan.parts]
 
 
-def measure_all(networks: dict[str, str] | None, name: str = NAME) -> None:
+def measure_all(networks: dict[str, str], name: str = NAME) -> None:
     for unit in every_unit(name):
         measured(unit.part, networks, name=name)
 
@@ -353,7 +365,7 @@ def test_a_network_of_other_bits_has_its_pair_measured_and_published_anew_as_a_w
     *some, last = [unit.part for unit in every]
     for what in some:
         measured(what, old, name=name)
-    assert f"smoke {name}/0: {', '.join(sorted(some))}" in publish.publish("smoke")
+    assert f"smoke {name}/0: {', '.join(some)}" in publish.publish("smoke")
     assert quoted(name) == {old["A"]} and [u.part for u in queue.missing(every)] == [last]
     written = [path for path in unshipped.rglob("*.json") if "cache" not in path.parts]
     before = {path: path.read_bytes() for path in written}
@@ -369,7 +381,7 @@ def test_a_network_of_other_bits_has_its_pair_measured_and_published_anew_as_a_w
     assert f"waits for: {some[0]} (" in publish.publish("smoke")
     assert {path: path.read_bytes() for path in before} == before
     measured(some[0], new, mean=2.0, name=name)
-    assert publish.publish("smoke") == f"smoke {name}/0: {', '.join(sorted((*some, last)))}"
+    assert publish.publish("smoke") == f"smoke {name}/0: {', '.join((*some, last))}"
     assert quoted(name) == {new["A"]} and queue.missing(every) == []
     published = [path.stem for path in (records.RECORDS / "smoke").glob("*.json")]
     assert {m for e in published for m in records.load(e, "smoke").table["mean"]} == {2.0}
@@ -387,40 +399,31 @@ def test_networks_that_are_not_here_contradict_nothing(unshipped, monkeypatch):
     assert publish.publish("smoke") == "nothing new to publish"
 
 
-def test_a_shipped_network_that_a_record_does_not_quote_is_let_be_until_there_is_more(
-    tree, monkeypatch
-):
+def test_a_pair_is_measured_anew_on_the_shipped_network_that_a_record_does_not_quote(tree):
     measure_all(train_all(NAME))
     publish.publish("smoke")
     shipped = pairs.shipped_path("smoke", NAME, 0, "B")
-    assert shipped.exists()
+    whole = shipped.read_bytes()
     train_all(NAME, B=1.0)
     assert queue.missing(every_unit()) == []  # the shipped one goes before
     shipped.unlink()
-    assert queue.missing(every_unit()) == every_unit()
+    left = [unit for unit in every_unit() if "B" in unit.networks()]
+    assert queue.missing(every_unit()) == left
     assert publish.publish("smoke") == "nothing new to publish" and not shipped.exists()
-    other = runs.run_path(recipe(NAME, "smoke"), 0, "B", load("digits")).read_bytes()
-    shipped.write_bytes(other)
+    shipped.write_bytes(whole)
     assert queue.missing(every_unit()) == []
-    monkeypatch.setitem(
-        PARTS, "decomposition", replace(part("decomposition"), version=99)
-    )  # to be measured anew then
-    assert queue.missing(every_unit()) == every_unit()
-    shipped.unlink()
-    train_all(NAME)
-    assert f"shipped {NAME}-0B.safetensors" in publish.publish("smoke")
 
 
 def test_a_result_of_other_networks_is_measured_again(unshipped, monkeypatch):
-    old = train_all(NAME)
-    unit = measured("pair", old)
-    ran = []
-    monkeypatch.setattr(Unit, "run", lambda self, device: ran.append(self.path().exists()))
-    queue.run_unit(str(unit), "cpu")
-    train_all(NAME, B=1.0)
-    assert not publish.is_finished(unit)
-    queue.run_unit(str(unit), "cpu")
-    assert ran == [True, False]
+    unit, ran = measured("closeness", train_all(NAME)), []
+    again = replace(part("closeness"), measure=lambda pair: ran.append(pair) or [])
+    monkeypatch.setitem(PARTS, "closeness", again)
+    unit.run()
+    assert not ran and unit.finished()
+    new = train_all(NAME, B=1.0)
+    assert not unit.finished()
+    unit.run()
+    assert len(ran) == 1 and unit.result()["networks"] == {who: new[who] for who in "AB"}
 
 
 def test_publishing_trains_nothing_and_says_which_networks_it_waits_for(unshipped, monkeypatch):
@@ -434,7 +437,6 @@ def test_publishing_trains_nothing_and_says_which_networks_it_waits_for(unshippe
 
 
 LAYER_NORM = "resnet20x0.25_cifar10_perm"
-EARLIER = [k for k in recipe(LAYER_NORM, "smoke").kept if k < recipe(LAYER_NORM, "smoke").epochs]
 
 
 def test_what_a_run_kept_goes_with_it_while_it_is_unfinished(tree, monkeypatch):
@@ -459,110 +461,11 @@ def test_what_a_run_kept_goes_with_it_while_it_is_unfinished(tree, monkeypatch):
     assert len(publish._keep_unfinished([unit])) == 3 and not list(places.UNFINISHED.glob("*"))
 
 
-@pytest.fixture
-def swept(tree, monkeypatch) -> tuple[Unit, set[str]]:
-    """The sweep of a second pair whose two networks are trained, with what they were after earlier
-    epochs; and the parts that count as published, which are all but the sweep.
-    """
-    name = f"{LAYER_NORM}_weight"
-    published = set(recipe(name, "smoke").plan.parts) - {"sweep"}
-    monkeypatch.setattr(publish, "_published_parts", lambda *_: published)
-    monkeypatch.setitem(PAIRS, "smoke", {name: 2})
-    for seed in (2, 3):
-        trained(LAYER_NORM, seed, "A", kept=EARLIER)
-    return Unit("smoke", name, 1, "sweep"), published
-
-
-def shipped_epochs() -> list[str]:
-    return sorted(path.name for path in pairs.ENDPOINTS.rglob("*.epoch*"))
-
-
-def test_earlier_epochs_are_shipped_until_they_are_measured(swept, monkeypatch):
-    sweep, published = swept
-    every = sorted(f"{LAYER_NORM}-{s}A.epoch{k}.safetensors" for s in (2, 3) for k in EARLIER)
-    publish.publish("smoke")
-    assert shipped_epochs() == every and len(every) >= 4
-    monkeypatch.setenv("LLFC_CACHE", str(pairs.ENDPOINTS / "another cache"))
-    assert not sweep.lacks_epochs() and publish.publish("smoke") == "nothing new to publish"
-    published.add("sweep")
-    publish.publish("smoke")
-    assert shipped_epochs() == []
-
-
-def test_a_sweep_of_epochs_that_are_not_here_is_left_out(swept, monkeypatch):
-    sweep, _ = swept
-    third = runs.run_path(recipe(LAYER_NORM, "smoke"), 3, "A", units.dataset(sweep.recipe()))
-    assert not sweep.lacks_epochs() and queue.missing([sweep]) == [sweep]
-    runs.kept_path(third, 1).unlink()
-    assert sweep.lacks_epochs() and queue.missing([sweep]) == []
-    monkeypatch.setattr(queue, "chosen", lambda *_: [sweep])
-    assert queue.run("smoke", jobs=1, device="cpu") == 0
-    publish.publish("smoke")
-    assert shipped_epochs() == []  # the others are of no use
-    third.unlink()
-    pairs.shipped_path("smoke", LAYER_NORM, 3, "A").unlink()
-    # it is trained anew, and keeps them
-    assert not sweep.lacks_epochs() and queue.missing([sweep]) == [sweep]
-
-
-# what only a long night shows
-
-
-def test_parts_of_one_pass_are_not_begun_at_once(monkeypatch):
-    connected, coherence, other = (
-        Unit("smoke", NAME, 0, part) for part in ("connected", "coherence", "decomposition")
-    )
-
-    def start(unit: Unit, device: str, lines: Path) -> subprocess.Popen:
-        return subprocess.Popen(["sleep", "0.1" if unit is other else "1"])
-
-    monkeypatch.setattr(queue, "missing", lambda _: [connected, coherence, other])
-    monkeypatch.setattr(queue, "_start", start)
-    assert queue.run("smoke", jobs=2, device="cpu") == 0
-    told = [line.partition(" (")[0] for line in logged()]
-    assert told[1:3] == [f"started: {connected}", f"started: {other}"]
-    ended = next(place for place, line in enumerate(told) if line.endswith(f"done: {connected}"))
-    assert told.index(f"started: {coherence}") > ended
-
-
 def test_make_passes_recipes_on():
     command = ["make", "-n", "runs", "PROFILE=smoke", "RECIPES=a b"]
     for given, expected in ((command, True), (command[:-1], False)):
         said = subprocess.run(given, cwd=ROOT, capture_output=True, text=True).stdout
         assert "--profile smoke" in said and ("--recipes a b" in said) == expected
-
-
-@pytest.mark.parametrize(
-    "leads, enabled, busy, written",
-    [
-        (True, "1\n", 0, "19"),
-        (True, "1\n", 2, "19"),  # a kernel that asks to wait is asked again
-        (False, "1\n", 0, "0"),
-        (True, "0\n", 0, "0"),
-        (True, None, 0, "0"),
-    ],
-)
-def test_a_unit_in_a_session_of_its_own_gives_way_to_other_sessions(
-    tmp_path, monkeypatch, leads, enabled, busy, written
-):
-    group, switch, tries = tmp_path / "autogroup", tmp_path / "enabled", []
-    group.write_text("0")
-    if enabled:
-        switch.write_text(enabled)
-
-    def busy_at_first(*args):
-        tries.append(args)
-        if len(tries) <= busy:
-            raise BlockingIOError
-        return open(*args)
-
-    monkeypatch.setattr(queue, "AUTOGROUP", group)
-    monkeypatch.setattr(queue, "AUTOGROUP_ENABLED", switch)
-    monkeypatch.setattr(os, "getsid", lambda _: os.getpid() + (not leads))
-    monkeypatch.setattr(queue.time, "sleep", lambda _: None)
-    monkeypatch.setattr(queue, "open", busy_at_first, raising=False)
-    queue._give_way()
-    assert group.read_text() == written
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -582,20 +485,9 @@ def test_what_looked_at_other_networks_only_need_not_be_measured_again(unshipped
     publish.publish("smoke")
     new = train_all(MATCHED, B=1.0)
     left = queue.missing(every)
-    assert left == [unit for unit in every if "B" in unit.members()] != every
+    assert left == [unit for unit in every if "B" in unit.networks()] != every
     for unit in left:
         measured(unit.part, new, name=MATCHED)
-    parts = ", ".join(sorted(unit.part for unit in every))
+    parts = ", ".join(unit.part for unit in every)
     assert f"smoke {MATCHED}/0: {parts}" in publish.publish("smoke")
     assert records.load("fig20", "smoke").pairs[f"{MATCHED}/0"]["endpoints"]["B"] == new["B"]
-
-
-def test_a_measurement_that_does_not_say_of_what_counts_until_the_networks_are_others(unshipped):
-    networks = train_all(NAME)
-    measure_all(None)
-    assert queue.missing(every_unit()) == []
-    publish.publish("smoke")
-    assert quoted() == {networks["A"]}
-    train_all(NAME, B=1.0)
-    assert queue.missing(every_unit()) == every_unit()
-    assert publish.publish("smoke") == "nothing new to publish"

@@ -94,10 +94,8 @@ SABOTAGES = [
 OPEN = {
     "METRICS": "names metrics, measures none",
     "Row": "holds a number, measures none",
-    **dict.fromkeys(
-        ("Coherence",),
-        "tests/test_second_edition.py sabotages it against the record",
-    ),
+    "Coherence": "tests/test_second_edition.py sabotages it against the record",
+    **dict.fromkeys(("WeakAdditivity", "dist_add", "t"), "no page tells it any more"),
     **dict.fromkeys(
         (f"{what}_other" for what in ("share", "turned", "origin")),
         "no network of the book has such a node of its own",
@@ -133,16 +131,14 @@ while jobs or running:
     child, _ = os.wait()
     running.pop(child)
 """
-#: What is held against a record is noticed on one pair, and without partners displaced at random.
+#: What is held against a record is noticed on one pair.
 BEGIN = """
 import llfc_book, llfc_lib
 assert llfc_lib.__file__.startswith({folder!r}) and llfc_book.__file__.startswith({folder!r})
 from llfc_book import findings
 from llfc_book.chapter import Chapter
 from llfc_book.study import settings
-from llfc_book.study.measures import pair
 settings.PAIRS["smoke"].update(dict.fromkeys(settings.PAIRS["smoke"], 1))
-{displaced}
 here = Chapter("smoke", False, "cpu")
 print("ready")
 {check}
@@ -266,8 +262,7 @@ def outcomes(request, tmp_path_factory) -> Mapping[str, str]:
             continue  # its test says so
         lay_out(copy, library, sabotage)
         places[name] = copy / "told"
-        displaced = "" if check == "lmc of one start" else "pair.DISPLACED.clear()"
-        code = BEGIN.format(folder=str(copy), check=CHECKS[check], displaced=displaced)
+        code = BEGIN.format(folder=str(copy), check=CHECKS[check])
         jobs.append((str(copy), code))
     run = subprocess.run(
         [sys.executable, "-c", RUNNER],

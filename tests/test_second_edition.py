@@ -50,9 +50,13 @@ OF_PART = {"sweep": ("fig22",), "pair": ("fig15", "com_ln", "stitch_ln")}
 
 @cache
 def recorded(experiment: str, name: str) -> dict[tuple, tuple]:
-    """Mean, standard deviation and count by the keys of a row."""
+    """Mean, standard deviation and count by the keys of a row, but for what is not measured any
+    more.
+    """
     table = records.load(experiment, "smoke").table
-    table = table[table["pair"] == f"{name}/0"].astype(object)
+    still = table["quantity"].str.partition("/")[0].isin(EXPERIMENTS[experiment].quantities)
+    still &= ~table["kind"].str.startswith("itself") & ~table["site"].str.endswith("(pre)")
+    table = table[still & table["pair"].eq(f"{name}/0")].astype(object)
     table = table.where(table.notna(), None)
     keys = table[records.KEYS[1:]].itertuples(index=False, name=None)
     return dict(zip(keys, table[["mean", "std", "n"]].itertuples(index=False, name=None)))
@@ -129,10 +133,6 @@ def inverted(found):
     return ((*where, ~wrong) for *where, wrong in found)
 
 
-def first_point_as_ends(f: Callable) -> Callable:
-    return lambda curves, grid: {**f(curves, grid), "ends": curves[..., 0]}
-
-
 def without_sweeps(f: Callable) -> Callable:
     return lambda *args, **how: f(*args, **how, max_sweeps=0)
 
@@ -145,14 +145,13 @@ def limits(*names: str) -> set[str]:
     return {f"{name}{limit}" for name in names for limit in ("", "_lower", "_upper")}
 
 
-RHO = {"rho", "rho spread", "rho sparse", "rho_standard_error"}
+RHO = {"rho", "rho spread", "rho sparse"}
 SPREAD = {"t spread", "distance spread", "partner_error spread"}
 SPARSE = {"distance sparse", "rho sparse", "middle_error sparse"}
 MIDDLE = {"middle_error spread", "middle_error sparse"}
 LACKING = {"no_partner sparse"}
 DRAWN = {"t spread", "rho spread"}
-BARRIERS = limits("error_barrier", "error_barrier_chord", "loss_barrier", "loss_barrier_chord")
-RESAMPLED = {"error_barrier_lower", "loss_barrier_upper", "stitched_excess_lower"}
+RESAMPLED = {"error_barrier_lower", "stitched_excess_lower"}
 SIGN = {"sign_energy", "coherence", "energy_alignment"}
 SHUFFLE = {"shuffle_energy", "energy_alignment"}
 RANKS = {"stable_rank_W", "stable_rank_share_W"}
@@ -168,8 +167,7 @@ SABOTAGES: list[tuple[str, object, str, Callable, set[str]]] = [
     ("closeness", closeness, "interpolate", with_argument(2, lambda _: 0.25), MIDDLE),
     ("closeness", closeness, "cycle", with_argument(0, lambda order: order.flip(0)), SPARSE),
     ("closeness", closeness, "random_difference", with_argument(2, lambda _: "entries"), DRAWN),
-    ("connected", connected, "barriers", with_argument(0, lambda curves: curves * 1.5), BARRIERS),
-    ("connected", connected, "barriers", first_point_as_ends, limits("error_ends", "loss_ends")),
+    ("connected", connected, "barriers", with_result(lambda b: b * 1.5), limits("error_barrier")),
     ("connected", connected, "bootstrap_means", with_argument(2, lambda _: "another"), RESAMPLED),
     ("connected", connected, "stitched_wrong", with_result(inverted), limits("stitched_excess")),
     ("coherence", coherence, "dot", with_result(twice), {"commutator_energy", "sign_energy"}),
@@ -200,40 +198,6 @@ def test_every_quantity_of_the_new_parts_is_sabotaged():
 
 
 # parts, plans and queue
-
-
-@pytest.fixture
-def two() -> list[Unit]:
-    """Two parts that are measured in one pass."""
-    return [Unit("smoke", MLP, 0, part) for part in ("connected", "coherence")]
-
-
-def test_parts_that_are_due_together_share_one_pass(two, monkeypatch):
-    passes, measured = [], units.measure_in_one_pass
-    monkeypatch.setattr(
-        units, "measure_in_one_pass", lambda *args: passes.append(1) or measured(*args)
-    )
-    for unit in two:
-        unit.run()
-        assert all(each.available() for each in two)
-    assert len(passes) == 1
-    found = [unit.result() for unit in two]
-    for unit, result in zip(two, found):
-        own = {row.quantity for row in result["rows"]}
-        assert own and own <= EXPERIMENTS[unit.part].quantities
-    assert set(found[0]["networks"]) == {"A", "B", "independent"}
-    assert found[0]["networks"] == found[1]["networks"]
-
-
-def test_a_part_that_is_done_or_that_somebody_else_is_at_is_let_be(two):
-    first, second = two
-    with second._lock():
-        first.run()
-    assert first.available() and not second.available()
-    first.path().unlink()
-    second.path().write_text("done before")
-    first.run()
-    assert first.available() and second.path().read_text() == "done before"
 
 
 def test_results_name_the_networks_and_the_code_they_were_begun_with(monkeypatch):

@@ -5,8 +5,10 @@ committed record.
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import pandas as pd
@@ -16,31 +18,21 @@ from torch import nn
 from llfc_book import records
 from llfc_book.show.text import MyST, folded, table
 from llfc_book.study import matched, pairs
-from llfc_book.study.catalogue import experiment
-from llfc_book.study.measures.pair import (
-    ALPHAS,
-    COARSE_GRID,
-    CONTROLS,
-    DISPLACED,
-    MakeMetrics,
-    measure_displaced,
-    measure_pair,
-)
+from llfc_book.study.catalogue import Experiment, experiment
+from llfc_book.study.measures.pair import measure_pair, metrics_of
 from llfc_book.study.pairs import Pair
 from llfc_book.study.parts import part
-from llfc_book.study.publish import describe
 from llfc_book.study.runs import train
 from llfc_book.study.settings import (
-    MATCHED,
     PAIRS,
     PROFILE,
     PROFILES,
+    RECIPES,
+    Setting,
     check_profile,
     recipe,
-    reductions,
 )
 from llfc_book.study.units import Unit, environment
-from llfc_lib.data import Dataset
 from llfc_lib.metrics import (
     LLFC,
     Barrier,
@@ -49,43 +41,21 @@ from llfc_lib.metrics import (
     SameWeights,
     Stitching,
     Transfer,
-    WeakAdditivity,
 )
 from llfc_lib.metrics.measure import Loader
 
 PARAMETERS = {"profile", "retrain", "device"}
 IPYTHON = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 
-#: Only what a chapter is about is measured live, with the barrier, which has a displaced partner's
-#: own error.
-METRICS: dict[str, MakeMetrics] = {
-    "B.1": lambda grid, detail=False, nulls=True: [Barrier(grid)],
-    "B.2": lambda grid, detail=False, nulls=True: [
-        LLFC(ALPHAS, pre=detail, raw=detail),
-        Barrier(COARSE_GRID),
-    ],
-    "B.3": lambda grid, detail=False, nulls=True: [
-        Commutativity(nulls=nulls),
-        WeakAdditivity(nulls=nulls),
-        Barrier(COARSE_GRID),
-    ],
-    "B.5": lambda grid, detail=False, nulls=True: [
-        Commutativity(nulls=nulls),
-        Transfer(nulls=nulls),
-        SameWeights(nulls=nulls),
-        Barrier(COARSE_GRID),
-    ],
-    "B.4": lambda grid, detail=False, nulls=True: [
-        Stitching(raw=detail),
-        Transfer(nulls=nulls),
-        Barrier(COARSE_GRID),
-    ],
+#: Of the metrics planned for a pair, what a section is about: that alone is measured live.
+METRICS = {
+    "B.1": (Barrier,),
+    "B.2": (LLFC,),
+    "B.3": (Commutativity,),
+    "B.4": (Stitching,),
+    "B.5": (Commutativity, Transfer, SameWeights),
 }
-
-#: Test images at a time where LLFC is measured live in smoke: two batches must give what one gave
-#: for the record. (Not so the null of B.3 that shuffles images: it does so within a batch.)
-BATCH = 300
-QUICK = 1e13  # operations: some minutes of training
+BATCH = 300  # test images at a time in smoke: two batches must give what one gave for the record
 
 
 def begin(namespace: Mapping[str, Any]) -> "Chapter":
@@ -130,64 +100,29 @@ class Chapter:
         run = {"data": source, "device": self.device, "seeds": seeds}
         return {"text/plain": f"profile {self.profile}, {source}"}, {"run": run}
 
-    def live(self, name: str, control: bool = True, of: Sequence[str] = ()) -> records.Record:
+    def live(self, name: str, of: Sequence[str] = ()) -> records.Record:
         """The rows of experiment ``name``, measured now on the recipes ``of``, else its first:
-        every pair in smoke, the first elsewhere.
+        every pair in smoke, the first elsewhere. What takes long is left out, as the record has it:
+        the search for an order, what a section is not about, controls of convolutional nets on
+        real data, and what a part leaves out itself.
 
-        Networks that are neither shipped nor in the cache and would take long to train are replaced
-        by those of a smaller profile, which the figure names; ``retrain`` trains them all the same.
-        Convolutional nets take long: in smoke A is not compared with itself, on real data only the
-        pair is measured; the record has the rest. ``control`` False leaves out their independent
-        pair, for what is checked but not drawn. The displacement null is measured for the first
-        pair: whole for the MLP in smoke, elsewhere the rotation with t = 1 alone. Where a record
-        reads one part of a pair's measurement, that part is measured as it was for the record, but
-        for what takes long in it.
+        Networks that are neither shipped nor in the cache are replaced by those of a smaller
+        profile, which the figure names; ``retrain`` trains them all the same.
         """
-        recipes = of or experiment(name).recipes[:1]
+        chosen, tables = experiment(name), []
+        recipes = of or chosen.recipes[:1]
         profile = min(map(self.at_hand, recipes), key=PROFILES.index)
-        found: dict[str, list[Row]] = {}
-        provenance: dict[str, dict[str, Any]] = {}
-        for recipe_name in recipes:
-            rows, data = self._measured(name, profile, recipe_name, control)
-            found |= rows
-            provenance |= dict.fromkeys(rows, self._provenance(profile, recipe_name, data))
-        r = recipe(recipes[0], profile)
-        return records.live_record(
-            name, profile, provenance, found, r.model, r.data, r.matching or "spawning"
-        )
+        for setting in (recipe(one, profile) for one in recipes):
+            smoke = setting.scale.embedded
+            who = ("A", "B", "independent") if smoke or setting.plan.thorough else ("A", "B")
+            for index in range(PAIRS[profile][setting.name] if smoke else 1):
+                pair = self._pair(setting, index, who)
+                tables.append(_table(pair, filter(chosen.keeps, _rows(chosen, pair))))
+        return records.Record(name, profile, {}, pd.concat(tables, ignore_index=True))
 
-    def _measured(
-        self, name: str, profile: str, recipe_name: str, control: bool
-    ) -> tuple[dict[str, list[Row]], Dataset]:
-        """By pair of one recipe, the rows of experiment ``name``."""
-        chosen, found = experiment(name), {}
-        metrics, setting = METRICS.get(chosen.section), recipe(recipe_name, profile)
-        thorough, smoke = setting.plan.thorough, setting.scale.embedded
-        controls = CONTROLS if thorough else ("independent",) if smoke and control else ()
-        possible = [DISPLACED[part] for part in setting.plan.parts if part in DISPLACED]
-        displaced = possible[: 6 if thorough and smoke else 1 if thorough or smoke else 0]
-        for index in range(PAIRS[profile][recipe_name] if smoke else 1):
-            pair = pairs.load_pair(setting, index, self.device, self.retrain)
-            if setting.needs_order:
-                pair = matched.bring_together(pair, matched.of_pair(pair))
-            rows = [row for part in chosen.parts for row in _part(part, pair)]
-            if not chosen.parts:
-                batch = BATCH if smoke and chosen.section == "B.2" else None
-                rows = measure_pair(pair, metrics, controls, batch)
-                for kind, far in displaced if index == 0 else ():
-                    rows += measure_displaced(pair, kind, far, metrics)
-            found[f"{recipe_name}/{index}"] = [row for row in rows if chosen.keeps(row)]
-        return found, pair.data
-
-    def _provenance(self, profile: str, recipe_name: str, data: Dataset) -> dict[str, Any]:
-        return {
-            "recipe": recipe_name,
-            "recipe_hash": recipe(recipe_name, profile).hash,
-            "data": describe(data),
-            "plan": recipe(recipe_name, profile).plan.identity(),
-            "reductions": reductions(recipe_name, profile),
-            **environment(self.device),
-        }
+    def _pair(self, setting: Setting, index: int, who: Sequence[str]) -> Pair:
+        pair = pairs.load_pair(setting, index, self.device, self.retrain, who)
+        return matched.bring_together(pair, matched.of_pair(pair)) if setting.needs_order else pair
 
     def pair(self, name: str, index: int = 0) -> tuple[nn.Module, nn.Module, Loader]:
         """Two networks of the setting ``name`` at this profile, B's units in the order that its
@@ -197,17 +132,15 @@ class Chapter:
         Networks that are not here are trained first.
         """
         setting = recipe(name, self.profile)
-        both = pairs.load_pair(setting, index, self.device, self.retrain, only=("A", "B"))
-        if setting.needs_order:
-            both = matched.bring_together(both, matched.of_pair(both))
+        both = self._pair(setting, index, ("A", "B"))
         a, b = both.in_dtype("A", "B")
         return a, b, list(both.loader("test", setting.plan.pair_first))
 
-    def checked(self, name: str, control: bool = True, of: Sequence[str] = ()) -> MyST:
+    def checked(self, name: str, of: Sequence[str] = ()) -> MyST:
         """Experiment ``name`` measured now (:meth:`live`) and held against its record
         (:meth:`check`), folded.
         """
-        return self.check(name, self.live(name, control, of))
+        return self.check(name, self.live(name, of))
 
     def orders(self, base: str) -> records.Record:
         """How every method matches the first pair of recipe ``base``, found anew: rows of
@@ -217,74 +150,58 @@ class Chapter:
         AssertionError if a method finds another order than the one that is shipped
         (:func:`llfc_book.study.matched.find`).
         """
-        found: dict[str, list[Row]] = {}
-        provenance: dict[str, dict[str, Any]] = {}
-        for name in (name for name, (of, _) in MATCHED.items() if of == base):
+        tables = []
+        for name in (name for name, r in RECIPES.items() if r.base == base and r.matching):
             pair = pairs.load_pair(recipe(name, "smoke"), 0)
             with warnings.catch_warnings():
-                # they are counted in the rows
                 warnings.filterwarnings("ignore", "units that respond to no image")
-                _, rows = matched.find(pair, known=matched.of_pair(pair))
-            found[f"{name}/0"] = rows
-            provenance[f"{name}/0"] = self._provenance("smoke", name, pair.data)
-        r = recipe(base, "smoke")
-        return records.live_record(
-            "lmc_perm", "smoke", provenance, found, r.model, r.data, "matched"
-        )
+                tables.append(_table(pair, matched.find(pair, known=matched.of_pair(pair))[1]))
+        return records.Record("lmc_perm", "smoke", {}, pd.concat(tables, ignore_index=True))
 
     def at_hand(self, recipe_name: str) -> str:
-        """The highest profile up to this chapter's whose first pair is there, or is quickly
-        trained.
-        """
+        """The highest profile up to this chapter's whose first pair's networks are there."""
         for profile in PROFILES[PROFILES.index(self.profile) : 0 : -1]:
             if recipe_name in PAIRS[profile]:
                 networks = Unit(profile, recipe_name, 0, "pair").needs()
-                if self.retrain or all(u.at_hand() or u.work() < QUICK for u in networks):
+                if self.retrain or all(u.finished() for u in networks if u.trains):
                     return profile
         return "smoke"
 
     def check(self, name: str, live: records.Record, what: str = "") -> MyST:
-        """Live against the committed record of this profile: the largest difference per quantity;
-        ``what`` it is of tells the table from another one on the same record.
+        """Live against the committed record of this profile: the largest difference per quantity
+        (:func:`llfc_book.records.compare`); ``what`` it is of tells the table from another one on
+        the same record.
 
-        AssertionError if one exceeds its tolerance, or its standard deviation does, or if a mean is
-        over another number of things (not with ``retrain``: other bits, other numbers).
+        AssertionError if one exceeds its tolerance (not with ``retrain``: other bits, other
+        numbers).
         """
-        profile = live.profile
+        profile, tolerance = live.profile, PROFILE[live.profile].tolerance
         try:
             record = records.load(name, profile)
         except records.RecordError:
             return MyST(f"There is no record of profile *{profile}* to hold this against.")
-        compared = records.compare(live.table, record.table, PROFILE[profile].tolerance)
-        within = (compared[["difference", "spread"]].max(axis=1) <= compared["tolerance"]) & (
-            compared["count"] == 0
-        )
+        compared = records.compare(live.table, record.table)
+        within = compared["difference"] <= tolerance
         assert self.retrain or within.all(), (
             f"live numbers differ from the record:\n{compared[~within].to_string()}"
         )
-        curves = compared.groupby(
-            compared["quantity"].str.partition("/")[0], sort=False
-        )  # a spectrum or quantiles: one line
+        curve = compared["quantity"].str.partition("/")[0]  # a spectrum or quantiles: one line
         rows = [
             (
                 f"`{quantity}`",
                 of["compared"].sum(),
                 _below(of["difference"].max()),
-                f"{PROFILE[profile].tolerance:g}",
+                f"{tolerance:g}",
                 "yes" if within[of.index].all() else "no",
             )
-            for quantity, of in curves
+            for quantity, of in compared.groupby(curve, sort=False)
         ]
         columns = ["quantity", "numbers compared", "largest difference", "tolerance", "all within"]
-        told, label = (
-            (f"{experiment(name).title}, {what}", f"{name} {what}")
-            if what
-            else (experiment(name).title, name)
-        )
+        told = ", ".join(filter(None, (experiment(name).title, what)))
         held = table(
             pd.DataFrame(rows, columns=columns),
             f"{told}: measured now, against the committed record of profile {profile}.",
-            f"tbl-check-{label.replace('_', '-').replace(' ', '-')}",
+            f"tbl-check-{f'{name} {what}'.strip().replace('_', '-').replace(' ', '-')}",
         )
         verdict = "all agree" if within.all() else "NOT ALL AGREE"
         count = f"{compared['compared'].sum():,}"
@@ -299,12 +216,7 @@ class Chapter:
         data = pairs.load(r.data, normalise=r.normalise)
         new = r.scale.embedded or self.retrain
         known = (self.profile, name, 0)
-        runs = [
-            train(r, 0, branch, data, self.device)
-            if new
-            else pairs.endpoint(*known, branch, data, self.device)
-            for branch in "AB"
-        ]
+        runs = [pairs.endpoint(*known, branch, data, self.device, new) for branch in "AB"]
         starts = [train(replace(r, epochs=0), 0, branch, data, self.device) for branch in "AB"]
         alike, parted = (len({run.digest() for run in them}) == 1 for them in (starts, runs))
         worst = max(run.history[-1]["test_error"] for run in runs)
@@ -318,11 +230,23 @@ class Chapter:
         return folded("Two children of one start", MyST(f"{text} Data: {data.source}."))
 
 
-def _part(name: str, pair: Pair) -> list[Row]:
-    """One part of a pair's measurement by what made its record, or its shorter form."""
-    measure = part(name).live or part(name).measure
-    assert measure is not None, name
-    return measure(pair)
+def _rows(chosen: Experiment, pair: Pair) -> list[Row]:
+    """What the parts of an experiment measure of the pair now."""
+    rows, plan, only = [], pair.setting.plan, METRICS.get(chosen.section, ())
+    if pair.setting.scale.embedded:
+        plan = replace(plan, batch=BATCH)
+    for name in chosen.parts:
+        if name == "pair":
+            some = replace(pair, setting=replace(pair.setting, plan=plan))
+            rows += measure_pair(some, lambda: [m for m in metrics_of(plan) if isinstance(m, only)])
+        elif name != "match":
+            rows += (part(name).live or part(name).measure)(pair)
+    return rows
+
+
+def _table(pair: Pair, rows: Iterable[Row]) -> pd.DataFrame:
+    r = pair.setting
+    return records.table_of(pair.name, [*rows], r.model, r.data, r.method)
 
 
 class Provenance:
@@ -345,28 +269,26 @@ class Provenance:
 def origin(name: str, profile: str, pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Where ``pairs`` of the record of experiment ``name`` come from, in JSON's types only."""
 
-    def every(key: str, of: Any = lambda p: p) -> list[str]:
-        return sorted({str(of(p)[key]) for p in pairs.values()})
+    def every(*keys: str) -> list[str]:
+        return sorted({str(reduce(getitem, keys, p)) for p in pairs.values()})
 
+    def minutes(key: str) -> int:
+        return round(sum(p[key] for p in pairs.values()) / 60)
+
+    seeds = {seed for p in pairs.values() for seed in p["seeds"].values()}
     return {
         "record": name,
         "profile": profile,
         "sha256": hashlib.sha256(records.path_of(name, profile).read_bytes()).hexdigest()[:16],
         "pairs": len(pairs),
-        "data": every("name", lambda p: p["data"]),
-        "seeds": sorted(
-            {seed for p in pairs.values() for seed in p["seeds"].values()},
-            key=lambda s: (int(s[:-1]), s),
-        ),
-        "commits": sorted({one for p in pairs.values() for one in p["commit"].split(", ")}),
-        "device": every("device"),
-        "cpu": every("cpu"),
-        "threads": every("threads"),
-        "torch": every("torch", lambda p: p["versions"]),
-        "python": every("python", lambda p: p["versions"]),
-        "train_minutes": round(sum(p["train_seconds"] for p in pairs.values()) / 60),
-        "measure_minutes": round(sum(p["measure_seconds"] for p in pairs.values()) / 60),
-        "finished": max(p["finished"] for p in pairs.values()),
+        "data": every("data", "name"),
+        "seeds": sorted(seeds, key=lambda seed: (int(seed[:-1]), seed)),
+        "commits": sorted({one for told in every("commit") for one in told.split(", ")}),
+        **{key: every(key) for key in ("device", "cpu", "threads")},
+        **{key: every("versions", key) for key in ("torch", "python")},
+        "train_minutes": minutes("train_seconds"),
+        "measure_minutes": minutes("measure_seconds"),
+        "finished": max(every("finished")),
     }
 
 

@@ -140,7 +140,7 @@ def at(quantity: str, name: str, profile: str, record: str = "") -> Measured | N
     for e in EXPERIMENTS.values():
         asked = record in ("", e.name) and name in e.recipes and base in e.quantities
         if asked and records.path_of(e.name, profile).exists():
-            table = records.load(e.name, profile, None, {name: setting.hash}).table
+            table = records.load(e.name, profile, {name: setting.hash}).table
             its = table["pair"].str.startswith(f"{name}/") & table["quantity"].eq(quantity)
             new = set(table.loc[its, "pair"]) - seen
             tables.append(table[table["pair"].isin(new)])

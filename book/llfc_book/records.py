@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from llfc_book.places import RECORDS
@@ -48,7 +49,8 @@ class Record:
     table: pd.DataFrame
 
 
-def _tabulate(pair: str, rows: Sequence[Row], model: str, data: str, method: str) -> pd.DataFrame:
+def table_of(pair: str, rows: Sequence[Row], model: str, data: str, method: str) -> pd.DataFrame:
+    """The rows of a pair as records have them (``COLUMNS``)."""
     lines = [
         [pair, model, data, method, *(getattr(row, name) for name in ROW_FIELDS)] for row in rows
     ]
@@ -60,23 +62,9 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype({name: float for name in ("mean", "std", "n", "alpha", "epoch")})
 
 
-def live_record(
-    experiment: str,
-    profile: str,
-    pairs: Mapping[str, dict],
-    rows: Mapping[str, Sequence[Row]],
-    model: str,
-    data: str,
-    method: str,
-) -> Record:
-    """What was just measured in the form of a record, not written anywhere."""
-    tables = [_tabulate(pair, found, model, data, method) for pair, found in rows.items()]
-    return Record(experiment, profile, dict(pairs), pd.concat(tables, ignore_index=True))
-
-
-def path_of(experiment: str, profile: str, folder: Path | None = None) -> Path:
-    """The file of a record; ``folder`` None is the book's own."""
-    return (folder or RECORDS) / check_profile(profile) / f"{experiment}.json"
+def path_of(experiment: str, profile: str) -> Path:
+    """The file of a record."""
+    return RECORDS / check_profile(profile) / f"{experiment}.json"
 
 
 def save_pair(
@@ -85,22 +73,17 @@ def save_pair(
     pair: str,
     provenance: Mapping[str, Any],
     rows: Sequence[Row],
-    model: str,
-    data: str,
-    method: str,
-    folder: Path | None = None,
+    **about: str,
 ) -> None:
     """Put the rows of ``pair`` into the record in place of older ones; the file is written
-    atomically.
+    atomically. ``about`` are the model, data and method that :func:`table_of` asks for.
     """
-    path = path_of(experiment, profile, folder)
-    old = load(experiment, profile, folder) if path.exists() else None
-    table = _tabulate(pair, rows, model, data, method)
-    pairs = {pair: dict(provenance)}
-    if old is not None:
+    path, table, pairs = path_of(experiment, profile), table_of(pair, rows, **about), {}
+    if path.exists():
+        old = load(experiment, profile)
         table = pd.concat([old.table[old.table["pair"] != pair], table], ignore_index=True)
-        pairs = {**old.pairs, **pairs}
-    _write(path, Record(experiment, profile, pairs, table))
+        pairs = old.pairs
+    _write(path, Record(experiment, profile, {**pairs, pair: dict(provenance)}, table))
 
 
 def _write(path: Path, record: Record) -> None:
@@ -139,56 +122,37 @@ def _plain(value: Any) -> Any:
     return int(value) if float(value).is_integer() and abs(value) < 2**53 else float(f"{value:.8g}")
 
 
-def load(
-    experiment: str,
-    profile: str,
-    folder: Path | None = None,
-    recipe_hashes: Mapping[str, str] | None = None,
-) -> Record:
+def load(experiment: str, profile: str, recipe_hashes: Mapping[str, str] | None = None) -> Record:
     """The committed record. ``recipe_hashes`` (recipe name to hash) refuses a record made from
     another recipe.
 
     RecordError if there is none, if it is damaged, or if a pair's recipe is not the one given.
     """
-    record = _load(experiment, profile, folder, recipe_hashes)
-    _note(experiment, profile, folder, record.pairs)
-    return record
-
-
-def _note(
-    experiment: str, profile: str, folder: Path | None, pairs: Mapping[str, dict[str, Any]]
-) -> None:
-    """Put pairs of one of the book's own records on the list of what was :data:`opened`."""
-    if folder is None:
-        opened.setdefault((experiment, profile), {}).update(pairs)
-
-
-def _load(
-    experiment: str,
-    profile: str,
-    folder: Path | None,
-    recipe_hashes: Mapping[str, str] | None = None,
-) -> Record:
-    path = path_of(experiment, profile, folder)
-    if not path.exists():
-        raise RecordError(
-            f"there is no record of {experiment!r} in profile {profile!r} ({path.name} in "
-            f"{path.parent.name}/); `make runs PROFILE={profile}` and `make publish` make one"
-        )
+    path = _existing(experiment, profile)
     state = path.stat()
     pairs, table = _read(
         path, experiment, profile, (state.st_mtime_ns, state.st_size, state.st_ino)
     )
-    for pair, (name, stored) in (
-        (pair, (p["recipe"], p["recipe_hash"])) for pair, p in pairs.items()
-    ):
-        expected = (recipe_hashes or {}).get(name, stored)
+    for pair, told in pairs.items():
+        stored = told["recipe_hash"]
+        expected = (recipe_hashes or {}).get(told["recipe"], stored)
         if stored != expected:
             raise RecordError(
                 f"{path.parent.name}/{path.name}: pair {pair} was made from another recipe "
                 f"({stored}, now {expected}); run `make runs` and `make publish` again"
             )
+    opened.setdefault((experiment, profile), {}).update(pairs)
     return Record(experiment, profile, copy.deepcopy(pairs), table.copy())
+
+
+def _existing(experiment: str, profile: str) -> Path:
+    path = path_of(experiment, profile)
+    if not path.exists():
+        raise RecordError(
+            f"there is no record of {experiment!r} in profile {profile!r} ({path.name} in "
+            f"{path.parent.name}/); `make runs PROFILE={profile}` and `make publish` make one"
+        )
+    return path
 
 
 @lru_cache(maxsize=64)
@@ -223,57 +187,37 @@ def _read(
     return found["pairs"], table
 
 
-def provenances(
-    experiment: str, profile: str, folder: Path | None = None
-) -> dict[str, dict[str, Any]]:
+def provenances(experiment: str, profile: str) -> dict[str, dict[str, Any]]:
     """The provenance of every pair of a committed record, without reading its rows. RecordError if
     there is none.
     """
-    pairs = _pairs(experiment, profile, folder)
-    _note(experiment, profile, folder, pairs)
+    head, _, _ = _existing(experiment, profile).read_text().partition(',\n "columns"')
+    pairs = json.loads(head + "}")["pairs"]
+    opened.setdefault((experiment, profile), {}).update(pairs)
     return pairs
 
 
-def _pairs(experiment: str, profile: str, folder: Path | None) -> dict[str, dict[str, Any]]:
-    path = path_of(experiment, profile, folder)
-    if not path.exists():
-        raise RecordError(f"there is no record of {experiment!r} in profile {profile!r}")
-    head, _, _ = path.read_text().partition(',\n "columns"')
-    return json.loads(head + "}")["pairs"]
-
-
-def compare(live: pd.DataFrame, record: pd.DataFrame, tolerance: float) -> pd.DataFrame:
-    """The largest difference of means per quantity, over the live rows; the record may hold more.
+def compare(live: pd.DataFrame, record: pd.DataFrame) -> pd.DataFrame:
+    """By quantity, how many numbers were "compared" and the largest "difference" of a mean or a
+    standard deviation, over the live rows; the record may hold more.
 
     Differences are absolute, relative to the record where that exceeds 1; infinite where only one
-    is NaN. Columns: quantity, compared (how many numbers), difference, tolerance; and "spread" and
-    "count", the largest difference of standard deviations and of the numbers of what a mean was
-    taken over. RecordError if a live row is not in the record.
+    is NaN, or where the two are over other numbers of things. RecordError if a live row is not in
+    the record.
     """
-
-    def index(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.assign(alpha=frame["alpha"].fillna(-1.0), epoch=frame["epoch"].fillna(-1.0))
-
-    both = index(live).merge(
-        index(record), on=KEYS, how="left", suffixes=("", "_record"), indicator=True
-    )
+    live, record = (table.fillna({"alpha": -1.0, "epoch": -1.0}) for table in (live, record))
+    both = live.merge(record, on=KEYS, how="left", suffixes=("", "_record"), indicator=True)
     absent = both[both["_merge"] == "left_only"]
     if len(absent) or both.empty:
         which = sorted(absent["quantity"].unique())
         raise RecordError(
             f"{len(absent)} of {len(both)} numbers measured now are not in the record {which}"
         )
+    apart = pd.DataFrame(index=both.index)
     for column in ("mean", "std", "n"):
         now, then = both[column], both[f"{column}_record"]
-        apart = ((now - then).abs() / then.abs().clip(lower=1.0)).astype(float)
-        both[f"of {column}"] = apart.fillna(float("inf")).mask(now.isna() & then.isna(), 0.0)
-    grouped = both.groupby("quantity", sort=False)
-    return pd.DataFrame(
-        {
-            "compared": grouped.size(),
-            "difference": grouped["of mean"].max(),
-            "tolerance": tolerance,
-            "spread": grouped["of std"].max(),
-            "count": grouped["of n"].max(),
-        }
-    ).reset_index()
+        differs = (now - then).abs() / then.abs().clip(lower=1.0)
+        apart[column] = differs.fillna(np.inf).mask(now.isna() & then.isna(), 0.0)
+    apart["n"] = apart["n"].where(apart["n"] == 0, np.inf)
+    grouped = apart.max(axis=1).groupby(both["quantity"], sort=False)
+    return pd.DataFrame({"compared": grouped.size(), "difference": grouped.max()}).reset_index()

@@ -2,8 +2,7 @@
 
 :func:`enumerate_terms` gives the three terms under each of them, :func:`consequences` where the
 minimiser of something else ends, and :func:`interaction_share` how far the layers depend on each
-other. With one hidden layer the whole objective is a single quadratic assignment problem,
-:func:`lawler_form`.
+other.
 """
 
 import math
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llfc_book.appendix.identities import DOUBLE, Layer
-from llfc_book.appendix.joint import MAX_ORDERS, MAX_UNITS, all_orders
+from llfc_book.appendix.joint import add_over, all_orders, check_few, grams
 from llfc_lib.streams import numpy_generator
 
 ROUNDING = 1e-9  # values nearer than this, relative to the least, count as equal
@@ -53,46 +52,32 @@ def enumerate_terms(layers: Sequence[Layer]) -> Terms:
     Source: A.3, the last line of its first block.
     """
     sizes = [len(t.h_a) for t in layers[1:]]
-    if not sizes or max(sizes) > MAX_UNITS or math.prod(map(math.factorial, sizes)) > MAX_ORDERS:
-        raise ValueError(
-            f"hidden layers of {sizes} units cannot be enumerated; one layer at least, at most"
-            f" {MAX_UNITS} units in each and {MAX_ORDERS:,} permutations in all"
-        )
+    check_few(sizes)
     outer = [*map(all_orders, sizes[1:]), torch.arange(len(layers[-1].w_a))[None]]
     total = [torch.zeros([math.factorial(n) for n in sizes], dtype=DOUBLE) for _ in range(3)]
     for k, (t, inner, q) in enumerate(zip(layers[1:], map(all_orders, sizes), outer)):
-        aa, ab, bb = (
-            t.h_a @ t.h_a.T,
-            (t.h_a @ t.h_b.T).T[inner].transpose(1, 2),
-            (t.h_b @ t.h_b.T)[inner[:, :, None], inner[:, None]],
-        )
-        gram, w_b = (
-            aa - ab - ab.transpose(1, 2) + bb,
-            t.w_b.T[inner].transpose(1, 2),
-        )  # dH dH^T and W_B P^T, one for each order
+        aa, ab, bb = t.h_a @ t.h_a.T, t.h_a @ t.h_b.T, t.h_b @ t.h_b.T
+        gram, w_b = grams(aa, ab, bb, inner), t.w_b.T[inner].transpose(1, 2)  # W_B P^T
         mixed = t.w_a @ gram @ w_b.transpose(1, 2)  # X (Q^T Y)^T
-        parts = (
-            (t.w_a @ gram * t.w_a).sum((1, 2)),
-            (w_b @ gram * w_b).sum((1, 2)),
-            mixed[:, torch.arange(len(t.w_a)), q].sum(2),
-        )  # orders of the inputs, and of the outputs
-        for sum_, part in zip(total, parts):
-            beside = part.dim() if k + 1 < len(sizes) else 1  # the logits have one order only
-            shape = [1] * k + list(part.shape[:beside])
-            sum_ += part.reshape(shape + [1] * (len(sizes) - len(shape)))
+        for sum_, table in zip(
+            total,
+            (
+                (t.w_a @ gram * t.w_a).sum((1, 2)),
+                (w_b @ gram * w_b).sum((1, 2)),
+                mixed[:, torch.arange(len(t.w_a)), q].sum(2),
+            ),
+        ):
+            add_over(sum_, k, table)
     return Terms(*total)
 
 
-def beside_minimum(objective: Tensor, chosen_by: Tensor) -> tuple[float, float]:
-    """Where the permutation that minimises ``chosen_by`` ends: ``objective`` over its minimum, and
-    the share of permutations that are better. Of several equally good by ``chosen_by`` the best is
-    taken, so that no rounding decides.
+def over_minimum(objective: Tensor, chosen_by: Tensor) -> float:
+    """Where the permutation that minimises ``chosen_by`` ends: ``objective`` over its minimum. Of
+    several equally good by ``chosen_by`` the best is taken, so that no rounding decides.
     """
     low, high = chosen_by.min(), chosen_by.max()
-    value = objective[chosen_by <= low + ROUNDING * (high - low)].min()
-    return float(value / objective.min()), float(
-        (objective < value * (1 - ROUNDING)).double().mean()
-    )
+    ends = objective[chosen_by <= low + ROUNDING * (high - low)]
+    return float(ends.min() / objective.min())
 
 
 MINIMISED = (
@@ -105,19 +90,17 @@ MINIMISED = (
 
 
 def consequences(draws: Sequence[Sequence[Layer]], *stream: object) -> pd.DataFrame:
-    """What comes of minimising something else than the objective: ``over`` its minimum and ``rank``
-    (:func:`beside_minimum`) of each of MINIMISED, for every draw.
+    """What comes of minimising something else than the objective: ``over`` its minimum
+    (:func:`over_minimum`) with each of MINIMISED, for every draw.
     """
     found = []
     for k, layers in enumerate(draws):
         terms, rng = enumerate_terms(layers), numpy_generator("A.3 random order", *stream, k)
         random = torch.from_numpy(rng.permutation(terms.first.numel())).reshape(terms.first.shape)
         others = (terms.printed, terms.first, terms.second, terms.first + terms.second, random)
-        found += [
-            (k, name, *beside_minimum(terms.objective, other))
-            for name, other in zip(MINIMISED, others)
-        ]
-    return pd.DataFrame(found, columns=["draw", "minimised", "over", "rank"])
+        for name, other in zip(MINIMISED, others):
+            found.append((k, name, over_minimum(terms.objective, other)))
+    return pd.DataFrame(found, columns=["draw", "minimised", "over"])
 
 
 def interaction_share(values: Tensor) -> float:
@@ -130,25 +113,3 @@ def interaction_share(values: Tensor) -> float:
     axes = range(values.dim())
     others = ([k for k in axes if k != axis] for axis in axes)
     return float(1 - sum(values.mean(o).sub(mean).square().mean() for o in others) / total)
-
-
-def lawler_form(layer: Layer) -> tuple[Tensor, float]:
-    """The objective of a network with one hidden layer as one quadratic assignment problem: C (n x
-    n x n x n) and a constant c with
-    |X - Y|^2 = sum_ij C[i, p_i, j, p_j] + c, Q = 1. Holds for all three terms together, the last
-    included.
-
-    Source: Lawler (1963), applied to A.3 by this book.
-    """
-    n = len(layer.h_a)
-    aa, ab, bb = layer.h_a @ layer.h_a.T, layer.h_a @ layer.h_b.T, layer.h_b @ layer.h_b.T
-    m_a, m_b, mixed = layer.w_a.T @ layer.w_a, layer.w_b.T @ layer.w_b, layer.w_a.T @ layer.w_b
-    c = (
-        torch.einsum("ij,kl->ikjl", m_a, bb)
-        + torch.einsum("kl,ij->ikjl", m_b, aa)
-        + 2 * torch.einsum("il,jk->ikjl", mixed, ab)
-    )
-    linear = -2 * (m_a @ ab + ab @ m_b + aa @ mixed + mixed @ bb)
-    i, k = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
-    c[i, k, i, k] += linear  # P_ik is its own square
-    return c, float((layer.w_a @ layer.h_a + layer.w_b @ layer.h_b).square().sum())

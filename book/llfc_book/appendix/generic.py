@@ -19,8 +19,6 @@ Chapter A.2 has the derivation.
 
 from collections.abc import Sequence
 
-from llfc_lib.metrics.rows import Row
-
 
 def relu_term(flipped: float, passed: float, alpha: float) -> float:
     """What a ReLU adds to r: (alpha (1 - alpha))^2 / 3 flipped / passed."""
@@ -32,36 +30,16 @@ def layer_term(below: float, moved: float, fresh: float, alpha: float) -> float:
     return (1 - fresh) * below + fresh * (alpha * (1 - alpha)) ** 2 * moved
 
 
-def expected(rows: Sequence[Row], alpha: float = 0.5) -> dict[str, float]:
-    """r at every site of a chain of maps and ReLUs, from the rows "moved", "fresh", "flipped" and
-    "passed" that
-    :class:`~llfc_lib.metrics.decomposition.Decomposition` measured on a pair: what they would give
-    a pair without structure.
-
-    ValueError if a row is missing: not such a chain.
-    """
-    own = [row for row in rows if row.role == "value"]
-    values = {(row.quantity, row.site): row.mean for row in own if row.alpha is None}
-    sites = [
-        row.site for row in own if row.quantity == "bound" and row.alpha == alpha
-    ]  # which only chains have
-    maps = [row.site for row in own if row.quantity == "moved"]
-    if not sites or len(maps) != len(sites) - 1:
-        raise ValueError(
-            f"{len(sites)} sites and {len(maps)} maps after the first are no chain of linear maps"
-            f" and ReLUs, measured at {alpha}"
-        )
-    return chain(sites, [None, *maps], values, alpha)
-
-
 def chain(
     sites: Sequence[str],
     maps: Sequence[str | None],
     values: dict[tuple[str, str], float],
     alpha: float,
 ) -> dict[str, float]:
-    """The recursion of :func:`expected` over ``sites`` and the ``maps`` below them (the first,
-    None, adds nothing).
+    """r at every one of the ``sites`` of a chain of maps and ReLUs, with the ``maps`` below them
+    (the first, None, adds nothing), from the ``values`` of "moved", "fresh", "flipped" and "passed"
+    by (quantity, site) that :class:`~llfc_lib.metrics.decomposition.Decomposition` measured on a
+    pair: what they would give a pair without structure.
     """
     r, found = 0.0, {}
     for site, m in zip(sites, maps, strict=True):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from llfc_book.appendix.identities import DOUBLE
-from llfc_book.appendix.joint import Residual, all_orders, enumerate_minimum
+from llfc_book.appendix.joint import Residual, all_orders, enumerate_residual
 from llfc_lib.models.view import View
 
 
@@ -122,10 +122,12 @@ def verified(adjacency: Tensor) -> dict[str, float]:
     made = hamiltonian_networks(adjacency)
     view = View(made.a)  # traced once for both: they are of one architecture
     residual = Residual(view, view.with_state(made.b.state_dict()), made.images)
-    factors = [enumerate_minimum(residual, of).values for of in ("weights", "features")]
+    (name,) = residual.sym.identity()
+    orders = [{name: order} for order in all_orders(len(adjacency))]
+    factors = [list(map(of, orders)) for of in (residual.weights, residual.features)]
     return {
         "n": len(adjacency),
         "missing": missing_edges(adjacency),
-        "excess": enumerate_minimum(residual).value - made.threshold,
-        "spread": max(float(values.max() - values.min()) for values in factors),
+        "excess": float(enumerate_residual(residual).min()) - made.threshold,
+        "spread": max(max(values) - min(values) for values in factors),
     }

@@ -52,22 +52,19 @@ class Layer:
                 " and in x images"
             )
 
-    def exchanged(self) -> "Layer":
-        """A and B in each other's place."""
-        return Layer(self.w_b, self.w_a, self.h_b, self.h_a)
+    @property
+    def m_a(self) -> Tensor:
+        """M_A = W_A^T W_A (in x in)."""
+        return self.w_a.T @ self.w_a
 
-    def only(self, units: Tensor) -> "Layer":
-        """The same with only these of the units that enter."""
-        return Layer(self.w_a[:, units], self.w_b[:, units], self.h_a[units], self.h_b[units])
-
-    def living(self) -> Tensor:
-        """The units that respond to some image in both networks."""
-        return (self.h_a.any(1) & self.h_b.any(1)).nonzero()[:, 0]
+    @property
+    def m_b(self) -> Tensor:
+        """M_B = W_B^T W_B."""
+        return self.w_b.T @ self.w_b
 
 
-Orders = Sequence[
-    Tensor
-]  # p^(0), ..., p^(L) of all layers, the first and the last of them the identity
+#: p^(0), ..., p^(L) of all layers, the first and the last of them the identity.
+Orders = Sequence[Tensor]
 
 
 @torch.no_grad()
@@ -125,15 +122,13 @@ def random_orders(layers: Sequence[Layer], *stream: object) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Line:
-    """One printed line, per layer: ``math`` is the line in this module's symbols, ``coefficients``
-    the numbers before its parts from left to right, and ``of(layer, P, Q, coefficients)`` its
-    value. With other coefficients it is another line: that is how tests show that a slip would be
-    seen.
+    """One printed line, per layer: ``coefficients`` are the numbers before its parts from left to
+    right, and ``of(layer, P, Q, coefficients)`` is its value. With other coefficients it is another
+    line: that is how tests show that a slip would be seen.
 
     Source: a line of A.3.
     """
 
-    math: str
     coefficients: tuple[float, ...]
     of: Callable[[Layer, Tensor, Tensor, Sequence[float]], Tensor]
 
@@ -166,161 +161,113 @@ def _y(t: Layer, p: Tensor, q: Tensor, c: Sequence[float] = (1, -1)) -> Tensor:
     return c[0] * q @ t.w_b @ p.T @ t.h_a + c[1] * q @ t.w_b @ t.h_b
 
 
-def _objective(t: Layer, p: Tensor, q: Tensor, c: Sequence[float]) -> Tensor:
-    return _norm((c[0] * t.w_a + c[1] * q @ t.w_b @ p.T) @ (c[2] * t.h_a + c[3] * p @ t.h_b))
-
-
-def _multiplied_out(t: Layer, p: Tensor, q: Tensor, c: Sequence[float]) -> Tensor:
-    return _norm(
+_tr = torch.trace
+_FOUR, _TRACES = (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0)
+# the objective
+OBJECTIVE = Line(
+    _FOUR,
+    lambda t, p, q, c: _norm(
+        (c[0] * t.w_a + c[1] * q @ t.w_b @ p.T) @ (c[2] * t.h_a + c[3] * p @ t.h_b)
+    ),
+)
+MULTIPLIED_OUT = Line(
+    _TRACES,
+    lambda t, p, q, c: _norm(
         c[0] * t.w_a @ t.h_a
         + c[1] * q @ t.w_b @ p.T @ t.h_a
         + c[2] * t.w_a @ p @ t.h_b
         + c[3] * q @ t.w_b @ t.h_b
-    )
-
-
-def _split(t: Layer, p: Tensor, q: Tensor, c: Sequence[float]) -> Tensor:
-    x, y = _x(t, p), _y(t, p, q)
-    return c[0] * _norm(x) + c[1] * _norm(y) + c[2] * _inner(x, y)
-
-
-def _first_norm(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    return _norm(_x(t, p, c))
-
-
-def _first_product(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    left = c[0] * t.h_a.T @ t.w_a.T + c[1] * t.h_b.T @ p.T @ t.w_a.T
-    return torch.trace(left @ (c[2] * t.w_a @ t.h_a + c[3] * t.w_a @ p @ t.h_b))
-
-
-def _first_traces(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    m = t.w_a.T @ t.w_a
-    return torch.trace(
-        c[0] * t.h_a.T @ m @ t.h_a
-        + c[1] * t.h_b.T @ p.T @ m @ t.h_a
-        + c[2] * t.h_a.T @ m @ p @ t.h_b
-        + c[3] * t.h_b.T @ p.T @ m @ p @ t.h_b
-    )
-
-
-def _first_dropped(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    m = t.w_a.T @ t.w_a
-    return torch.trace(c[0] * t.h_b.T @ p.T @ m @ t.h_a + c[1] * t.h_b.T @ p.T @ m @ p @ t.h_b)
-
-
-def _first_cycled(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    m = t.w_a.T @ t.w_a
-    return torch.trace(c[0] * p.T @ m @ t.h_a @ t.h_b.T + c[1] * p.T @ m @ p @ t.h_b @ t.h_b.T)
-
-
-def _first_koopmans(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    m = t.w_a.T @ t.w_a
-    return c[0] * torch.trace(p.T @ m @ p @ t.h_b @ t.h_b.T) + c[1] * torch.trace(
-        p.T @ m @ t.h_a @ t.h_b.T
-    )
-
-
-def _second_norm(t: Layer, p: Tensor, q: Tensor, c: Sequence[float]) -> Tensor:
-    return _norm(_y(t, p, q, c))
-
-
-def _second_bare(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    return _norm(c[0] * t.w_b @ p.T @ t.h_a + c[1] * t.w_b @ t.h_b)
-
-
-def _second_product(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    left = c[0] * t.h_a.T @ p @ t.w_b.T + c[1] * t.h_b.T @ t.w_b.T
-    return torch.trace(left @ (c[2] * t.w_b @ p.T @ t.h_a + c[3] * t.w_b @ t.h_b))
-
-
-def _second_traces(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    m = t.w_b.T @ t.w_b
-    return torch.trace(
-        c[0] * t.h_a.T @ p @ m @ p.T @ t.h_a
-        + c[1] * t.h_a.T @ p @ m @ t.h_b
-        + c[2] * t.h_b.T @ m @ p.T @ t.h_a
-        + c[3] * t.h_b.T @ m @ t.h_b
-    )
-
-
-def _second_dropped(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    m = t.w_b.T @ t.w_b
-    return torch.trace(c[0] * t.h_a.T @ p @ m @ p.T @ t.h_a + c[1] * t.h_a.T @ p @ m @ t.h_b)
-
-
-def _second_cycled(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    m = t.w_b.T @ t.w_b
-    return torch.trace(c[0] * p @ m @ p.T @ t.h_a @ t.h_a.T + c[1] * p @ m @ t.h_b @ t.h_a.T)
-
-
-def _second_koopmans(t: Layer, p: Tensor, _: Tensor, c: Sequence[float]) -> Tensor:
-    m = t.w_b.T @ t.w_b
-    return c[0] * torch.trace(p @ m @ p.T @ t.h_a @ t.h_a.T) + c[1] * torch.trace(
-        p @ m @ t.h_b @ t.h_a.T
-    )
-
-
-def _cross(t: Layer, p: Tensor, q: Tensor, c: Sequence[float]) -> Tensor:
-    return _inner(_x(t, p, c[:2]), _y(t, p, q, c[2:]))
-
-
-def _cross_matching(t: Layer, p: Tensor, q: Tensor, c: Sequence[float]) -> Tensor:
-    return _inner(_x(t, p, c[:2]) @ (c[2] * t.w_b @ p.T @ t.h_a + c[3] * t.w_b @ t.h_b).T, q)
-
-
-_FOUR, _TRACES = (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0)
-OBJECTIVE = Line(r"\|(W_A-QW_BP^\top)(H_A-PH_B)\|^2", _FOUR, _objective)
-MULTIPLIED_OUT = Line(r"\|W_AH_A-QW_BP^\top H_A-W_APH_B+QW_BH_B\|^2", _TRACES, _multiplied_out)
-SPLIT = Line(r"\|X\|^2+\|Y\|^2+\langle X,Y\rangle", (1.0, 1.0, 1.0), _split)
-SPLIT_CORRECTED = Line(r"\|X\|^2+\|Y\|^2-2\langle X,Y\rangle", (1.0, 1.0, -2.0), _split)
-FIRST_NORM = Line(r"\|W_AH_A-W_APH_B\|^2", (1.0, -1.0), _first_norm)
+    ),
+)
+SPLIT = Line(
+    (1.0, 1.0, 1.0),
+    lambda t, p, q, c: (
+        c[0] * _norm(_x(t, p)) + c[1] * _norm(_y(t, p, q)) + c[2] * _inner(_x(t, p), _y(t, p, q))
+    ),
+)
+SPLIT_CORRECTED = Line((1.0, 1.0, -2.0), SPLIT.of)
+# its first term
+FIRST_NORM = Line((1.0, -1.0), lambda t, p, q, c: _norm(_x(t, p, c)))
 FIRST_PRODUCT = Line(
-    r"\mathrm{tr}\,(H_A^\top W_A^\top-H_B^\top P^\top W_A^\top)(W_AH_A-W_APH_B)",
     _FOUR,
-    _first_product,
+    lambda t, p, q, c: _tr(
+        (c[0] * t.h_a.T @ t.w_a.T + c[1] * t.h_b.T @ p.T @ t.w_a.T)
+        @ (c[2] * t.w_a @ t.h_a + c[3] * t.w_a @ p @ t.h_b)
+    ),
 )
 FIRST_TRACES = Line(
-    r"\mathrm{tr}(H_A^\top M_AH_A-H_B^\top P^\top M_AH_A-H_A^\top M_APH_B+H_B^\top P^\top M_APH_B)",
     _TRACES,
-    _first_traces,
+    lambda t, p, q, c: _tr(
+        c[0] * t.h_a.T @ t.m_a @ t.h_a
+        + c[1] * t.h_b.T @ p.T @ t.m_a @ t.h_a
+        + c[2] * t.h_a.T @ t.m_a @ p @ t.h_b
+        + c[3] * t.h_b.T @ p.T @ t.m_a @ p @ t.h_b
+    ),
 )
 FIRST_DROPPED = Line(
-    r"\mathrm{tr}(-2H_B^\top P^\top M_AH_A+H_B^\top P^\top M_APH_B)", (-2.0, 1.0), _first_dropped
+    (-2.0, 1.0),
+    lambda t, p, q, c: _tr(
+        c[0] * t.h_b.T @ p.T @ t.m_a @ t.h_a + c[1] * t.h_b.T @ p.T @ t.m_a @ p @ t.h_b
+    ),
 )
 FIRST_CYCLED = Line(
-    r"\mathrm{tr}(-2P^\top M_AH_AH_B^\top+P^\top M_APH_BH_B^\top)", (-2.0, 1.0), _first_cycled
+    (-2.0, 1.0),
+    lambda t, p, q, c: _tr(
+        c[0] * p.T @ t.m_a @ t.h_a @ t.h_b.T + c[1] * p.T @ t.m_a @ p @ t.h_b @ t.h_b.T
+    ),
 )
 FIRST_KOOPMANS = Line(
-    r"\mathrm{tr}(P^\top M_APH_BH_B^\top)-2\,\mathrm{tr}(P^\top M_AH_AH_B^\top)",
     (1.0, -2.0),
-    _first_koopmans,
+    lambda t, p, q, c: (
+        c[0] * _tr(p.T @ t.m_a @ p @ t.h_b @ t.h_b.T) + c[1] * _tr(p.T @ t.m_a @ t.h_a @ t.h_b.T)
+    ),
 )
-SECOND_NORM = Line(r"\|QW_BP^\top H_A-QW_BH_B\|^2", (1.0, -1.0), _second_norm)
-SECOND_BARE = Line(r"\|W_BP^\top H_A-W_BH_B\|^2", (1.0, -1.0), _second_bare)
+# its second term
+SECOND_NORM = Line((1.0, -1.0), lambda t, p, q, c: _norm(_y(t, p, q, c)))
+SECOND_BARE = Line(
+    (1.0, -1.0), lambda t, p, q, c: _norm(c[0] * t.w_b @ p.T @ t.h_a + c[1] * t.w_b @ t.h_b)
+)
 SECOND_PRODUCT = Line(
-    r"\mathrm{tr}\,(H_A^\top PW_B^\top-H_B^\top W_B^\top)(W_BP^\top H_A-W_BH_B)",
     _FOUR,
-    _second_product,
+    lambda t, p, q, c: _tr(
+        (c[0] * t.h_a.T @ p @ t.w_b.T + c[1] * t.h_b.T @ t.w_b.T)
+        @ (c[2] * t.w_b @ p.T @ t.h_a + c[3] * t.w_b @ t.h_b)
+    ),
 )
 SECOND_TRACES = Line(
-    r"\mathrm{tr}(H_A^\top PM_BP^\top H_A-H_A^\top PM_BH_B-H_B^\top M_BP^\top H_A+H_B^\top M_BH_B)",
     _TRACES,
-    _second_traces,
+    lambda t, p, q, c: _tr(
+        c[0] * t.h_a.T @ p @ t.m_b @ p.T @ t.h_a
+        + c[1] * t.h_a.T @ p @ t.m_b @ t.h_b
+        + c[2] * t.h_b.T @ t.m_b @ p.T @ t.h_a
+        + c[3] * t.h_b.T @ t.m_b @ t.h_b
+    ),
 )
 SECOND_DROPPED = Line(
-    r"\mathrm{tr}(H_A^\top PM_BP^\top H_A-2H_A^\top PM_BH_B)", (1.0, -2.0), _second_dropped
+    (1.0, -2.0),
+    lambda t, p, q, c: _tr(
+        c[0] * t.h_a.T @ p @ t.m_b @ p.T @ t.h_a + c[1] * t.h_a.T @ p @ t.m_b @ t.h_b
+    ),
 )
 SECOND_CYCLED = Line(
-    r"\mathrm{tr}(PM_BP^\top H_AH_A^\top-2PM_BH_BH_A^\top)", (1.0, -2.0), _second_cycled
+    (1.0, -2.0),
+    lambda t, p, q, c: _tr(
+        c[0] * p @ t.m_b @ p.T @ t.h_a @ t.h_a.T + c[1] * p @ t.m_b @ t.h_b @ t.h_a.T
+    ),
 )
 SECOND_KOOPMANS = Line(
-    r"\mathrm{tr}(PM_BP^\top H_AH_A^\top)-2\,\mathrm{tr}(PM_BH_BH_A^\top)",
     (1.0, -2.0),
-    _second_koopmans,
+    lambda t, p, q, c: (
+        c[0] * _tr(p @ t.m_b @ p.T @ t.h_a @ t.h_a.T) + c[1] * _tr(p @ t.m_b @ t.h_b @ t.h_a.T)
+    ),
 )
-CROSS = Line(r"\langle W_AH_A-W_APH_B,\;QW_BP^\top H_A-QW_BH_B\rangle", _FOUR, _cross)
+# its last term
+CROSS = Line(_FOUR, lambda t, p, q, c: _inner(_x(t, p, c[:2]), _y(t, p, q, c[2:])))
 CROSS_MATCHING = Line(
-    r"\langle(W_AH_A-W_APH_B)(W_BP^\top H_A-W_BH_B)^\top,\;Q\rangle", _FOUR, _cross_matching
+    _FOUR,
+    lambda t, p, q, c: _inner(
+        _x(t, p, c[:2]) @ (c[2] * t.w_b @ p.T @ t.h_a + c[3] * t.w_b @ t.h_b).T, q
+    ),
 )
 
 
@@ -328,7 +275,7 @@ CROSS_MATCHING = Line(
 class Identity:
     """A step of A.3: both lines have the same minimisers because they are equal, or equal
     ``up_to_constant``, a number that no permutation changes. ``correction`` is the right line that
-    is true where the printed one is not.
+    is true, where the printed one is not.
 
     Source: a step of A.3.
     """
@@ -338,43 +285,24 @@ class Identity:
     left: Line
     right: Line
     up_to_constant: bool = False
-    holds_as_printed: bool = True
     correction: Line | None = None
 
 
+_ROUND, _JOINED = "factors moved round the trace", "the constant dropped, mixed terms joined"
 #: Every step of A.3 in the order in which it is printed.
 IDENTITIES = (
     Identity("O1", "the product multiplied out", OBJECTIVE, MULTIPLIED_OUT),
-    Identity(
-        "O2",
-        "the norm of a difference",
-        MULTIPLIED_OUT,
-        SPLIT,
-        holds_as_printed=False,
-        correction=SPLIT_CORRECTED,
-    ),
+    Identity("O2", "the norm of a difference", MULTIPLIED_OUT, SPLIT, correction=SPLIT_CORRECTED),
     Identity("F1", "a norm is a trace", FIRST_NORM, FIRST_PRODUCT),
     Identity("F2", "multiplied out", FIRST_PRODUCT, FIRST_TRACES),
-    Identity(
-        "F3",
-        "the constant dropped, mixed terms joined",
-        FIRST_TRACES,
-        FIRST_DROPPED,
-        up_to_constant=True,
-    ),
-    Identity("F4", "factors moved round the trace", FIRST_DROPPED, FIRST_CYCLED),
+    Identity("F3", _JOINED, FIRST_TRACES, FIRST_DROPPED, up_to_constant=True),
+    Identity("F4", _ROUND, FIRST_DROPPED, FIRST_CYCLED),
     Identity("F5", "the trace of a sum", FIRST_CYCLED, FIRST_KOOPMANS),
     Identity("S1", "the outer permutation leaves the norm", SECOND_NORM, SECOND_BARE),
     Identity("S2", "a norm is a trace", SECOND_BARE, SECOND_PRODUCT),
     Identity("S3", "multiplied out", SECOND_PRODUCT, SECOND_TRACES),
-    Identity(
-        "S4",
-        "the constant dropped, mixed terms joined",
-        SECOND_TRACES,
-        SECOND_DROPPED,
-        up_to_constant=True,
-    ),
-    Identity("S5", "factors moved round the trace", SECOND_DROPPED, SECOND_CYCLED),
+    Identity("S4", _JOINED, SECOND_TRACES, SECOND_DROPPED, up_to_constant=True),
+    Identity("S5", _ROUND, SECOND_DROPPED, SECOND_CYCLED),
     Identity("S6", "the trace of a sum", SECOND_CYCLED, SECOND_KOOPMANS),
     Identity("C1", "the outer permutation to one side", CROSS, CROSS_MATCHING),
 )

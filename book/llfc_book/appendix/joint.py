@@ -11,10 +11,10 @@ units for others. Chains of linear layers only.
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +27,6 @@ from llfc_lib.streams import numpy_generator
 #: What is enumerated at most: 8! = 40,320, (6!)^2 = 518,400.
 MAX_UNITS, MAX_ORDERS = 8, 600_000
 TOLERANCE = 1e-12  # of |W_A H_A|^2 + |W_B H_B|^2: less is rounding
-FACTORS = ("value", "weights", "features")
 
 
 @dataclass
@@ -68,7 +67,7 @@ class Residual:
         self.state_a, self.state_b = (
             {name: v.detach().cpu().double() for name, v in s.items()} for s in states
         )
-        self.images, self.layers = 0, []
+        self.layers: list[_Layer] = []
         for x, _ in loader:
             if not self.layers:
                 self.sym, self.layers = self._chain(views[0], x)
@@ -78,8 +77,7 @@ class Residual:
                 u, v = (h[node].flatten(0, -2).cpu().double() for h in (h_a, h_b))
                 layer.aa, layer.bb = layer.aa + u.T @ u, layer.bb + v.T @ v
                 layer.ab = layer.ab + u.T @ v
-            self.images += len(x)
-        if not self.images:
+        if not self.layers:
             raise ValueError(NO_IMAGES)
         self.scale = sum(
             float((w @ s * w).sum()) for t in self.layers[1:] for w, s in ((t.a, t.aa), (t.b, t.bb))
@@ -123,16 +121,10 @@ class Residual:
                 total += float(((layer.a - w) @ gram * (layer.a - w)).sum())
         return total
 
-    def weights(self, permutations: Permutations, everything: bool = True) -> float:
-        """|A - pi(B)|^2 over all parameters, which weight matching minimises; or only sum_l |dW|^2
-        over the layers of R.
-        """
+    def weights(self, permutations: Permutations) -> float:
+        """|A - pi(B)|^2 over all parameters, which weight matching minimises."""
         moved = self.sym.apply(self.state_b, permutations)
-        used = [layer.weight for layer in self.layers[1:]]
-        return sum(
-            float((self.state_a[name] - moved[name]).square().sum())
-            for name in (moved if everything else used)
-        )
+        return sum(float((self.state_a[n] - b).square().sum()) for n, b in moved.items())
 
     def features(self, permutations: Permutations) -> float:
         """sum_l |dH|^2, which activation matching on the same images minimises."""
@@ -173,15 +165,9 @@ def _between(sym: Symmetry, before: str, after: str) -> str | None:
     """The permutation of just all outputs of one weight and the inputs of the next."""
 
     def places(p: Permutation) -> set[tuple[str, int, bool]]:
-        return {
-            (
-                u.parameter,
-                u.axis,
-                torch.equal(u.positions, torch.arange(sym.shapes[u.parameter][u.axis])[:, None]),
-            )
-            for u in p.uses
-            if u.parameter != _bias(before)
-        }
+        uses = [u for u in p.uses if u.parameter != _bias(before)]
+        whole = (torch.arange(sym.shapes[u.parameter][u.axis])[:, None] for u in uses)
+        return {(u.parameter, u.axis, torch.equal(u.positions, w)) for u, w in zip(uses, whole)}
 
     return next((p.name for p in sym if places(p) == {(before, 0, True), (after, 1, True)}), None)
 
@@ -193,15 +179,10 @@ def _apart(x: Tensor) -> Tensor:
 
 @dataclass
 class Search:
-    """``tried`` counts exchanges whose effect was computed, ``accepted`` those made; ``converged``:
-    no exchange of two units of one layer lowers R any more.
-    """
+    """Where a search ended. ``converged``: no exchange of two units of one layer lowers R."""
 
     permutations: dict[str, Tensor]
-    value: float
-    tried: int = 0
-    accepted: int = 0
-    passes: int = 0
+    value: float = 0.0
     converged: bool = False
 
 
@@ -216,18 +197,18 @@ def local_search(
 
     Source: the objective of A.3; the search is this book's.
     """
-    found = Search(
-        residual.sym.identity() | {name: p.cpu() for name, p in (start or {}).items()}, 0.0
-    )
+    given = {name: p.cpu() for name, p in (start or {}).items()}
+    found = Search(residual.sym.identity() | given)
     residual.sym.check_permutations(found.permutations)
     rng, settled = numpy_generator("local search", seed), set()
-    while found.passes < passes and not found.converged:
-        found.passes += 1
+    for _ in range(passes):
         for k in rng.permutation(len(residual.sym)):
             name = residual.sym.permutations[k].name
             if name not in settled:
                 settled = set() if _visit(residual, found, name) else settled | {name}
         found.converged = len(settled) == len(residual.sym)
+        if found.converged:
+            break
     found.value = residual.value(found.permutations)
     return found
 
@@ -236,7 +217,6 @@ def _visit(residual: Residual, found: Search, name: str) -> bool:
     """Exchange units of one layer; whether that lowered R."""
     own = found.permutations[name]
     gain, partner = residual.swap_deltas(found.permutations, name).fill_diagonal_(0.0).min(1)
-    found.tried += len(own) * (len(own) - 1) // 2
     if gain.min() >= -TOLERANCE * residual.scale:
         return False
     units = torch.arange(len(own))
@@ -248,53 +228,45 @@ def _visit(residual: Residual, found: Search, name: str) -> bool:
         order[pairs], order[others] = own[others], own[pairs]
         if residual.value({**found.permutations, name: order}, name) < before:
             found.permutations[name] = order
-            found.accepted += len(pairs)
             return True
         pairs = pairs[: len(pairs) // 2]
     return False
 
 
-@dataclass
-class Enumeration:
-    """The least of ``values`` (n_1! x n_2! x ..., orders as :func:`itertools.permutations` lists
-    them) and where it is.
-    """
-
-    permutations: dict[str, Tensor]
-    value: float
-    values: Tensor
-
-
-def enumerate_minimum(residual: Residual, of: str = "value") -> Enumeration:
-    """R under all permutations, or a factor: ``of`` is "value", "weights" (over all parameters) or
-    "features".
+def enumerate_residual(residual: Residual) -> Tensor:
+    """R under all permutations: n_1! x n_2! x ..., orders as :func:`all_orders` lists them.
 
     ValueError above eight units in a layer or 600,000 permutations in all.
 
     Source: the objective of A.3; this book.
     """
-    if of not in FACTORS:
-        raise ValueError(f"unknown factor {of!r}; choose one of {FACTORS}")
-    names = [layer.outer for layer in residual.layers[:-1]]
-    sizes = [residual.sym[name].size for name in names]
-    if max(sizes) > MAX_UNITS or math.prod(map(math.factorial, sizes)) > MAX_ORDERS:
-        raise ValueError(
-            f"layers of {sizes} units are too many to enumerate; at most {MAX_UNITS} in a layer and"
-            f" {MAX_ORDERS:,} permutations in all; use local_search"
-        )
-    orders = [all_orders(n) for n in sizes]
-    inner = [torch.arange(residual.layers[0].a.shape[1])[None], *orders]
-    outer = [*orders, torch.arange(len(residual.layers[-1].a))[None]]
-    values = torch.zeros([len(o) for o in orders], dtype=torch.float64)
-    for k, layer in enumerate(residual.layers):
-        if k or of == "weights":
-            table = _table(residual, layer, inner[k], outer[k], of)
-            shape = [1] * (k - 1) + [len(table)] * (k > 0) + [table.shape[1]] * (k < len(names))
-            values += table.reshape(shape + [1] * (len(names) - len(shape)))
-    index = np.unravel_index(int(values.argmin()), values.shape)  # torch's imports sympy first
-    return Enumeration(
-        {name: o[i] for name, o, i in zip(names, orders, index)}, float(values.min()), values
-    )
+    sizes = [residual.sym[layer.outer].size for layer in residual.layers[:-1]]
+    check_few(sizes)
+    orders = [*map(all_orders, sizes), torch.arange(len(residual.layers[-1].a))[None]]
+    values = torch.zeros([len(o) for o in orders[:-1]], dtype=torch.float64)
+    for k, (layer, inner, outer) in enumerate(zip(residual.layers[1:], orders, orders[1:])):
+        w, gram = layer.b.T[inner].transpose(1, 2), grams(layer.aa, layer.ab, layer.bb, inner)
+        a = layer.a @ gram
+        own = (a * layer.a).sum(2)[:, :, None] + (w @ gram * w).sum(2)[:, None]
+        cost = own - 2 * a @ w.transpose(1, 2)  # of A's output i beside B's j
+        add_over(values, k, cost[:, torch.arange(cost.shape[1]), outer].sum(2))
+    return values
+
+
+def grams(aa: Tensor, ab: Tensor, bb: Tensor, orders: Tensor) -> Tensor:
+    """dH dH^T (in x in), one for each of the ``orders`` of B's units, from H_A H_A^T, H_A H_B^T and
+    H_B H_B^T.
+    """
+    ab, bb = ab.T[orders].transpose(1, 2), bb[orders[:, :, None], orders[:, None]]
+    return aa - ab - ab.transpose(1, 2) + bb
+
+
+def add_over(total: Tensor, k: int, table: Tensor) -> None:
+    """Add a ``table`` over the orders of layer k, or of k and k + 1, to a ``total`` over those of
+    all: the logits, which come last, have one order only.
+    """
+    shape = [1] * k + [*table.shape][: total.dim() - k]
+    total += table.reshape(shape + [1] * (total.dim() - len(shape)))
 
 
 @cache
@@ -303,21 +275,12 @@ def all_orders(n: int) -> Tensor:
     return torch.tensor(list(itertools.permutations(range(n))))
 
 
-def _table(residual: Residual, layer: _Layer, inner: Tensor, outer: Tensor, of: str) -> Tensor:
-    """The layer's term for M orders of its inputs and K of its outputs: M x K, or M x 1 where
-    outputs do not matter.
+def check_few(sizes: Sequence[int]) -> None:
+    """ValueError where the permutations of layers of ``sizes`` units are too many to enumerate, or
+    where there is no layer.
     """
-    w = layer.b.T[inner].transpose(1, 2)  # M x out x in
-    gram = torch.eye(layer.b.shape[1], dtype=torch.float64)[None]
-    if of != "weights":
-        ab, bb = layer.ab.T[inner].transpose(1, 2), layer.bb[inner[:, :, None], inner[:, None]]
-        gram = layer.aa - ab - ab.transpose(1, 2) + bb
-    if of == "features":
-        return gram.diagonal(0, 1, 2).sum(1, keepdim=True)
-    a = layer.a @ gram
-    own = (a * layer.a).sum(2)[:, :, None] + (w @ gram * w).sum(2)[:, None]
-    cost = own - 2 * a @ w.transpose(1, 2)  # M x out x out
-    bias = _bias(layer.weight)
-    if of == "weights" and bias in residual.state_a:
-        cost = cost + (residual.state_a[bias][:, None] - residual.state_b[bias]).square()
-    return cost[:, torch.arange(cost.shape[1]), outer].sum(2)
+    if not sizes or max(sizes) > MAX_UNITS or math.prod(map(math.factorial, sizes)) > MAX_ORDERS:
+        raise ValueError(
+            f"hidden layers of {sizes} units cannot be enumerated; one layer at least, at most"
+            f" {MAX_UNITS} units in each and {MAX_ORDERS:,} permutations in all"
+        )

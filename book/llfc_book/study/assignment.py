@@ -32,5 +32,5 @@ def tiny_draws(
     training images.
     """
     loader = data.loader("train", images, DOUBLE, images)
-    nets, _ = tiny_networks(data, loader, tuple(hidden), 2 * draws, steps)
+    nets = tiny_networks(data, loader, tuple(hidden), 2 * draws, steps)
     return [layers_of(nets[2 * k], nets[2 * k + 1], loader) for k in range(draws)]

@@ -36,8 +36,7 @@ HALF = 0.5
 @dataclass(frozen=True)
 class Linearity:
     """What lies between two networks: per site the feature ``distance`` sqrt(E[1 - cos(f_1, f_2)]),
-    the share ``rho`` of it that separates the features half-way from the mean of both, and its
-    standard error over images.
+    and the share ``rho`` of it that separates the features half-way from the mean of both.
 
     Images on which the first or the second network's features are all 0 have no angle: they are
     left out of a site's means, and ``zero`` counts them. ``errors`` are those of the first network,
@@ -48,7 +47,6 @@ class Linearity:
 
     distance: dict[str, float]
     rho: dict[str, float]
-    standard_error: dict[str, float]
     zero: dict[str, int]
     errors: tuple[float, float, float]
     images: int
@@ -83,30 +81,22 @@ def linearity(
             gram = inner_products(f_1[node], f_2[node], {HALF: middle[node]})
             aa, ad, dd = gram["aa"], gram["ad"], gram["dd"]  # d = f_2 - f_1, e = f_between - m
             ae, de, ee = (gram[key, HALF] for key in ("ae", "de", "ee"))
-            values = torch.stack(
-                (
-                    one_minus_cos_from(aa + ad + dd / 4, ae + de / 2, ee),
-                    one_minus_cos_from(aa, ad, dd),
-                )
+            off, apart = (
+                one_minus_cos_from(aa + ad + dd / 4, ae + de / 2, ee),
+                one_minus_cos_from(aa, ad, dd),
             )
-            seen[site].append(values[:, (aa > 0) & (without_rounding(aa + 2 * ad + dd, aa) > 0)])
+            angled = (aa > 0) & (without_rounding(aa + 2 * ad + dd, aa) > 0)
+            seen[site].append(torch.stack((off, apart))[:, angled])
         wrong += torch.stack([(f[output].argmax(1) != y).sum() for f in (f_1, f_2, middle)]).cpu()
         count += len(y)
     if not count:
         raise ValueError(NO_IMAGES)
-    found = Linearity({}, {}, {}, {}, tuple((wrong / count).tolist()), count)
+    found = Linearity({}, {}, {}, tuple((wrong / count).tolist()), count)
     for site, values in seen.items():
         off, apart = torch.cat(values, 1)
         share = float(off.mean() / apart.mean()) if len(apart) and apart.mean() > 0 else math.nan
         found.distance[site] = float(apart.mean().clamp_min(0).sqrt()) if len(apart) else math.nan
         found.rho[site] = math.sqrt(share) if share >= 0 else math.nan
-        # of a ratio of means, to first order; then of its root
-        spread = (
-            float((off - share * apart).std() / (apart.mean() * math.sqrt(len(apart))))
-            if len(apart) > 1
-            else math.nan
-        )
-        found.standard_error[site] = spread / (2 * found.rho[site]) if found.rho[site] else 0.0
         found.zero[site] = count - len(apart)
     return found
 
@@ -190,15 +180,12 @@ def closeness(
             rows += [
                 Row("rho", own.rho[site], **where),
                 Row("distance", own.distance[site], **where),
-                Row("rho_standard_error", own.standard_error[site], **where),
             ]
         if own.zero[site]:
             rows.append(Row("zero_features", own.zero[site], n=own.images, site=site))
     rows.append(Row("middle_error", own.errors[2], n=own.images))
     buffers = {name for name, _ in pair.a.module.named_buffers()}
-    found: dict[
-        tuple[str, str, str], list[dict[str, float] | None]
-    ] = {}  # (kind, site, A or B): a draw an entry
+    found: dict[tuple[str, str, str], list[Shown]] = {}  # (kind, site, A or B): a draw an entry
     with Progress("partners at equal distance", 2 * draws) as bar:
         for who, view in (("A", pair.a), ("B", pair.b)):
             origin = Origin(view, images, nodes, calibration)
@@ -206,41 +193,40 @@ def closeness(
                 moved = random_difference(
                     pair.state_a, pair.state_b, "gaussian", (seed, "spread", who, draw), buffers
                 )
-                for site, partner in _spread(origin, moved, own.distance).items():
-                    found.setdefault(("spread", site, who), []).append(partner)
+                of = {"spread": _spread(origin, moved, own.distance)}
                 if sym is not None:
-                    for site, partner in _sparse(
-                        origin, sym, own.distance, (seed, who, draw)
-                    ).items():
-                        found.setdefault(("sparse", site, who), []).append(partner)
+                    of["sparse"] = _sparse(origin, sym, own.distance, (seed, who, draw))
+                for kind, shown in of.items():
+                    for site, partner in shown.items():
+                        found.setdefault((kind, site, who), []).append(partner)
                 bar.advance(f"{who}, draw {draw + 1}")
     return rows + [row for key, partners in found.items() for row in _rows(*key, partners)]
 
 
-def _rows(kind: str, site: str, who: str, partners: Sequence[dict[str, float] | None]) -> list[Row]:
+#: What a partner shows at a site, by quantity; None where it is none.
+Shown = dict[str, float] | None
+
+
+def _shown(found: Linearity, site: str, **more: float) -> dict[str, float]:
+    errors = {"partner_error": found.errors[1], "middle_error": found.errors[2]}
+    return {"rho": found.rho[site], "distance": found.distance[site], **more, **errors}
+
+
+def _rows(kind: str, site: str, who: str, partners: Sequence[Shown]) -> list[Row]:
     where = {"site": site, "direction": f"from {who}", "role": "null", "kind": kind}
     there = [partner for partner in partners if partner is not None]
     rows = [Row("no_partner", 1 - len(there) / len(partners), n=len(partners), **where)]
     for quantity in there[0] if there else ():
         values = torch.tensor([partner[quantity] for partner in there], dtype=torch.float64)
-        rows.append(
-            Row(
-                quantity,
-                float(values.mean()),
-                float(values.std()) if len(there) > 1 else None,
-                len(there),
-                **where,
-            )
-        )
+        std = float(values.std()) if len(there) > 1 else None
+        rows.append(Row(quantity, float(values.mean()), std, len(there), **where))
     return rows
 
 
 # spread
 
 
-def _spread(
-    origin: Origin, moved: State, targets: Mapping[str, float]
-) -> dict[str, dict[str, float] | None]:
+def _spread(origin: Origin, moved: State, targets: Mapping[str, float]) -> dict[str, Shown]:
     """Per site, what the partner origin + t * moved shows at the smallest t that brings it to the
     site's target.
     """
@@ -262,7 +248,7 @@ def _spread(
 
 def _nearest(
     look: Callable[[float], Linearity], looks: Mapping[float, Linearity], site: str, target: float
-) -> dict[str, float] | None:
+) -> Shown:
     """The t nearest to ``target``, if within tolerance, between the first t that is too far and the
     one before it.
     """
@@ -277,13 +263,7 @@ def _nearest(
         t = min(bracket, key=lambda t: abs(looks[t].distance[site] - target))
         found = looks[t]
         if abs(found.distance[site] - target) <= TOLERANCE * target:
-            return {
-                "rho": found.rho[site],
-                "distance": found.distance[site],
-                "t": t,
-                "partner_error": found.errors[1],
-                "middle_error": found.errors[2],
-            }
+            return _shown(found, site, t=t)
         if len(bracket) < 2 or refinement == REFINEMENTS:
             return None  # even the nearest is too far, or the farthest too near (or not a number)
         (low, high), (near, far) = bracket, (looks[t].distance[site] for t in bracket)
@@ -297,7 +277,7 @@ def _nearest(
 
 def _sparse(
     origin: Origin, sym: Symmetry, targets: Mapping[str, float], key: tuple[object, ...]
-) -> dict[str, dict[str, float] | None]:
+) -> dict[str, Shown]:
     """Per hidden site, what the partner shows whose groups are each in another order, as far as
     brings them to the pair's distance.
     """
@@ -311,23 +291,14 @@ def _sparse(
             tolerance[p.site] = max(TOLERANCE, 1 / (4 * max(count, 1)))
     partner = origin.view.with_state(sym.apply(origin.view.state(), orders))
     found = origin.beside(partner)
-    answers: dict[str, dict[str, float] | None] = {}
-    for site, target in targets.items():
-        if origin.nodes[site] == origin.view.output:
-            continue  # the partner is the same function: there is no distance at the logits
-        reached = found.distance[site]
-        there = target > 0 and abs(reached - target) <= tolerance[site] * target
-        answers[site] = (
-            {
-                "rho": found.rho[site],
-                "distance": reached,
-                "partner_error": found.errors[1],
-                "middle_error": found.errors[2],
-            }
-            if there
-            else None
-        )
-    return answers
+    # the partner is the same function: there is no distance at the logits
+    hidden = {s: t for s, t in targets.items() if origin.nodes[s] != origin.view.output}
+    return {
+        site: _shown(found, site)
+        if target > 0 and abs(found.distance[site] - target) <= tolerance[site] * target
+        else None
+        for site, target in hidden.items()
+    }
 
 
 def cycle(order: Tensor, count: int) -> Tensor:

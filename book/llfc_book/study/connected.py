@@ -2,15 +2,14 @@
 paired throughout.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from llfc_lib.metrics.barrier import GRID, Barrier
-from llfc_lib.metrics.measure import METRICS, Batch, Pair
+from llfc_lib.metrics.measure import Batch, Pair
 from llfc_lib.metrics.rows import Row
 from llfc_lib.metrics.stitching import DIRECTIONS, cut_nodes, stitched_wrong
 from llfc_lib.streams import numpy_generator
@@ -19,15 +18,12 @@ PERCENTILES = (2.5, 97.5)
 CHUNK = 2**19  # images times resamples held at once: 4 MB in float64, a few of which exist
 
 
-@METRICS.register("connected")
 class Connected:
-    """ "error_barrier", "loss_barrier" and both "*_barrier_chord", as :class:`Barrier` has them,
-    with their uncertainty; and "error_ends", "loss_ends", the mean of both ends.
+    """ "error_barrier", as :class:`Barrier` has it, with its uncertainty.
 
     ``std`` is the bootstrap's standard deviation (None for one resample), ``n`` the number of
-    images; "*_lower" and "*_upper" are the 2.5 and 97.5 % percentiles. Images are drawn once for
-    all alphas, and the maximum over alpha is taken in every resample. Errors are fractions, losses
-    nats.
+    images; "error_barrier_lower" and "error_barrier_upper" are the 2.5 and 97.5 % percentiles.
+    Images are drawn once for all alphas, and the maximum over alpha is taken in every resample.
 
     A maximum over a flat curve picks noise, upwards: with an error of 2 % at all 21 alphas,
     simulated barriers over 10,000 images averaged .1 to .3 points where the true one is 0, and no
@@ -47,54 +43,38 @@ class Connected:
         for alpha in self.grid:
             if alpha not in (0.0, 1.0):
                 pair.want_between(alpha)
-        self.output = pair.a.output
-        self.kept: dict[str, list[Tensor]] = {"error": [], "loss": []}
+        self.output, self.wrong = pair.a.output, []
 
     def update(self, batch: Batch) -> None:
-        wrong, loss = [], []
-        for alpha in self.grid:
-            logits = batch.at(alpha)[self.output]
-            # measure() refuses a label out of range after the pass; until then it must not stop a
-            # device
-            known = batch.y.clamp(0, logits.shape[-1] - 1)
-            wrong.append(logits.argmax(1) != batch.y)
-            loss.append(F.cross_entropy(logits.double(), known, reduction="none"))
-        self.kept["error"].append(torch.stack(wrong, 1))
-        self.kept["loss"].append(torch.stack(loss, 1))
+        wrong = [batch.at(alpha)[self.output].argmax(1) != batch.y for alpha in self.grid]
+        self.wrong.append(torch.stack(wrong, 1))
 
     def rows(self) -> list[Row]:
-        rows = []
-        for what, kept in self.kept.items():
-            values = _as_numpy(kept)
-            found = barriers(values.mean(0), self.grid)
-            draws = barriers(bootstrap_means(values, self.resamples, self.seed), self.grid)
-            for name, estimate in found.items():
-                rows += _with_limits(f"{what}_{name}", float(estimate), draws[name], len(values))
-        return rows
+        values = _as_numpy(self.wrong)
+        draws = barriers(bootstrap_means(values, self.resamples, self.seed), self.grid)
+        estimate = float(barriers(values.mean(0), self.grid))
+        return _with_limits("error_barrier", estimate, draws, len(values))
 
 
-@METRICS.register("stitched_excess")
 class StitchedExcess:
-    """ "stitched_excess": error of the stitched network minus (Err_A + Err_B) / 2, as a fraction.
+    """ "stitched_excess": error of the stitched network minus (Err_A + Err_B) / 2, as a fraction;
+    one for every hidden site and direction.
 
-    One for every site and direction; ``sites`` as in :class:`llfc_lib.metrics.stitching.Stitching`.
     The uncertainty is that of a mean over images of wrong_stitched - (wrong_A + wrong_B) / 2, so
     that images which all three get right, or all wrong, add none: ``std`` is the standard deviation
     over resamples (None for one), ``n`` the number of images, "stitched_excess_lower" and
     "stitched_excess_upper" are the 2.5 and 97.5 % percentiles.
 
-    ValueError for ``resamples`` below 1, and for a site that information passes beside.
+    ValueError for ``resamples`` below 1.
 
     Source: B.4; the intervals are ours.
     """
 
-    def __init__(
-        self, sites: Sequence[str] | None = None, resamples: int = 2000, seed: int = 0
-    ) -> None:
-        self.names, self.resamples, self.seed = sites, check_resamples(resamples), seed
+    def __init__(self, resamples: int = 2000, seed: int = 0) -> None:
+        self.resamples, self.seed = check_resamples(resamples), seed
 
     def start(self, pair: Pair) -> None:
-        self.nodes, self.output = cut_nodes(pair.a, self.names), pair.a.output
+        self.nodes, self.output = cut_nodes(pair.a, None), pair.a.output
         pair.want(*self.nodes.values())
         self.kept: list[Tensor] = []
 
@@ -115,18 +95,12 @@ class StitchedExcess:
         values = _as_numpy(self.kept)
         means, draws = values.mean(0), bootstrap_means(values, self.resamples, self.seed)
         places = [(direction, name) for direction in DIRECTIONS for name in self.nodes]
-        return [
-            row
-            for k, (direction, name) in enumerate(places)
-            for row in _with_limits(
-                "stitched_excess",
-                float(means[k]),
-                draws[:, k],
-                len(values),
-                site=name,
-                direction=direction,
-            )
-        ]
+        found: list[Row] = []
+        for k, (direction, site) in enumerate(places):
+            where = {"site": site, "direction": direction}
+            mean = float(means[k])
+            found += _with_limits("stitched_excess", mean, draws[:, k], len(values), **where)
+        return found
 
 
 def check_resamples(resamples: int) -> int:
@@ -158,24 +132,14 @@ def bootstrap_means(values: np.ndarray, resamples: int, seed: int = 0) -> np.nda
     return np.concatenate(means)
 
 
-def barriers(curves: np.ndarray, grid: Sequence[float]) -> Mapping[str, np.ndarray]:
-    """ "barrier", "barrier_chord" and "ends" of ``curves`` (... x alphas) over ``grid``, which
-    holds 0 (B) and 1 (A).
+def barriers(curves: np.ndarray, grid: Sequence[float]) -> np.ndarray:
+    """The maximum of ``curves`` (... x alphas) minus the mean of both ends; ``grid`` holds 0 (B)
+    and 1 (A).
 
-    The maximum over alpha minus the mean of both ends, the maximum of what lies over alpha A + (1 -
-    alpha) B, and that mean.
-
-    Source: Frankle et al. (2020) for the first; Definition 1 (A.1) for the second.
+    Source: Frankle et al. (2020).
     """
-    alphas = np.asarray(grid)
     a, b = curves[..., list(grid).index(1.0)], curves[..., list(grid).index(0.0)]
-    chord = b[..., None] + alphas * (a - b)[..., None]
-    ends = 0.5 * (a + b)
-    return {
-        "barrier": curves.max(-1) - ends,
-        "barrier_chord": (curves - chord).max(-1),
-        "ends": ends,
-    }
+    return curves.max(-1) - 0.5 * (a + b)
 
 
 def _as_numpy(batches: Sequence[Tensor]) -> np.ndarray:

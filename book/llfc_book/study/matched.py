@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from llfc_book.study import pairs
 from llfc_book.study.pairs import Pair
-from llfc_book.study.settings import recipe
+from llfc_book.study.settings import RECIPES, Setting, recipe
 from llfc_lib.data import Dataset
 from llfc_lib.matching import (
     METHODS,
@@ -53,30 +54,25 @@ class TrainingImages:
     batch: int
     stream: str
     dtype: torch.dtype
-    epoch: list[int]
+    epoch: Iterator[int] = field(default_factory=lambda: count(1))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.epoch[0] += 1
-        order = torch.randperm(len(self.images), generator=generator(self.stream, self.epoch[0]))
-        for index in self.images[order].to(self.data.x_train.device).split(self.batch):
-            yield (
-                self.data.normalise(self.data.x_train[index], self.dtype),
-                self.data.y_train[index],
-            )
+        draw = generator(self.stream, next(self.epoch))
+        order = self.images[torch.randperm(len(self.images), generator=draw)]
+        for index in order.to(self.data.x_train.device).split(self.batch):
+            x, y = self.data.x_train[index], self.data.y_train[index]
+            yield self.data.normalise(x, self.dtype), y
 
 
 @dataclass
 class Search:
-    """What a method looks for an order with, and the ``rows`` on how it found it. ``known`` is an
-    order found before.
-    """
+    """What a method looks for an order with. ``known`` is an order found before."""
 
     pair: Pair
     sym: Symmetry
     a: nn.Module
     b: nn.Module
     known: Permutations | None
-    rows: list[Row] = field(default_factory=list)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -95,112 +91,82 @@ class Search:
         return half_way_loss(self.a, self.sym, state, permutations, self.loader, images)
 
 
-def _activation(search: Search) -> dict[str, Tensor]:
-    found = activation_matching(search.sym, search.a, search.b, search.loader)
-    search.rows += [
-        Row("dead_units", float(count), n=search.sym[where].size, site=where, kind=who)
-        for where, counts in found.dead.items()
-        for who, count in zip("AB", counts)
-    ]
-    known = (
-        search.known
-    )  # units that respond to no image may stand anywhere: rounding decides where
+def _activation(search: Search) -> Permutations:
+    found, known = activation_matching(search.sym, search.a, search.b, search.loader), search.known
+    # units that respond to no image may stand anywhere: rounding decides where
     if known is not None and math.isclose(found.objective_of(known), found.objective, rel_tol=1e-9):
-        return dict(known)
+        return known
     return found.permutations
 
 
-def _weight(search: Search) -> dict[str, Tensor]:
-    state_a, state_b = search.a.state_dict(), search.b.state_dict()
+def _weight(search: Search) -> Permutations:
+    """The order with the lowest training loss half-way, of several seeds'."""
+    states = search.a.state_dict(), search.b.state_dict()
     tried = [
-        weight_matching(search.sym, state_a, state_b, seed=f"{search.pair.name}/{k}")
+        weight_matching(search.sym, *states, seed=f"{search.pair.name}/{k}").permutations
         for k in range(search.settings["seeds"])
     ]
-    losses = [search.loss_of(m.permutations) for m in tried]
-    for k, (m, loss) in enumerate(zip(tried, losses)):
-        search.rows += [
-            Row("objective", m.objective, kind=f"seed {k}"),
-            Row("sweeps", float(m.sweeps), kind=f"seed {k}"),
-            Row("half_way_loss", loss, kind=f"seed {k}"),
-        ]
-    return tried[losses.index(min(losses))].permutations
+    return min(tried, key=search.loss_of)
 
 
-def _ste(search: Search) -> dict[str, Tensor]:
+def _ste(search: Search) -> Permutations:
     pair, settings, data = search.pair, search.settings, search.pair.data
     order = torch.randperm(len(data.y_train), generator=generator("held out", pair.setting.name))
     held, rest = order[: settings["held_out"]], order[settings["held_out"] :]
-    stream = f"ste/{pair.name}"
-    found = straight_through(
+    return straight_through(
         search.sym,
         search.a,
         search.b,
-        TrainingImages(data, rest, settings["batch"], stream, pair.dtype, [0]),
-        list(TrainingImages(data, held, 1000, "held out", pair.dtype, [0])),
+        TrainingImages(data, rest, settings["batch"], f"ste/{pair.name}", pair.dtype),
+        list(TrainingImages(data, held, 1000, "held out", pair.dtype)),
         settings["epochs"],
         settings["lr"],
         settings["momentum"],
         seed=pair.name,
         title=f"{pair.setting.title}, pair {pair.index}",
-    )
-    search.rows += [
-        Row("held_out_loss", loss, epoch=epoch) for epoch, loss in enumerate(found.history)
-    ]
-    search.rows += [
-        Row(quantity, float(getattr(found, quantity)))
-        for quantity in ("matchings", "sweeps", "assignments", "changed")
-    ]
-    search.rows.append(Row("half_way_loss", search.loss_of(found.last), kind="last iterate"))
-    return found.best
+    ).best
 
 
-def _plainly(search: Search) -> dict[str, Tensor]:
-    """Any other method that is registered: once, with nothing to tell but its order."""
-    method = METHODS.get(search.pair.setting.matching)
-    found = method(
-        search.sym, search.a, search.b, search.loader, search.pair.name, **search.settings
-    )
+def _plainly(search: Search) -> Permutations:
+    """Any other method that is registered."""
+    method, loader = METHODS.get(search.pair.setting.matching), search.loader
+    found = method(search.sym, search.a, search.b, loader, search.pair.name, **search.settings)
     return found.permutations
 
 
-#: Methods of which the book tells more than the order.
+#: Methods that the book runs in a way of its own.
 SEARCHES = {"activation": _activation, "weight": _weight, "ste": _ste}
 
 
 def find(pair: Pair, known: Permutations | None = None) -> tuple[dict[str, Tensor], list[Row]]:
-    """The permutations that the setting's method finds for the pair, and rows on how it found them.
-
-    "objective" is <A, pi(B)> ("seed k" where there are several), beside those of the order before
-    and of a random one; "half_way_loss" the training loss of (A + pi(B)) / 2, with running
-    statistics recomputed where there are any.
+    """The permutations that the setting's method finds for the pair, and rows on them, beside the
+    order before and a random one: "objective" is <A, pi(B)>, "half_way_loss" the training loss of
+    (A + pi(B)) / 2, with running statistics recomputed where there are any.
 
     ``known`` is an order found before, which is then returned and described. AssertionError if the
     method finds another one now: for activation matching a better or worse one, as units that
     respond to no image may stand anywhere, and rounding decides where. ValueError for an unknown
     method.
     """
-    name, data = pair.setting.name, pair.data
+    name = pair.setting.name
     a, b = pair.in_dtype("A", "B")
-    x, _ = next(iter(data.loader("test", CHECKED_ON, pair.dtype)))
+    x, _ = next(iter(pair.data.loader("test", CHECKED_ON, pair.dtype)))
     sym = symmetry(a, x)
     check_symmetry(b, sym, x)
-    state_a, state_b = a.state_dict(), b.state_dict()
     search = Search(pair, sym, a, b, known)
-    chosen = SEARCHES.get(pair.setting.matching, _plainly)(search)
-    rows, loss_of = search.rows, search.loss_of
+    chosen = dict(SEARCHES.get(pair.setting.matching, _plainly)(search))
     other = [where for where, order in (known or {}).items() if not order.equal(chosen[where])]
     assert not other, f"{name}, pair {pair.index}: another order than the one known of {other}"
-    rows += [
-        Row("objective", objective(sym, state_a, state_b, chosen)),
-        Row("half_way_loss", loss_of(chosen)),
-    ]
-    for kind, other in (
-        ("before matching", sym.identity()),
-        ("random order", sym.random(name, pair.index)),
-    ):
+    rows, states = [], (a.state_dict(), b.state_dict())
+    for kind, order in {
+        "": chosen,
+        "before matching": sym.identity(),
+        "random order": sym.random(name, pair.index),
+    }.items():
+        where = {"role": "null" if kind else "value", "kind": kind}
         rows += [
-            Row("objective", objective(sym, state_a, state_b, other), role="null", kind=kind),
-            Row("half_way_loss", loss_of(other), role="null", kind=kind),
+            Row("objective", objective(sym, *states, order), **where),
+            Row("half_way_loss", search.loss_of(order), **where),
         ]
     check_symmetry(b, sym, x, chosen)
     return chosen, rows
@@ -224,10 +190,8 @@ def half_way_loss(
     middle = middle if images is None else recomputed(middle, images)
     total, n = 0.0, 0
     for x, y in loader:
-        total, n = (
-            total + float(F.cross_entropy(middle(x).double(), y, reduction="sum")),
-            n + len(y),
-        )
+        total += float(F.cross_entropy(middle(x).double(), y, reduction="sum"))
+        n += len(y)
     return total / n
 
 
@@ -253,19 +217,30 @@ def bring_together(pair: Pair, permutations: Permutations) -> Pair:
     return replace(pair, nets=together)
 
 
+def shipped_order(setting: Setting, index: int, data: Dataset) -> dict[str, Tensor] | None:
+    """The pair's permutations as they are shipped, if they are of the very networks at hand."""
+    path, members = (
+        shipped_permutation(setting.profile, setting.name, index),
+        setting.members(index),
+    )
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    here = {who: pairs.digest(setting.profile, setting.name, *members[who], data) for who in "AB"}
+    return from_text(found["permutations"]) if found["networks"] == here else None
+
+
 def of_pair(pair: Pair, name: str = "") -> dict[str, Tensor]:
     """The pair's permutations, those of the setting ``name`` of the same networks if it is given:
-    as shipped, if they are of these very networks, else found now.
+    as shipped, else found now. B is not matched yet.
     """
     setting = recipe(name or pair.setting.name, pair.setting.profile)
-    path = shipped_permutation(setting.profile, setting.name, pair.index)
-    if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text())
-        members = setting.members(pair.index)
-        here = {
-            who: pairs.endpoint(setting.profile, setting.name, *members[who], pair.data).digest()
-            for who in "AB"
-        }
-        if found["networks"] == here:
-            return from_text(found["permutations"])
-    return find(replace(pair, setting=setting))[0]
+    shipped = shipped_order(setting, pair.index, pair.data)
+    return shipped or find(replace(pair, setting=setting))[0]
+
+
+def orders_of_every_method(pair: Pair) -> dict[str, dict[str, Tensor]]:
+    """The same by method, of all settings of the networks of a pair that was brought together."""
+    before = replace(pair, nets={**pair.nets, "B": pair.nets["unmatched"]})
+    same = {r.matching: name for name, r in RECIPES.items() if r.base == pair.setting.base}
+    return {method: of_pair(before, name) for method, name in same.items()}

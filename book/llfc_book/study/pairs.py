@@ -1,12 +1,12 @@
 """The networks of a pair: where they lie, what they were on the way, and as they are measured.
 
-What a pair is, its family says (:mod:`llfc_book.study.families`).
+What a pair is, its family says (:mod:`llfc_book.study.settings`).
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,11 @@ from llfc_lib.training import checkpoints
 from llfc_lib.training.checkpoints import Checkpoint, CheckpointError
 from llfc_lib.training.loop import new_network
 from llfc_lib.training.recipe import Recipe
+
+
+def trained_as(profile: str, name: str) -> Setting:
+    """The recipe whose networks the pairs of ``name`` are."""
+    return recipe(recipe(name, profile).trained_as, profile)
 
 
 def shipped_path(profile: str, name: str, seed: int, branch: str) -> Path:
@@ -46,39 +51,11 @@ def endpoint(
     ``retrain`` passes the shipped one over. CheckpointError if the shipped file is damaged or of
     another recipe.
     """
-    name = recipe(name, profile).trained_as
-    r = recipe(name, profile)
-    shipped = shipped_path(profile, name, seed, branch)
+    r = trained_as(profile, name)
+    shipped = shipped_path(profile, r.name, seed, branch)
     if shipped.exists() and not retrain:
         return checkpoints.read(shipped, run_key(r, seed, branch, data))
     return train(r, seed, branch, data, device)
-
-
-def shipped_kept_path(profile: str, name: str, seed: int, branch: str, epoch: int) -> Path:
-    """Where a network as it was after ``epoch`` lies in the tracked tree, if it is shipped."""
-    return kept_path(shipped_path(profile, name, seed, branch), epoch)
-
-
-def earlier(
-    epoch: int, last: Checkpoint, profile: str, name: str, seed: int, branch: str, data: Dataset
-) -> Checkpoint | None:
-    """What the finished network ``last`` was after ``epoch``, shipped or in the cache. None where
-    neither holds a whole file of its very run: networks trained anew have other bits on another
-    processor."""
-    r = recipe(recipe(name, profile).trained_as, profile)
-    for path in (
-        shipped_kept_path(profile, r.name, seed, branch, epoch),
-        kept_path(run_path(r, seed, branch, data), epoch),
-    ):
-        with suppress(CheckpointError):
-            found = (
-                checkpoints.read(path, run_key(r, seed, branch, data)) if path.exists() else None
-            )
-            if (
-                found and found.history == last.history[:epoch]
-            ):  # it holds the seconds of every epoch: no two runs have the same
-                return found
-    return None
 
 
 def endpoint_after(
@@ -87,69 +64,60 @@ def endpoint_after(
     """The network after ``epoch``, the last or one of its recipe's ``kept``: as shipped, else from
     the cache; trained now where there is no finished one.
 
-    CheckpointError where a finished network's earlier epoch is not here.
+    CheckpointError where a finished network's earlier epoch is not here: trained anew it would have
+    other bits on another processor.
     """
-    r = recipe(recipe(name, profile).trained_as, profile)
+    r = trained_as(profile, name)
     last = endpoint(profile, name, seed, branch, data, device)
-    found = last if epoch == r.epochs else earlier(epoch, last, profile, name, seed, branch, data)
-    if found is None:
-        shipped = shipped_path(profile, r.name, seed, branch)
-        raise CheckpointError(
-            f"what {r.name}, seed {seed}, {branch} was after epoch {epoch} is not here; remove"
-            f" {shipped if shipped.exists() else run_path(r, seed, branch, data)} and measure its"
-            " pairs anew"
-        )
-    return found
-
-
-def lacks_epochs(profile: str, name: str, seed: int, branch: str, data: Dataset) -> bool:
-    """Whether a finished network is here, and not all that its recipe keeps of it on the way."""
-    r = recipe(recipe(name, profile).trained_as, profile)
-    if (
-        not shipped_path(profile, r.name, seed, branch).exists()
-        and not run_path(r, seed, branch, data).exists()
-    ):
-        return False
-    last = endpoint(profile, name, seed, branch, data)
-    return any(
-        earlier(epoch, last, profile, name, seed, branch, data) is None
-        for epoch in r.kept
-        if epoch < r.epochs
+    if epoch == r.epochs:
+        return last
+    shipped, cached = (
+        shipped_path(profile, r.name, seed, branch),
+        run_path(r, seed, branch, data),
+    )
+    for path in (shipped, cached):
+        with suppress(CheckpointError):
+            found = checkpoints.read(kept_path(path, epoch), run_key(r, seed, branch, data))
+            # a history holds the seconds of every epoch: no two runs have the same
+            if found.history == last.history[:epoch]:
+                return found
+    raise CheckpointError(
+        f"what {r.name}, seed {seed}, {branch} was after epoch {epoch} is not here; remove"
+        f" {shipped if shipped.exists() else cached} and measure its pairs anew"
     )
 
 
+def digest(profile: str, name: str, seed: int, branch: str, data: Dataset) -> str | None:
+    """Digest of the network at hand, shipped or in the cache. None if there is none to trust."""
+    r = trained_as(profile, name)
+    shipped = shipped_path(profile, r.name, seed, branch)
+    path = shipped if shipped.exists() else run_path(r, seed, branch, data)
+    return digest_at(path, run_key(r, seed, branch, data))
+
+
+def digest_at(path: Path, key: str) -> str | None:
+    """The same of the file ``path`` of the run ``key``, read once while it stays as it is."""
+    if not path.exists():
+        return None
+    state = path.stat()
+    return _digest_at(path, key, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _digest_at(path: Path, key: str, changed: int, size: int) -> str | None:
+    try:
+        return checkpoints.read(path, key).digest()
+    except CheckpointError:
+        return None
+
+
 def as_network(r: Recipe, checkpoint: Checkpoint, data: Dataset) -> nn.Module:
-    """The checkpoint as a network of the recipe, in evaluation mode and channels-last memory."""
+    """The checkpoint as a network of the recipe, in evaluation mode and channels-last memory, in
+    which convolutions are twice as fast.
+    """
     network = new_network(r, data)
     network.load_state_dict(checkpoint.model)
-    return network.eval().to(
-        memory_format=torch.channels_last
-    )  # convolutions are twice as fast in this order
-
-
-def networks(
-    profile: str,
-    name: str,
-    pair: int = 0,
-    device: str = "cpu",
-    retrain: bool = False,
-    only: Sequence[str] | None = None,
-) -> tuple[dict[str, nn.Module], Dataset]:
-    """The pair's networks ("A", "B", "independent", or ``only`` some) and its data set, on
-    ``device``; B not yet matched.
-    """
-    r = recipe(recipe(name, profile).trained_as, profile)
-    data = load(r.data, normalise=r.normalise)
-    found = {
-        who: (
-            as_network(r, endpoint(profile, name, seed, branch, data, device, retrain), data).to(
-                device
-            )
-        )
-        for who, (seed, branch) in recipe(name, profile).members(pair).items()
-        if only is None or who in only
-    }
-    return found, data.to(device)
+    return network.eval().to(memory_format=torch.channels_last)
 
 
 @dataclass
@@ -181,17 +149,15 @@ class Pair:
         """Networks in that precision."""
         return [self.nets[one].to(self.dtype) for one in who]
 
-    def loader(self, split: str, first: int | None = None, batch: int | None = None) -> Loader:
+    def loader(self, split: str, first: int | None = None) -> Loader:
         """Batches of the ``first`` images of "test" or "train" (None: all), as many at a time as
         planned.
         """
-        return self.data.loader(split, batch or self.setting.plan.batch, self.dtype, first)
+        return self.data.loader(split, self.setting.plan.batch, self.dtype, first)
 
     @cached_property
     def calibration(self) -> list[Tensor] | None:
-        """Batches of training images, augmented as in training by a draw of their own, to recompute
-        statistics on. None where there are none.
-        """
+        """Batches of training images to recompute statistics on (:func:`calibration`)."""
         return calibration(self.data, self.setting, self.setting.plan.calibration)
 
 
@@ -200,24 +166,28 @@ def load_pair(
     index: int,
     device: str = "cpu",
     retrain: bool = False,
-    only: Sequence[str] | None = None,
+    only: Sequence[str] = ("A", "B", "independent"),
 ) -> Pair:
-    """The pair with the networks ``only``, or all; B not yet matched."""
-    nets, data = networks(setting.profile, setting.name, index, device, retrain, only)
-    return Pair(setting, index, nets, data, device)
+    """The pair with those of its networks that ``only`` names, on ``device``; B not yet matched."""
+    profile, r = setting.profile, trained_as(setting.profile, setting.name)
+    data, nets = load(r.data, normalise=r.normalise), {}
+    for who, (seed, branch) in setting.members(index).items():
+        if who in only:
+            found = endpoint(profile, r.name, seed, branch, data, device, retrain)
+            nets[who] = as_network(r, found, data).to(device)
+    return Pair(setting, index, nets, data.to(device), device)
 
 
 def calibration(data: Dataset, setting: Recipe, images: int) -> list[Tensor] | None:
     """Batches of training images, augmented as in training by a draw of their own, to recompute
-    statistics on.
+    statistics on. None for no ``images``.
     """
     if not images:
         return None
     augmenter = augmenter_for(data.x_train, setting.augment) or Augmenter(data.x_train, ())
     draws = augmenter.draw("calibration", setting.name)
-    order = torch.randperm(
-        len(data.y_train), generator=generator("calibration", setting.name, "order")
-    )[:images]
+    drawn = generator("calibration", setting.name, "order")
+    order = torch.randperm(len(data.y_train), generator=drawn)[:images]
     batches = order.to(data.x_train.device).split(min(500, images))
     return [data.normalise(augmenter.batch(index, draws)).contiguous() for index in batches]
 

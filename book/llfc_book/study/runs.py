@@ -51,18 +51,11 @@ def kept_path(path: Path, epoch: int) -> Path:
     return path.with_suffix(f".epoch{epoch}.safetensors")
 
 
-def unfinished_path(path: Path) -> Path:
-    """Where a run too long to be left to a cache keeps its last finished epoch: in the tracked
-    tree.
-    """
-    return places.UNFINISHED / latest_path(path).name
-
-
-def unfinished_kept_path(path: Path, epoch: int) -> Path:
-    """Where such a run keeps its weights after ``epoch``, one of its recipe's ``kept``, in the
+def unfinished(file: Path) -> Path:
+    """Where ``file`` of a run too long to be left to a cache is kept while it is unfinished: in the
     tracked tree.
     """
-    return places.UNFINISHED / kept_path(path, epoch).name
+    return places.UNFINISHED / file.name
 
 
 def train(
@@ -83,42 +76,30 @@ def train(
     """
     path, key = run_path(recipe, seed, branch, data, cache), run_key(recipe, seed, branch, data)
     until = recipe.spawn_epoch or 0 if branch == "trunk" else recipe.epochs
-    latest = latest_path(path)
-    for file in (path, latest, unfinished_path(path)):
-        found = _read_or_set_aside(file, key)
-        if found is not None and (file == path or _with_what_was_kept(found, recipe, path, key)):
-            break
-        found = None
+    latest, found = latest_path(path), _read_or_set_aside(path, key)
+    for file in (latest, unfinished(latest)):
+        if found is None:
+            found = _read_or_set_aside(file, key)
+            if found is not None and not _with_what_was_kept(found, recipe, path, key):
+                found = None
+    if found is None and branch != "trunk" and recipe.spawn_epoch:
+        found = train(recipe, seed, "trunk", data, device, cache)
     if found is None:
-        if branch == "trunk" or not recipe.spawn_epoch:
-            found = Checkpoint(
-                {k: v.clone() for k, v in new_network(recipe, data, seed).state_dict().items()}
-            )
-        else:
-            found = train(recipe, seed, "trunk", data, device, cache)
+        state = new_network(recipe, data, seed).state_dict()
+        found = Checkpoint({name: value.clone() for name, value in state.items()})
 
     def save(checkpoint: Checkpoint) -> None:
-        if (
-            checkpoint.epoch in recipe.kept and checkpoint.epoch < until
-        ):  # first: a run stopped in between comes by here again
-            checkpoints.write(
-                kept_path(path, checkpoint.epoch), replace(checkpoint, optimiser={}), key
-            )
+        # what is kept first: a run stopped in between comes by here again
+        if checkpoint.epoch in recipe.kept and checkpoint.epoch < until:
+            then = replace(checkpoint, optimiser={})
+            checkpoints.write(kept_path(path, checkpoint.epoch), then, key)
         checkpoints.write(latest, checkpoint, key)
 
     if found.epoch < until:
         if found.epoch == 0:
             save(found)
-        found = fit(
-            found,
-            recipe,
-            data,
-            (seed, branch),
-            until,
-            device,
-            save,
-            f"{recipe.name}, seed {seed}, {branch}",
-        )
+        title, stream = f"{recipe.name}, seed {seed}, {branch}", (seed, branch)
+        found = fit(found, recipe, data, stream, until, device, save, title)
     if not path.exists():
         if branch != "trunk":
             found.optimiser = {}
@@ -134,8 +115,8 @@ def _with_what_was_kept(found: Checkpoint, recipe: Recipe, path: Path, key: str)
     A run that lost some of it begins anew: its later epochs could not give it back.
     """
     for epoch in (epoch for epoch in recipe.kept if epoch <= found.epoch):
-        here, tracked = kept_path(path, epoch), unfinished_kept_path(path, epoch)
-        for file in (here, tracked):
+        here = kept_path(path, epoch)
+        for file in (here, unfinished(here)):
             kept = _read_or_set_aside(file, key)
             if kept is not None and kept.history == found.history[:epoch]:
                 checkpoints.write(here, kept, key)

@@ -3,7 +3,7 @@ pairs (``book/data/study.toml``). Nothing else in the book knows a hyper-paramet
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 
 from llfc_book.places import DATA
-from llfc_book.study.families import FAMILIES, Family, Member
 from llfc_lib.metrics.barrier import GRID
 from llfc_lib.training.recipe import Recipe
 
@@ -48,61 +47,78 @@ class Plan:
     """How the pairs of a recipe are measured.
 
     ``parts`` are what is measured, by name; "pair" on the ``pair_first`` test images (None: all),
-    ``draws`` displaced partners of each kind on the ``first``. ``calibration`` is the number of
-    training images on which running statistics are recomputed (0: there are none). ``control``:
-    beside an independent network and itself. ``train_first`` is how many training images matched
-    networks are compared on (None: all), ``connected_grid`` the alphas at which a barrier with its
-    interval is looked for.
+    ``draws`` displaced partners on the ``first``. ``calibration`` is the number of training images
+    on which running statistics are recomputed (0: there are none). ``control``: beside an
+    independent network. ``train_first`` is how many training images matched networks are compared
+    on (None: all), ``connected_grid`` the alphas at which a barrier with its interval is looked
+    for, told as a setting of that part.
 
     What follows is no part of a unit's key, as it is fixed for a recipe or changes no number:
     ``batch`` images at a time (all features of five networks are in memory at once: 3 GB for 250
     images of ResNet-20); ``metrics`` of the pair by their name in
-    :mod:`llfc_book.study.measures.pair`, on a ``coarse`` grid or the full one, the barrier
-    ``on_training`` images as well; ``thorough``: a pass over all test images takes seconds, so that
-    parts look at every alpha and kind of partner; ``tiny_draws`` of networks of which all
-    permutations are looked at; ``after`` which epochs networks are matched that nobody keeps.
+    :mod:`llfc_book.study.measures.pair`, on a ``coarse`` grid or the full one; ``thorough``: a pass
+    over all test images takes seconds, so that parts look at every alpha; ``tiny_draws`` of
+    networks of which all permutations are looked at; ``after`` which epochs networks are matched
+    that nobody keeps.
     """
 
-    parts: tuple[str, ...] = (
-        "pair",
-        *(
-            f"{kind} {size}"
-            for size in ("t=1", "matched")
-            for kind in ("rotation", "entries", "gaussian")
-        ),
-        *("decomposition", "closeness", "connected", "coherence"),
-    )
+    parts: tuple[str, ...] = ()
     pair_first: int | None = None
     draws: int = 10
     first: int | None = None
     calibration: int = 0
     control: bool = True
     train_first: int | None = None
-    connected_grid: tuple[float, ...] = GRID  # told as a setting of that part
+    connected_grid: tuple[float, ...] = GRID
     batch: int = 1000
     metrics: str = "standard"
     coarse: bool = False
-    on_training: bool = False
     thorough: bool = True
     tiny_draws: int = 0
     after: tuple[int, ...] = ()
 
-    #: What all numbers of a pair depend on, and what a record means that does not say.
-    HASHED: ClassVar[Mapping[str, Any]] = {
-        "pair_first": None,
-        "draws": 10,
-        "first": None,
-        "calibration": 0,
-        "control": True,
-    }
-    #: The same of fields that came later: told only where they are not this, so that units measured
-    #: before keep their keys.
-    HASHED_LATER: ClassVar[Mapping[str, Any]] = {"train_first": None}
-
     def identity(self) -> dict[str, Any]:
-        """What the numbers depend on, for a record and the key of a unit."""
-        later = [name for name, value in self.HASHED_LATER.items() if getattr(self, name) != value]
-        return {name: getattr(self, name) for name in (*self.HASHED, *later)}
+        """What all numbers of a pair depend on, for a record and the key of a unit. ``train_first``
+        came later and is told only where it is set, so that older units keep their keys.
+        """
+        names = ("pair_first", "draws", "first", "calibration", "control")
+        later = {} if self.train_first is None else {"train_first": self.train_first}
+        return {**{name: getattr(self, name) for name in names}, **later}
+
+
+Member = tuple[int, str]  # seed and branch of a network
+MATCHED_PAIRS = 3  # of each setting that is matched, where there is room
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a pair is. ``members`` are the networks of pair k by what they are in it;
+    ``needs_order``: B's units are put in an order that the setting's method finds first;
+    ``shares_trunk``: A and B are one network up to the epoch of spawning.
+    """
+
+    members: Callable[[int], dict[str, Member]] = lambda k: {}
+    needs_order: bool = False
+    shares_trunk: bool = False
+
+
+FAMILIES = {
+    # two children of one start; A of the next pair is independent of both
+    "spawned": Family(
+        lambda k: {"A": (k, "A"), "B": (k, "B"), "independent": (k + 1, "A")}, shares_trunk=True
+    ),
+    # two independent networks; the next pair's A beside A, the first's beside the last's
+    "matched": Family(
+        lambda k: {
+            "A": (2 * k, "A"),
+            "B": (2 * k + 1, "A"),
+            "independent": (2 * ((k + 1) % MATCHED_PAIRS), "A"),
+        },
+        needs_order=True,
+    ),
+    "swept": Family(),  # networks that are trained where they are measured, epoch after epoch
+    "independent": Family(),  # networks trained alone, for a matched setting to make pairs of
+}
 
 
 @dataclass(frozen=True)
@@ -170,13 +186,14 @@ class Setting(Recipe):
     @property
     def method(self) -> str:
         """How the two networks of a pair come together, in the word of records."""
-        return self._family.method(self)
+        return "spawning" if self.shares_trunk else self.matching or "none"
 
     def members(self, pair: int) -> dict[str, Member]:
-        """The (seed, branch) of the networks that its pair number ``pair`` needs. ValueError for an
-        unknown family.
+        """The (seed, branch) of the networks that its pair number ``pair`` needs: without a control
+        no "independent" one. ValueError for an unknown family.
         """
-        return self._family.members(self, pair)
+        every = self._family.members(pair)
+        return {who: one for who, one in every.items() if self.plan.control or who in "AB"}
 
 
 def _fields(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,14 +287,6 @@ WIDTHS = {name: dict(setting.model_args)["hidden"] for name, setting in group("w
 LAYER_NORM = {
     name: dict(setting.model_args)["width"] / 16 for name, setting in group("layer norm").items()
 }
-#: How B.1.2 brings independent MLPs together; every method is a setting of its own. To (recipe,
-#: method).
-MATCHED = {name: (setting.base, setting.matching) for name, setting in group("matched MLP").items()}
-#: Weight matching of independent networks of the spawning chapters (B.1.2: VGG does not reach LMC
-#: by permutation), and of ResNet-20 with layer norm.
-MATCHED_SPAWNED, MATCHED_LAYER_NORM = (
-    tuple(group(name)) for name in ("matched, convolutional", "matched layer norm")
-)
 
 
 def check_profile(profile: str) -> str:
@@ -305,28 +314,5 @@ def recipe(name: str, profile: str = "paper") -> Setting:
     )
 
 
-def reductions(name: str, profile: str) -> str:
-    """In words, what ``profile`` changes in the recipe: to be printed beside its figures. Empty for
-    nothing.
-    """
-    full, scale = RECIPES[name], SCALE[check_profile(profile)][name]
-    changes = [
-        f"{LABELS.get(key, key.replace('_', ' '))} {_plain(key, getattr(full, key))} ->"
-        f" {_plain(key, value)}"
-        for key, value in scale.items()
-        if key not in (*Recipe.UNHASHED, "shipped") and getattr(full, key) != value
-    ]
-    if full.kept and full.warmup and "epochs" in scale and "warmup" not in scale:
-        changes.append(f"warm-up as long as it is ({full.warmup} of {scale['epochs']} epochs)")
-    return "; ".join(changes)
-
-
+#: Fields in words, where their names say less.
 LABELS = {"model_args": "network", "spawn_epoch": "spawned after epoch", "lr": "learning rate"}
-
-
-def _plain(key: str, value: Any) -> str:
-    if value == ():
-        return "as printed" if key == "model_args" else "none"
-    if isinstance(value, tuple):
-        return ", ".join(f"{v[0]} {v[1]}" if isinstance(v, tuple) else str(v) for v in value)
-    return str(value)

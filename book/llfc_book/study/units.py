@@ -11,8 +11,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -21,20 +21,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from llfc_book.places import ROOT, cache_dir
 from llfc_book.study import matched, pairs
-from llfc_book.study.measures.references import measure_in_one_pass
 from llfc_book.study.pairs import Pair
-from llfc_book.study.parts import Part, in_one_pass, part, rows_of
+from llfc_book.study.parts import Part, part
 from llfc_book.study.runs import run_path, train
 from llfc_book.study.settings import PAIRS, QUEUE, RECIPES, Setting, check_profile, recipe
 from llfc_lib import __version__
 from llfc_lib.data import Dataset, load
 from llfc_lib.metrics.rows import Row
 from llfc_lib.training.checkpoints import atomic_write, writable
-from llfc_lib.training.loop import new_network
 from llfc_lib.training.recipe import Recipe
 
 
@@ -85,223 +82,114 @@ class Unit:
         setting = self.recipe()
         if self.trains:
             forks = self.branch != "trunk" and bool(setting.spawn_epoch)
-            return [Unit(self.profile, self.name, self.index, "train trunk")] if forks else []
-        networks = [
-            Unit(self.profile, setting.trained_as, seed, f"train {branch}")
-            for member, (seed, branch) in setting.members(self.index).items()
-            if member in self.members()
+            return [replace(self, part="train trunk")] if forks else []
+        order, networks = self.measures().order, self.networks().values()
+        names = [self.name] if setting.needs_order and order == "own" else []
+        if order == "every":
+            names = [name for name, r in RECIPES.items() if r.base and r.base == setting.base]
+        return [
+            *(Unit(self.profile, setting.trained_as, seed, f"train {b}") for seed, b in networks),
+            *(replace(self, name=name, part="match") for name in names),
         ]
-        return networks + [replace(self, name=name, part="match") for name in self._orders()]
 
-    def _orders(self) -> list[str]:
-        """Settings of the same networks whose matching must be finished."""
-        setting, measured = self.recipe(), self.measures()
-        if measured.of_every_method:
-            return [name for name, r in RECIPES.items() if r.base and r.base == setting.base]
-        return [self.name] if setting.needs_order and measured.ordered else []
-
-    def members(self) -> tuple[str, ...]:
-        """The networks that the part looks at: a displaced partner needs no independent one."""
-        return self.measures().members
+    def networks(self) -> dict[str, tuple[int, str]]:
+        """The (seed, branch) of the networks that the part looks at."""
+        every, wanted = self.recipe().members(self.index), self.measures().members
+        return {who: one for who, one in every.items() if who in wanted}
 
     def path(self) -> Path:
         """Where the result lies when it is finished."""
+        setting, data = self.recipe(), dataset(self.recipe())
         if self.trains:
-            return run_path(self.recipe(), self.index, self.branch, dataset(self.recipe()))
-        return self._path_of(self.measures())
-
-    def _path_of(self, measured: Part) -> Path:
-        setting = self.recipe()
-        told = measured.settings(setting)
-        text = json.dumps(
-            [
-                setting.hash,
-                dataset(setting).sha256,
-                self.index,
-                measured.name,
-                measured.version,
-                setting.plan.identity(),
-                *([told] if told else []),
-            ]
-        )
+            return run_path(setting, self.index, self.branch, data)
+        measured, told = self.measures(), self.measures().settings(setting)
+        what = [setting.hash, data.sha256, self.index, measured.name, measured.version]
+        text = json.dumps([*what, setting.plan.identity(), *([told] if told else [])])
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         name = f"{self.name}-{self.index}-{measured.name.replace(' ', '_')}-{key}.json"
         return cache_dir() / "units" / name
 
-    def finished_path(self) -> Path | None:
-        """The file that holds its rows: its own, or that of a part which it refines. None where
-        neither is there.
-        """
-        if self.path().exists():
-            return self.path()
-        coarser = None if self.trains else self.measures().stood_in_for()
-        held_in = self._path_of(coarser) if coarser else None
-        return held_in if held_in is not None and held_in.exists() else None
+    def digests(self) -> dict[str, str | None]:
+        """Digests of the networks that the part looks at, as they are at hand."""
+        data = dataset(self.recipe())
+        return {
+            who: pairs.digest(self.profile, self.name, *one, data)
+            for who, one in self.networks().items()
+        }
 
-    def available(self) -> bool:
-        """Finished here: in the cache, or a network that is shipped."""
-        shipped = (
-            self.trains
-            and pairs.shipped_path(self.profile, self.name, self.index, self.branch).exists()
-        )
-        return shipped or self.finished_path() is not None
+    def finished(self) -> bool:
+        """Finished here: a network that is shipped or in the cache; a measurement in the cache, of
+        no other networks than those at hand.
+        """
+        if self.trains:
+            shipped = pairs.shipped_path(self.profile, self.name, self.index, self.branch)
+            return shipped.exists() or self.path().exists()
+        if not self.path().exists():
+            return False
+        measured_on = json.loads(self.path().read_text())["networks"]
+        return all(measured_on.get(who) == now for who, now in self.digests().items() if now)
 
     def at_hand(self) -> bool:
-        """Available, or a permutation that is shipped."""
-        return (
-            self.available()
-            or self.part == "match"
-            and matched.shipped_permutation(self.profile, self.name, self.index).exists()
+        """Finished, or an order of the networks at hand that is shipped."""
+        return self.finished() or (
+            self.part == "match"
+            and matched.shipped_order(self.recipe(), self.index, dataset(self.recipe())) is not None
         )
-
-    def lacks_epochs(self) -> bool:
-        """Whether it looks at earlier epochs of finished networks, and some are not here: those of
-        networks trained again are others.
-        """
-        return (
-            not self.trains
-            and self.measures().needs_epochs
-            and any(
-                pairs.lacks_epochs(
-                    need.profile, need.name, need.index, need.branch, dataset(need.recipe())
-                )
-                for need in self.needs()
-            )
-        )
-
-    def work(self) -> float:
-        """Rough floating-point operations, to foretell the time: forward passes over images, three
-        for a step.
-        """
-        data, r = dataset(self.recipe()), self.recipe()
-        if self.trains:
-            trunk = r.spawn_epoch or 0
-            epochs = trunk if self.branch == "trunk" else r.epochs - trunk
-            return flops_per_image(r) * 3 * len(data.y_train) * epochs
-        return flops_per_image(r) * self.measures().work(r, data)
 
     def run(self, device: str = "cpu") -> None:
         """Do the work unless it is done. Raises Busy when another process is at it."""
-        with ExitStack() as stack:
-            stack.enter_context(self._lock())
-            if self.available():
+        with self.locked():
+            if self.finished():
                 return
             if self.trains:
                 train(self.recipe(), self.index, self.branch, dataset(self.recipe()), device)
                 return
             # the environment at once: the checkout may be another before it ends
             began, where = time.perf_counter(), environment(device)
-            # locked before the networks are looked at, which may take minutes: nobody else begins
-            # with them meanwhile
-            together = [self, *stack.enter_context(self._due_with_it())]
             pair = self._pair(device)
-            measure = self.measures().measure
-            if measure is None:
-                found = measure_in_one_pass(pair, [unit.part for unit in together])
-            else:
-                found = {self.part: measure(pair)}
-            for unit in reversed(together):  # its own last: it may then be looked for
-                seconds = time.perf_counter() - began
-                unit._write(found[unit.part], seconds, len(together), where, pair.extra)
+            rows = self.measures().measure(pair)
+            result = {
+                "unit": str(self),
+                "rows": [asdict(row) for row in rows],
+                "seconds": round(time.perf_counter() - began, 2),
+                "environment": {**where, "finished": _today()},
+                "networks": self.digests(),
+                **{key: value for key, value in pair.extra.items() if key == "permutations"},
+            }
+            writable(self.path().parent)
+            atomic_write(self.path(), json.dumps(result).encode())
 
     def _pair(self, device: str) -> Pair:
         """The networks that the part looks at, in the order that it wants them in."""
-        pair = pairs.load_pair(self.recipe(), self.index, device, only=self.members())
-        orders = {need.recipe().matching: need for need in self.needs() if not need.trains}
+        pair = pairs.load_pair(self.recipe(), self.index, device, only=self.measures().members)
+        orders = {n.recipe().matching: n._order(pair) for n in self.needs() if not n.trains}
         if not orders:
             return pair
-        together = matched.bring_together(pair, self._permutations(pair))
-        if self.measures().of_every_method:
-            found = {method: unit._permutations(pair) for method, unit in orders.items()}
-            together.extra = {"orders": found}
+        together = matched.bring_together(pair, orders[self.recipe().matching])
+        together.extra = {"orders": orders}
         return together
 
-    def _write(
-        self,
-        rows: Sequence[Row],
-        seconds: float,
-        shared_by: int,
-        where: Mapping[str, Any],
-        extra: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Keep the result: ``seconds`` were spent on as many parts as ``shared_by`` says, in the
-        environment ``where``.
+    def _order(self, pair: Pair) -> dict[str, Tensor]:
+        """What a matching found here, or the order that is shipped; found now where those are of
+        other networks.
         """
-        data, members = dataset(self.recipe()), self.recipe().members(self.index)
-        digests = {
-            who: pairs.endpoint(self.profile, self.name, *members[who], data).digest()
-            for who in self.members()
-            if who in members
-        }
-        result = {
-            "unit": str(self),
-            "rows": [asdict(row) for row in rows],
-            "seconds": round(seconds / shared_by, 2),
-            "work": self.work(),
-            "environment": {**where, "finished": _today()},
-            "networks": digests,
-            **{key: value for key, value in (extra or {}).items() if key == "permutations"},
-        }
-        writable(self.path().parent)
-        atomic_write(self.path(), json.dumps(result).encode())
-
-    def in_its_pass(self) -> list["Unit"]:
-        """Other parts of the pair that the pass of this one measures too."""
-        if self.trains or self.measures().metrics is None:
-            return []
-        shared = in_one_pass(self.recipe().plan.parts)
-        return [replace(self, part=name) for name in shared if name != self.part]
-
-    @contextmanager
-    def _due_with_it(self) -> Iterator[list["Unit"]]:
-        """Those of :meth:`in_its_pass` that nobody has measured or is at, locked."""
-        with ExitStack() as stack:
-            due = []
-            for unit in self.in_its_pass():
-                if not unit.available():
-                    with suppress(Busy):
-                        stack.enter_context(unit._lock())
-                        due.append(unit)
-            yield due
-
-    def is_running(self) -> bool:
-        """Whether a process is at work on it."""
-        try:
-            with open(self._lock_path()) as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return self.permutations() if self.finished() else matched.of_pair(pair, self.name)
 
     def result(self) -> dict[str, Any]:
         """The finished measurement: ``rows`` as :class:`Row` and what is known of the run."""
-        path = self.finished_path() or self.path()
-        found = json.loads(path.read_text())
-        rows = [Row(**row) for row in found["rows"]]
-        found["rows"] = rows if path == self.path() else rows_of(self.part, rows)
-        return found
+        found = json.loads(self.path().read_text())
+        return {**found, "rows": [Row(**row) for row in found["rows"]]}
 
     def permutations(self) -> dict[str, Tensor]:
-        """What the pair's "match" part found here."""
-        path = replace(self, part="match").path()
-        return matched.from_text(json.loads(path.read_text())["permutations"])
-
-    def _permutations(self, pair: Pair) -> dict[str, Tensor]:
-        """The same, or as they are shipped with the project; found now where those are of other
-        networks.
-        """
-        found = replace(self, part="match").path().exists()
-        return self.permutations() if found else matched.of_pair(pair, self.name)
-
-    def _lock_path(self) -> Path:
-        return cache_dir() / "locks" / f"{self.path().stem}.lock"
+        """What a finished "match" found."""
+        return matched.from_text(json.loads(self.path().read_text())["permutations"])
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
-        writable(self._lock_path().parent)
-        with open(self._lock_path(), "w") as file:
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from the unit. Busy where one is at it."""
+        path = cache_dir() / "locks" / f"{self.path().stem}.lock"
+        writable(path.parent)
+        with open(path, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -313,30 +201,32 @@ def plan(profile: str | None = None, names: Collection[str] | None = None) -> li
     """Every unit in the order of :data:`QUEUE`; within a line of it, first pairs first.
 
     ``names`` restricts it to these recipes, also to some that no line of the queue has: too large
-    for most machines.
+    for most machines. ValueError for a recipe that there is not, or that has no pairs.
     """
-    if profile is not None:
-        check_profile(profile)
-    lines = QUEUE
-    if names is not None:
-        lines = (
-            *((p, tuple(n for n in line if n in names), parts) for p, line, parts in QUEUE),
-            *((p, (n,), None) for p, pairs_of in PAIRS.items() for n in pairs_of if n in names),
-        )
+    profiles = [check_profile(profile)] if profile else list(PAIRS)
+    lines = [line for line in QUEUE if line[0] in profiles]
+    if names:
+        known = dict.fromkeys(name for p in profiles for name in PAIRS[p])
+        for name in names:
+            if name not in known:
+                what = "has no pairs" if name in RECIPES else "is unknown"
+                raise ValueError(f"recipe {name!r} {what} here; choose from {list(known)}")
+        lines = [
+            *((p, tuple(n for n in line if n in names), parts) for p, line, parts in lines),
+            *((p, (n,), None) for p in profiles for n in PAIRS[p] if n in names),
+        ]
     units: dict[Unit, None] = {}  # a set that keeps its order
     for p, line, parts in lines:
-        if line and profile in (None, p):
-            for index in range(max(PAIRS[p][name] for name in line)):
-                for name in (n for n in line if index < PAIRS[p][n]):
-                    measures = [
-                        Unit(p, name, index, part)
-                        for part in recipe(name, p).plan.parts
-                        if parts is None or part in parts
-                    ]
-                    units |= dict.fromkeys(
-                        n for unit in measures for u in unit.needs() for n in (*u.needs(), u)
-                    )
-                    units |= dict.fromkeys(measures)
+        for index in range(max((PAIRS[p][name] for name in line), default=0)):
+            for name in (n for n in line if index < PAIRS[p][n]):
+                measures = [
+                    Unit(p, name, index, part)
+                    for part in recipe(name, p).plan.parts
+                    if parts is None or part in parts
+                ]
+                needs = [need for unit in measures for need in unit.needs()]
+                units |= dict.fromkeys(n for need in needs for n in (*need.needs(), need))
+                units |= dict.fromkeys(measures)
     return list(units)
 
 
@@ -348,17 +238,6 @@ def dataset(r: Recipe) -> Dataset:
 @cache
 def _dataset(name: str, normalise: str) -> Dataset:
     return load(name, normalise=normalise)
-
-
-@cache
-def flops_per_image(r: Recipe) -> float:
-    """Operations of one forward pass, counted on device ``meta``."""
-    data = dataset(r)
-    with torch.device("meta"):  # no weights are drawn: a wide network takes seconds
-        network = new_network(r, data).eval()
-    with FlopCounterMode(display=False) as counter:
-        network(torch.empty(1, *data.image_shape, device="meta"))
-    return counter.get_total_flops()
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from llfc_book.study.closeness import Linearity, Origin, cycle
 from llfc_book.study.pairs import Pair
 from llfc_book.study.parts import register
 from llfc_book.study.settings import Setting
-from llfc_lib.data import Dataset
 from llfc_lib.matching import UnsupportedOperation, symmetry
 from llfc_lib.metrics import Row
 from llfc_lib.metrics.displacement import partner_of, random_difference
@@ -62,15 +61,6 @@ def settings(setting: Setting) -> dict[str, Any]:
         "tuned_from": list(TUNED_FROM),
         "tuned_epochs": 10 if thorough else 4,  # at most
     }
-
-
-def _work(setting: Setting, data: Dataset) -> float:
-    told = settings(setting)
-    drawn = sum(len(told[what]) for what in ("sizes", "shares"))
-    looks = 4 * len(STEPS) + 2 * told["draws"] * drawn
-    ends = 2 if setting.plan.thorough else 1
-    tuning = ends * len(TUNED_FROM) * 2 * 3 * len(data.y_train)  # two epochs each, as a rule
-    return 2.0 * looks * (told["images"] + setting.plan.calibration) + tuning
 
 
 @dataclass(frozen=True)
@@ -192,7 +182,7 @@ def _live(pair: Pair) -> list[Row]:
     return rows(pair, trained=False)
 
 
-@register("decisive", members=("A", "B", "independent"), settings=settings, work=_work, live=_live)
+@register("decisive", members=("A", "B", "independent"), settings=settings, live=_live)
 def rows(pair: Pair, trained: bool = True) -> list[Row]:
     """ "rho" and "distance" per site between A and partners of every kind, and between B and such;
     ``alpha`` is the size of the step, ``direction`` which end it starts from, mean and std over

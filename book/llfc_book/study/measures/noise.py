@@ -19,8 +19,6 @@ from llfc_book.study.measures.decisive import (
 )
 from llfc_book.study.pairs import Pair
 from llfc_book.study.parts import register
-from llfc_book.study.settings import Setting
-from llfc_lib.data import Dataset
 from llfc_lib.metrics import Row
 from llfc_lib.streams import generator
 from llfc_lib.training.loop import new_network
@@ -28,14 +26,7 @@ from llfc_lib.training.loop import new_network
 LONGER = (1, 2, 4)  # epochs that A is trained on
 
 
-def _work(setting: Setting, data: Dataset) -> float:
-    told = settings(setting)
-    looks = 2 * told["draws"] * len(told["noise_sizes"])
-    passes = 3 * len(data.y_train) * (2 * told["draws"] + sum(LONGER))
-    return 2.0 * looks * (told["images"] + setting.plan.calibration) + passes
-
-
-@register("noise", settings=settings, work=_work, live=lambda pair: rows(pair, trained=False))
+@register("noise", settings=settings, live=lambda pair: rows(pair, trained=False))
 def rows(pair: Pair, trained: bool = True) -> list[Row]:
     """Rows as of the part "decisive", for partners of two more kinds.
 

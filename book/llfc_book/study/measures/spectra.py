@@ -4,8 +4,6 @@ from torch import nn
 
 from llfc_book.study.pairs import Pair
 from llfc_book.study.parts import register
-from llfc_book.study.settings import Setting
-from llfc_lib.data import Dataset
 from llfc_lib.metrics import Row, feature_spectra, living_units, weight_spectra
 from llfc_lib.training.loop import new_network
 
@@ -16,11 +14,7 @@ def _start(pair: Pair) -> nn.Module:
     return new_network(pair.setting, pair.data, seed)
 
 
-def _spectra_work(setting: Setting, data: Dataset) -> float:
-    return 6.0 * len(data.y_train)
-
-
-@register("spectra", version=3, members=("A",), ordered=False, work=_spectra_work)
+@register("spectra", version=3, members=("A",), order="")
 def rows(pair: Pair) -> list[Row]:
     """Spectra of A's weights and of its features on the test set, beside the network that A began
     as and matrices without structure.
@@ -34,7 +28,7 @@ def rows(pair: Pair) -> list[Row]:
     return found + feature_spectra(a, images, start)
 
 
-@register("weights", members=("A",), ordered=False, work=lambda setting, data: 2e4)
+@register("weights", members=("A",), order="")
 def weight_rows(pair: Pair) -> list[Row]:
     """Spectra of A's weights alone, convolutions as outputs x (inputs * kernel), n the shorter
     side.

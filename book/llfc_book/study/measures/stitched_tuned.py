@@ -8,19 +8,13 @@ from llfc_book.study.connected import StitchedExcess
 from llfc_book.study.measures.decisive import ends_of, tuned
 from llfc_book.study.pairs import Pair
 from llfc_book.study.parts import register
-from llfc_book.study.settings import Setting
-from llfc_lib.data import Dataset
 from llfc_lib.metrics import Row, measure
 
 SIZES = (1.0, 2.0, 4.0)  # of the Gaussian step that is then trained; the pair lies between
 RESAMPLES = 200  # of the bootstrap over images
 
 
-def _work(setting: Setting, data: Dataset) -> float:
-    return len(SIZES) * (2 * 3.0 * len(data.y_train) + 12.0 * len(data.y_test))
-
-
-@register("stitched tuned", work=_work, settings=lambda setting: {"sizes": list(SIZES)})
+@register("stitched tuned", settings=lambda setting: {"sizes": list(SIZES)})
 def rows(pair: Pair) -> list[Row]:
     """ "stitched_excess" of A and tuned partners of A (the kind "T" of the decisive experiment) on
     the test set, and their feature "distance", by site; ``alpha`` is the size of the Gaussian step.

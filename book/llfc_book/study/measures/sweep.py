@@ -16,7 +16,6 @@ from llfc_book.study.measures.pair import COARSE_GRID
 from llfc_book.study.pairs import Pair
 from llfc_book.study.parts import register
 from llfc_book.study.settings import Setting
-from llfc_lib.data import Dataset
 from llfc_lib.matching import check_symmetry, objective, permuted, symmetry, weight_matching
 from llfc_lib.metrics import LLFC, Barrier, Row, Transfer, measure, stable_rank, weight_spectra
 from llfc_lib.models.view import View, copy_of
@@ -30,7 +29,7 @@ TRUNCATED = "untrained, truncated"
 
 
 def _settings(setting: Setting) -> dict[str, Any]:
-    """How many images; of networks that nobody keeps, the plan says it."""
+    """How many images, where networks are kept on the way."""
     if not setting.kept:
         return {}
     plan = setting.plan
@@ -40,28 +39,22 @@ def _settings(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _work(setting: Setting, data: Dataset) -> float:
-    if not setting.kept:
-        return 3.0 * len(data.y_train) * 2 * (setting.epochs + 5)
-    return 10.0 * len(setting.kept) * ((setting.plan.train_first or 0) + SWEPT_IMAGES)
-
-
-@register(
-    "sweep", version=2, ordered=False, needs_epochs=True, leads=True, settings=_settings, work=_work
-)
+@register("sweep", version=2, order="", settings=_settings)
 def sweep(pair: Pair) -> list[Row]:
-    """Networks of seeds 2k and 2k + 1 after every epoch that the plan names, or after those that
-    their recipe keeps, matched and unmatched.
+    """The pair's networks after those epochs that their recipe keeps, matched and unmatched;
+    ``epoch`` tells after which. Of a recipe that keeps none, networks of seeds 2k and 2k + 1 are
+    trained for it, and looked at after those epochs that the plan names.
 
-    "matched_cosine" is <A, pi(B)> / (|A| |B|); the rest as elsewhere; ``epoch`` tells after which.
-    Kind "untrained, truncated" is of the counter-example (perceptrons alone), its "unmatched"
-    beside it.
+    "matched_cosine" is <A, pi(B)> / (|A| |B|); the rest as elsewhere. Kind "untrained, truncated"
+    is of the counter-example (perceptrons alone), its "unmatched" beside it.
 
     Source: the last paragraph of B.5.
     """
+    return _sweep_of_kept(pair) if pair.setting.kept else _sweep_and_truncate(pair)
+
+
+def _sweep_and_truncate(pair: Pair) -> list[Row]:
     r, data = pair.setting, pair.data
-    if r.kept:
-        return _sweep_of_kept(pair)
     seeds = {"A": 2 * pair.index, "B": 2 * pair.index + 1}
     at = {who: Checkpoint(new_network(r, data, seed).state_dict()) for who, seed in seeds.items()}
     start = {who: _network(pair, checkpoint) for who, checkpoint in at.items()}
@@ -80,25 +73,17 @@ def sweep(pair: Pair) -> list[Row]:
 def _sweep_of_kept(pair: Pair) -> list[Row]:
     r, members, rows = pair.setting, pair.setting.members(pair.index), []
     epochs = sorted({*r.kept, r.epochs})
-    title = f"{r.name}, pair {pair.index}, matched after each epoch kept"
-    with Progress(title, len(epochs)) as bar:
+    with Progress(f"{r.name}, pair {pair.index}, matched after epochs", len(epochs)) as bar:
         for epoch in epochs:
+            known = (epoch, r.profile, r.name)
             a, b = (
-                _network(
-                    pair,
-                    pairs.endpoint_after(
-                        epoch, r.profile, r.name, *members[who], pair.data, pair.device
-                    ),
-                )
+                _network(pair, pairs.endpoint_after(*known, *members[who], pair.data, pair.device))
                 for who in "AB"
             )
             rows += _measured(pair, a, b, epoch)
             spectra = weight_spectra(a, seed=f"{pair.name}/{epoch}", shorter_side=True)
-            rows += [
-                replace(row, epoch=epoch)
-                for row in spectra
-                if row.quantity.startswith("stable_rank")
-            ]
+            ranks = (row for row in spectra if row.quantity.startswith("stable_rank"))
+            rows += [replace(row, epoch=epoch) for row in ranks]
             bar.advance(f"epoch {epoch}")
     return rows
 
