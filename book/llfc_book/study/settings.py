@@ -314,5 +314,29 @@ def recipe(name: str, profile: str = "paper") -> Setting:
     )
 
 
+def reductions(name: str, profile: str) -> str:
+    """In words, what ``profile`` changes in the recipe: to be printed beside its figures. Empty for
+    nothing.
+    """
+    full, scale = RECIPES[name], SCALE[check_profile(profile)][name]
+    changes = [
+        f"{LABELS.get(key, key.replace('_', ' '))} {_plain(key, getattr(full, key))} ->"
+        f" {_plain(key, value)}"
+        for key, value in scale.items()
+        if key not in (*Recipe.UNHASHED, "shipped") and getattr(full, key) != value
+    ]
+    if full.kept and full.warmup and "epochs" in scale and "warmup" not in scale:
+        changes.append(f"warm-up as long as it is ({full.warmup} of {scale['epochs']} epochs)")
+    return "; ".join(changes)
+
+
 #: Fields in words, where their names say less.
 LABELS = {"model_args": "network", "spawn_epoch": "spawned after epoch", "lr": "learning rate"}
+
+
+def _plain(key: str, value: Any) -> str:
+    if value == ():
+        return "as printed" if key == "model_args" else "none"
+    if isinstance(value, tuple):
+        return ", ".join(f"{v[0]} {v[1]}" if isinstance(v, tuple) else str(v) for v in value)
+    return str(value)
