@@ -65,7 +65,7 @@ def _plane(axis: Axes, pair: Pair) -> np.ndarray:
     share = float(up @ line / (line @ line))
     up = up - share * line
     height = float(up.norm() / line.norm())
-    x, y = next(iter(pair.loader("test", 500, 500)))
+    x, y = next(iter(pair.loader("test", 500)))
 
     def error(k: float, h: float) -> float:  # B at (0, 0), A at (1, 0), in lengths of the line
         vector_to_parameters(flat_b + k * line + (h / height) * up, start.parameters())
@@ -96,7 +96,7 @@ def half_way(pair: Pair, who: str) -> tuple[np.ndarray, np.ndarray]:
     """
     first, second = (View(net) for net in pair.in_dtype("A", who))
     between = first.with_state(interpolate(first.state(), second.state(), 0.5))
-    x, _ = next(iter(pair.loader("test", 500, 500)))
+    x, _ = next(iter(pair.loader("test", 500)))
     f_a, f_b, f = (view.run(x, {LAYER})[LAYER] for view in (first, second, between))
     mean, way = (f_a + f_b) / 2, f_a - f_b
     factor = (f * mean).sum(1) / (f * f).sum(1)  # Definition 2's c, by least squares
