@@ -49,7 +49,7 @@ def measured_now(
     that depend on alpha half-way, of one direction the first.
     """
     found = pd.DataFrame(rows)
-    own = found[found["role"].eq("value") & found["alpha"].fillna(0.5).eq(0.5)]
+    own = found[found["role"].eq("value") & (found["alpha"].isna() | found["alpha"].eq(0.5))]
     own = own[own["quantity"].isin([*columns])]
     wide = own.pivot_table("mean", "site", "quantity", "first", sort=False)[[*columns]]
     cells = wide.map(lambda x: "" if np.isnan(x) else number(x, digits)).rename(columns=columns)
