@@ -40,8 +40,6 @@ REPAIRS = [
         (r'<summary(?=><span class="toctree-toggle")', r'\g<0> aria-label="Pages below"'),
         # wide tables scroll, by keys as well
         (r'<table(?![^>]*tabindex)(?= class="[^"]*\btable\b)', r'\g<0> tabindex="0"'),
-        # a phone shows the letters of a figure too small to read: it opens in full size
-        (r'(?<!\.png">)<img [^>]*src="([^"]*_images/[^"]+)"[^>]*>', r'<a href="\1">\g<0></a>'),
         # every proof without a label, and every part of one, has the same id
         (r'(<div class="proof [^"]*admonition") id="proof"', r"\1"),
         (r'(<section class="[^"]*-content") id="proof-content"', r"\1"),
