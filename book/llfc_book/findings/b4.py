@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 
 from llfc_book import evidence as ev
+from llfc_book.claims import stitching
 from llfc_book.findings import Found, finding
 from llfc_book.show import b4
-from llfc_book.show.prose import between, count, percent
+from llfc_book.show.prose import between, count, number, percent
 
 PAGE = "B4_stitching"
 
@@ -84,3 +85,12 @@ def transfer_more() -> Found:
     found = [b4.passed_on(m)["shuffled"].groupby(level="site").mean() for m in b4.transferred()]
     shares = [(one > 1).mean() for one in found]
     return percent(shares), min(shares) > 0.5
+
+
+@finding(PAGE, "a stitched pair of perceptrons errs as much as a network and a tuned partner do")
+def beside_tuned() -> Found:
+    word, found = stitching.beside_tuned("mlp_mnist_spawn") or ("", None)
+    if found is None:
+        return "not measured", False
+    text = f"{number(found.value)} [{number(found.low)}, {number(found.high)}] points"
+    return text, word == "as much as tuned partners"

@@ -70,11 +70,11 @@ def arms(name: str, columns: int = 2) -> Shown:
     for axis, site in zip(axes, chosen):
         for kind, what in KINDS.items():
             _curve(axis, points[(points["site"] == site) & (points["kind"] == kind)], kind, what)
-        axis.set_xscale("log")
+        style.log_x(axis)
         style.log_axis(axis)
         axis.set_xlabel("feature distance")
         axis.set_ylabel("share of the distance, ρ")
-        style.title(axis, site)
+        style.title(axis, f"{site} ({m.scale}, {m.pairs} pairs)")
     style.legend(figure, axes, 2)
     return Shown(figure, f"rho against feature distance, {m.tag}. {_described(points, chosen)}")
 
@@ -127,6 +127,7 @@ def ratios(name: str) -> Shown:
         axis.errorbar(places, values, yerr=limits, label=NAMES[kind], **style_of)
     style.layers(axis, sites)
     style.log_axis(axis)
+    axis.set_yticks([0.5, 1, 2, 4])
     axis.set_ylabel("ρ of the pair over ρ of the partner")
     style.title(axis, f"{m.tag}, whole step; grey: within {ALIKE:g}")
     style.legend(figure, axes, 2)
