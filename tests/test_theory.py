@@ -2,6 +2,7 @@
 expected of random displacements.
 """
 
+import copy
 import math
 
 import pytest
@@ -16,7 +17,7 @@ from llfc_book.appendix.construct import (
     small_images,
     small_networks,
 )
-from llfc_book.appendix.lemma import Margins, margin, rescaled, survives, tight_pair, without_llfc
+from llfc_book.appendix.lemma import Margins, margin, survives, tight_pair, without_llfc
 from nets import conv, find, loader, mlp, near
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -343,6 +344,15 @@ def test_the_bound_of_lemma_1_is_attained(wrong, depth):
     linear = [r for r in rows if r.quantity in ("1-cos_alpha", "1-coef_alpha")]
     assert {r.quantity for r in linear} == {"1-cos_alpha", "1-coef_alpha"}
     assert all(abs(r.mean) < EXACT for r in linear if r.role == "value")
+
+
+def rescaled(network, factor):
+    """The same function, its first layer ``factor`` times as large, the second as much smaller."""
+    other = copy.deepcopy(network)
+    for parameter in other.fc1.parameters():
+        parameter.data *= factor
+    other.fc2.weight.data /= factor
+    return other
 
 
 def test_the_factor_c_is_needed():

@@ -1,8 +1,7 @@
 """What minimising the terms of A.3 means: all permutations of tiny networks looked at.
 
 :func:`enumerate_terms` gives the three terms under each of them, :func:`consequences` where the
-minimiser of something else ends, and :func:`interaction_share` how far the layers depend on each
-other.
+minimiser of something else ends.
 """
 
 import math
@@ -101,15 +100,3 @@ def consequences(draws: Sequence[Sequence[Layer]], *stream: object) -> pd.DataFr
         for name, other in zip(MINIMISED, others):
             found.append((k, name, over_minimum(terms.objective, other)))
     return pd.DataFrame(found, columns=["draw", "minimised", "over"])
-
-
-def interaction_share(values: Tensor) -> float:
-    """Analysis of variance of ``values`` (K_1 x K_2 x ...): the share that no sum of functions of
-    one axis each explains. ValueError if the values do not vary.
-    """
-    mean, total = values.mean(), values.var(correction=0)
-    if total <= (ROUNDING * values.abs().max()) ** 2:
-        raise ValueError("all values are equal; there is no variance to explain")
-    axes = range(values.dim())
-    others = ([k for k in axes if k != axis] for axis in axes)
-    return float(1 - sum(values.mean(o).sub(mean).square().mean() for o in others) / total)

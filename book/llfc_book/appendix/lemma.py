@@ -2,8 +2,6 @@
 only approximately.
 """
 
-import copy
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -123,21 +121,6 @@ def tight_pair(
     return (*nets, x, y)
 
 
-def rescaled(network: MLP, factor: float) -> MLP:
-    """The same function with the first layer ``factor`` times as large and the second that much
-    smaller: with the original it satisfies LLFC exactly, with c = 1 at the first layer and c = 1 /
-    ((alpha + (1 - alpha) factor)(alpha + (1 - alpha) / factor)) < 1 from the second on, but for the
-    later biases, which it wants to be 0. ValueError for a factor that is not positive.
-    """
-    if factor <= 0:
-        raise ValueError(f"factor {factor} must be positive: a ReLU commutes with nothing else")
-    other = copy.deepcopy(network)
-    for parameter in other.fc1.parameters():
-        parameter.data *= factor
-    other.fc2.weight.data /= factor
-    return other
-
-
 def without_llfc(network: MLP, units: int = 8, size: float = 3.0) -> tuple[nn.Module, nn.Module]:
     """Two networks of one function up to a shift of all logits, linearly connected without any
     barrier, yet LLFC fails at every layer.
@@ -182,16 +165,6 @@ def plain_network(inputs: int = 12) -> tuple[MLP, list[tuple[torch.Tensor, torch
             layer.bias.data.zero_()
     x = torch.randn(60, inputs, generator=generator("base images"), dtype=torch.float64)
     return network, [(x, network(x).argmax(1))]
-
-
-def dropped_factor(scale: float = 10.0) -> tuple[float, float, float]:
-    """Half-way between one function and itself with two layers rescaled: c at the logits as
-    measured and by the formula, and 1 - cosine, 0 where LLFC is exact.
-    """
-    network, images = plain_network()
-    rows = measure(network, rescaled(network, scale), images, [LLFC((0.5,))])
-    found = {r.quantity: r.mean for r in rows if r.site == "logits" and r.role == "value"}
-    return found["set_c"], 4 / ((1 + scale) * (1 + 1 / scale)), found["1-cos_alpha"]
 
 
 def converse() -> tuple[float, np.ndarray]:

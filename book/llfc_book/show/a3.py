@@ -104,14 +104,6 @@ def ends() -> pd.DataFrame:
     return found.pivot(index="draw", columns="minimised", values="over") ** 0.5
 
 
-def coupled() -> np.ndarray:
-    """By draw, the share of R's variance over all permutations that no sum of functions of single
-    layers explains.
-    """
-    terms = (assignment.enumerate_terms(layers) for layers in draws())
-    return np.array([assignment.interaction_share(t.objective) for t in terms])
-
-
 @cache
 def steps() -> pd.DataFrame:
     """How far both sides of every step of A.3 are apart (:func:`identities.deviations`), on
