@@ -15,8 +15,11 @@ from llfc_lib.data.torchvision import torchvision
 from llfc_lib.metrics import (
     LLFC,
     Barrier,
+    Coherence,
     Commutativity,
+    SameWeights,
     Stitching,
+    Transfer,
     WeakAdditivity,
     measure,
 )
@@ -29,7 +32,8 @@ seeds = st.integers(0, 2**20)
 
 
 def everything(pre=True, grid=ENDS):
-    return [LLFC(ALPHAS, pre=pre), Commutativity(), WeakAdditivity(), Stitching(), Barrier(grid)]
+    others = [Commutativity(), WeakAdditivity(), Stitching(), Transfer(), SameWeights()]
+    return [LLFC(ALPHAS, pre=pre), *others, Coherence(), Barrier(grid)]
 
 
 def hidden(network, x):
@@ -196,6 +200,7 @@ def test_barrier_by_hand(pair, rows, xy):
 
 ZERO = {"1-cos_alpha", "1-cos_AB", "1-coef_alpha", "cos_ratio", "set_1-cos_alpha"}
 ZERO |= {"dist_com", "dist_W", "dist_H", "dist_add", "disagreement", "weight_distance"}
+ZERO |= {"dist_transfer", "dist_weights", "commutator_energy", "sign_energy", "shuffle_energy"}
 ZERO |= {f"{what}_barrier{name}" for what in ("error", "loss") for name in ("", "_chord")}
 
 
@@ -210,7 +215,7 @@ def test_a_network_with_itself_is_exactly_linear(seed):
     assert len({r.mean for r in rows if r.quantity in ("error", "stitched_error")}) == 1
 
 
-@settings(max_examples=8)  # each takes a second
+@settings(max_examples=4)  # each takes a second
 @given(seed=seeds, batch=st.integers(1, 60))
 def test_neither_batch_size_nor_order_matter(seed, batch):
     a = mlp(seed)
@@ -241,7 +246,8 @@ def test_a_dtype_that_is_asked_for_is_used():
     a, b = a.float(), b.float()
     for images in (loader(dtype=torch.float32), loader()):
         again = measure(a, b, images, everything(), dtype=torch.float64)
-        worst = max(abs(o.mean - d.mean) for o, d in zip(again, double, strict=True))
+        found = zip(again, double, strict=True)
+        worst = max(abs(o.mean - d.mean) / max(1.0, d.mean) for o, d in found)
         assert 0 < worst < 1e-5
 
 
@@ -297,7 +303,7 @@ def test_a_layer_that_dies_half_way_is_at_one_from_the_mean(seed):
     assert math.isnan(find(rows, "set_c", site="FC 2", alpha=0.5).mean)
 
 
-@pytest.mark.parametrize("c", [0.3, 1.7, 2.3, 3.1])
+@pytest.mark.parametrize("c", [0.3, 2.3])
 def test_opposite_maps_give_a_real_distance(c):
     """H_B = c H_A with W_B = -c W_A or W_B = -W_A / c: one of the two sides vanishes, up to the
     sign of its rounding.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import same
+from nets import Net, same
 from torch import nn
 from torch.nn import Linear
 from torch.nn import functional as F
@@ -30,19 +30,6 @@ from llfc_lib.models import MLP, VGG16, ResNet20, ResNet50, build
 from llfc_lib.models.view import View
 
 # helpers
-
-
-class Net(nn.Module):
-    """Layers and parameters by name, and their forward pass as a function of (self, x)."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.run(self, x)
 
 
 def conv(inputs, outputs, size=3, **kwargs):
