@@ -1,5 +1,5 @@
-"""ResNet-20 with layer norm: its parameters, its normalisation, its symmetries, and the checkpoints
-that its recipe keeps.
+"""ResNet-20 with layer norm: its parameters, its normalisation, and the checkpoints that its recipe
+keeps.
 """
 
 import shutil
@@ -13,11 +13,10 @@ from llfc_book.study.measures import sweep
 from llfc_book.study.pairs import Pair
 from llfc_book.study.runs import kept_path, run_key, run_path
 from llfc_book.study.settings import LAYER_NORM, RECIPES, recipe
-from nets import find, randomised, same
+from nets import find, same
 from torch import nn
 
 from llfc_lib.data import load
-from llfc_lib.matching import check_symmetry, symmetry, weight_matching
 from llfc_lib.models import build
 from llfc_lib.models.resnet import ChannelNorm
 from llfc_lib.training import checkpoints, loop
@@ -72,26 +71,6 @@ def test_shortcuts_are_convolutions_only_where_the_stride_is_not_one():
     assert kinds == {"2-1", "3-1"}
     conv = shortcuts["2-1"][0]
     assert conv.kernel_size == (3, 3) and conv.stride == (2, 2) and conv.bias is None
-
-
-def test_every_residual_stream_has_one_permutation_and_the_function_survives_all_of_them():
-    net, x = randomised(network(4).double()), torch.randn(3, 3, 32, 32, dtype=torch.float64)
-    sym, state = symmetry(net, x), net.state_dict()
-    # a stream a stage, and the inside of each block
-    assert sorted(p.size for p in sym) == [4] * 4 + [8] * 4 + [16] * 4
-    assert {(u.parameter, u.axis) for u in sym["conv"].uses} >= {
-        ("conv.weight", 0),
-        ("norm.weight", 0),
-        ("block1_2.conv2.weight", 0),
-        ("block2_1.conv1.weight", 1),
-        ("block2_1.shortcut.0.weight", 1),
-    }
-    assert check_symmetry(net, sym, x) < 1e-10
-    assert all(p.site is not None for p in sym)
-    # matched to itself in another order, the order is found
-    planted = sym.random("planted")
-    found = weight_matching(sym, state, sym.apply(state, planted)).permutations
-    assert same(sym.compose(planted, found), sym.identity())
 
 
 def test_settings_are_the_appendix_and_the_code_beside_it():

@@ -270,8 +270,16 @@ def test_reductions_are_in_float64_whatever_the_networks_are_in():
         found = find(rows, quantity, site="FC 2", alpha=alpha).mean
         assert found == pytest.approx(half.mean().item(), rel=1e-9, abs=0)
     c = (f["FC 2"] * m).sum() / f["FC 2"].square().sum()
-    found = find(rows, "set_c", site="FC 2", alpha=0.5).mean
-    assert found == pytest.approx(c.item(), rel=1e-11, abs=0)
+    w_a, w_b = (n.fc2.weight.detach().double() for n in (a, b))
+    d_w = (a.fc2.weight - b.fc2.weight).detach().double()
+    dist_w = d_w.square().sum() / (w_a.norm() * w_b.norm())
+    loss = F.cross_entropy(f["logits"], data[0][1])
+    for quantity, where, expected in (
+        ("set_c", {"site": "FC 2", "alpha": 0.5}, c),
+        ("dist_W", {"site": "FC 2"}, dist_w),
+        ("loss", {"alpha": 0.5}, loss),
+    ):
+        assert find(rows, quantity, **where).mean == pytest.approx(expected.item(), rel=1e-11)
 
 
 def test_zero_features_are_counted_and_do_not_poison_the_mean():
@@ -284,7 +292,9 @@ def test_zero_features_are_counted_and_do_not_poison_the_mean():
         assert find(rows, quantity, site="FC 2", alpha=0.5).mean == 0
     assert all(math.isfinite(r.mean) for r in [*rows, *measure(a, a, loader(), everything())])
     b.fc2.bias.data += 1000
-    assert find(measure(a, b, loader(), [LLFC()]), "1-cos_AB", site="FC 2").mean == 1
+    rows = measure(a, b, loader(), [LLFC()])  # of A alone
+    assert find(rows, "1-cos_AB", site="FC 2").mean == 1
+    assert find(rows, "zero_features", site="FC 2").mean == 60
 
 
 @pytest.mark.parametrize("seed", range(3))
