@@ -480,6 +480,9 @@ HARD = {
     "mean of branches stacked first": vector(
         lambda s, x: torch.stack((s.a(x).relu(), s.b(x).relu())).mean(0), **TWO
     ),
+    "mean that counts a unit twice": vector(
+        lambda s, x: (h := s.a(x).relu()) * h[:, [0, *range(8)]].mean(1, keepdim=True)
+    ),
     # padded pixels make the axis of pixels "moving", and stay constants where a parameter with an
     # entry a unit acts
     "mean over padded pixels": image(lambda s, x: F.pad(s.a(x).relu(), (1, 1, 1, 1))),
