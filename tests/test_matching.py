@@ -201,13 +201,6 @@ def test_a_seed_orders_the_visits_anew():
     assert histories[0] == histories[1] and len({h[-1] for h in histories}) == 3
 
 
-def test_weights_need_not_lie_together_in_memory():
-    sym, (a, b) = derived("resnet20 B"), states("resnet20 B", 0)
-    found = weight_matching(sym, a, b)
-    strided = [{name: torch.stack((v, v), -1)[..., 0] for name, v in s.items()} for s in (a, b)]
-    assert same(weight_matching(sym, *strided).permutations, found.permutations)
-
-
 @torch.no_grad()
 def test_a_gain_of_rounding_size_moves_no_unit():
     """Two units that agree to five digits: their exchange gains 1e-10 of the objective, less than

@@ -11,7 +11,6 @@ from nets import Beside, InPlace, broken, conv, find, loader, mlp, near, waits_f
 from torch import nn
 from torch.nn import functional as F
 
-from llfc_lib.data.torchvision import torchvision
 from llfc_lib.metrics import (
     LLFC,
     Barrier,
@@ -133,20 +132,6 @@ def test_commutativity_by_hand(pair, rows, xy, k):
         assert find(rows, quantity, site=f"FC {k}").mean == pytest.approx(expected, rel=1e-9)
     # at the first map both sides are equal by construction
     assert not [r for r in rows if r.site == "FC 1" and r.quantity == "dist_com"]
-
-
-def test_commutativity_of_convolutions_by_hand():
-    a, b = conv(0), conv(1)
-    batches = loader(shape=(2, 5, 5))
-    rows = measure(a, b, batches, [Commutativity()])
-    assert {r.site for r in rows} == {"conv2", "fc"}
-    h_a, h_b = (n.relu1(n.conv1(whole(batches)[0])).detach() for n in (a, b))
-
-    def apply(n, h):
-        return F.conv2d(h, n.conv2.weight, None, padding=1).detach()
-
-    expected = dist(apply(a, h_a) + apply(b, h_b), apply(a, h_b) + apply(b, h_a))
-    assert find(rows, "dist_com", site="conv2").mean == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -331,22 +316,6 @@ def test_opposite_maps_give_a_real_distance(c):
 @pytest.mark.parametrize("make, shape", [(mlp, (1, 3, 4)), (conv, (2, 5, 5))])
 def test_nothing_waits_for_the_device(make, shape):
     waits_for_no_device(make(0), make(1), loader(shape=shape), everything())
-
-
-def test_a_foreign_network_with_batch_norm_is_measured_whole():
-    """torchvision's as it is: every metric, sites and maps by its own names."""
-    resnet, networks = torchvision().models.resnet, []
-    data = loader(6, (3, 32, 32), 4, dtype=torch.float32)
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        networks.append(resnet.ResNet(resnet.BasicBlock, [2, 1, 1, 1], num_classes=5).train())
-        networks[-1](data[0][0])  # running statistics of its own
-    rows = measure(*networks, data, everything(pre=False))
-    for quantity, sites in (("1-cos_alpha", 12), ("dist_com", 14), ("stitched_error", 6)):
-        assert len({r.site for r in rows if r.quantity == quantity}) == sites, quantity
-    assert all(math.isfinite(r.mean) for r in rows) and networks[0].training
-    again = measure(networks[0], networks[0], data, [LLFC()])
-    assert all(r.mean == 0 for r in again if r.quantity.startswith("1-"))
 
 
 # weights

@@ -82,17 +82,6 @@ def test_shuffling_loses_the_alignment_that_the_formula_does_not_see():
     assert value > 5 * shuffled and value > 5 * formula
 
 
-def test_nearest_endpoint_is_a_quarter_of_the_baseline_half_way():
-    """For small angles and equal norms, the angle to the middle is half of the angle between: a
-    quarter in 1 - cos.
-    """
-    a = mlp(0, hidden=64)
-    rows = measure(a, near(a, 1, 0.05), loader(), [LLFC()])
-    for site in ("FC 1", "FC 2", "FC 3"):
-        found = find(rows, "cos_ratio", site=site, alpha=0.5, role="null").mean
-        assert found == pytest.approx(0.25, abs=0.01)
-
-
 @pytest.mark.parametrize("shape", [(8,), (8, 2, 2)])
 def test_shuffled_images_give_the_value_of_unrelated_gaussians(shape):
     """Pre-activations that agree perfectly are weakly additive; shuffled, as independent ones are:
