@@ -189,6 +189,7 @@ ZERO |= {"dist_transfer", "dist_weights", "commutator_energy", "sign_energy", "s
 ZERO |= {f"{what}_barrier{name}" for what in ("error", "loss") for name in ("", "_chord")}
 
 
+@settings(max_examples=8)
 @given(seed=seeds)
 def test_a_network_with_itself_is_exactly_linear(seed):
     a = mlp(seed)
