@@ -60,7 +60,7 @@ runs-status: $(STAMP) ## what is done and what is missing (RECIPES="a b")
 publish: $(STAMP) ## take finished records and networks into book/
 	$(PY) -m llfc_book.study.queue publish $(RUNS_PROFILE)
 
-bench: $(STAMP) ## speed of training and measuring, as ratios from one interleaved run
+bench: $(STAMP) ## speed of training and weight matching, as ratios from one interleaved run
 	$(PY) tests/bench.py
 
 clean: ## remove what was built (not the cache)

@@ -1,4 +1,4 @@
-"""`make bench`: how fast is training, measuring and matching, as ratios from one interleaved run.
+"""`make bench`: how fast are training and matching, as ratios from one interleaved run.
 
 Blocks of steps of each variant follow each other in turn, several rounds of them, so that a busy
 moment of the machine falls on all alike; the median block of each is reported. "Plain" is the loop
@@ -13,13 +13,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 import torch
 from llfc_book.places import RECORDS
 from llfc_book.show import cost
-from llfc_book.study.measures.pair import metrics_of
-from llfc_book.study.settings import Plan, recipe
+from llfc_book.study.settings import recipe
 from llfc_book.study.units import cpu_name, environment
 from PIL import Image
 from straightforward import match
@@ -27,9 +26,9 @@ from torch import nn
 
 from llfc_lib.data import Dataset, load
 from llfc_lib.data.torchvision import torchvision
-from llfc_lib.matching import Symmetry, objective, symmetry, weight_matching
-from llfc_lib.metrics import measure
+from llfc_lib.matching import Permutations, Symmetry, objective, symmetry, weight_matching
 from llfc_lib.models.resnet import ResNet20
+from llfc_lib.models.weights import State
 from llfc_lib.streams import numpy_generator
 from llfc_lib.training import loop
 from llfc_lib.training.recipe import Recipe
@@ -154,17 +153,6 @@ def interleaved(variants: dict[str, Callable[[], float]], rounds: int) -> dict[s
     return {name: values[1:] for name, values in found.items()}
 
 
-def metric_pass(images: int) -> float:
-    """Seconds for all metrics of one pair over ``images`` images, at one thread."""
-    torch.set_num_threads(1)
-    data, r, batch = load("mnist"), recipe("mlp_mnist_spawn"), Plan().batch
-    nets = [loop.new_network(r, data, seed).eval() for seed in (0, 1)]
-    x, y = data.normalise(data.x_test[:images]), data.y_test[:images]
-    began = time.perf_counter()
-    measure(*nets, list(zip(x.split(batch), y.split(batch))), metrics_of(Plan()))
-    return time.perf_counter() - began
-
-
 def bench(rounds: int, steps: int) -> dict:
     r, data = recipe("mlp_mnist_spawn"), load("mnist")
     epoch = len(data.y_train) / r.batch / steps  # blocks in an epoch
@@ -192,10 +180,6 @@ def bench(rounds: int, steps: int) -> dict:
         ),
         "two networks: plain, one after the other / this, at once": 2 * plain_two / seconds[two],
     }
-    passes = {
-        f"{images} images": {"seconds": statistics.median(metric_pass(images) for _ in range(3))}
-        for images in (1000, 10000)
-    }
     return {
         "cpu": cpu_name(),
         "torch": torch.__version__,
@@ -203,7 +187,6 @@ def bench(rounds: int, steps: int) -> dict:
         "steps": steps,
         "seconds_per_epoch": seconds,
         "ratios": ratios,
-        "metric_pass": passes,
     }
 
 
@@ -244,11 +227,7 @@ def bench_convolutional(name: str, rounds: int, steps: int) -> dict:
         found = sorted(ours / of for ours, of in zip(rates[label], rates[plain_loop], strict=True))
         return [found[0], statistics.median(found), found[-1]]
 
-    return {
-        "images_per_second": {label: statistics.median(found) for label, found in rates.items()},
-        "speedups": used,
-        "ratio_to_plain": {label: ratios(label) for label in pipes},
-    }
+    return {"speedups": used, "ratio_to_plain": {label: ratios(label) for label in pipes}}
 
 
 # weight matching
@@ -256,71 +235,55 @@ def bench_convolutional(name: str, rounds: int, steps: int) -> dict:
 WIDTHS = (1, 4, 8)
 
 
-@dataclass
-class Found:
-    """``seconds`` of the processor: what else runs on the machine changes them less."""
-
-    seconds: float
-    sweeps: int
-    objective: float
-
-
-def trained_pair() -> tuple[str, nn.Module, nn.Module]:
-    """Two MLPs of the permutation chapters that have learned for half an epoch."""
-    r = recipe("mlp_mnist_perm")
-    data = load(r.data, normalise=r.normalise)
-    nets = []
-    for seed in (0, 1):
-        ours = OurLoop(r, data, len(data.y_train) // r.batch // 2, seed)
-        ours.run()
-        nets.append(ours.model.eval())
-    return "MLP, MNIST, half an epoch", *nets
-
-
 def matched_pair(name: str) -> tuple[str, nn.Module, nn.Module, torch.Tensor]:
-    """What it is, A, B and an image; ``name`` is "mlp" or a width in units of 16 channels."""
+    """What it is, A, B and an image; ``name`` is "mlp" (two of the permutation chapters that have
+    learned for half an epoch) or a width in units of 16 channels.
+    """
+    nets: list[nn.Module] = []
     if name == "mlp":
-        told, a, b = trained_pair()
-        return told, a, b, torch.zeros(1, a.fc1.in_features)
-    nets, channels = [], 16 * int(name)
+        r = recipe("mlp_mnist_perm")
+        data = load(r.data, normalise=r.normalise)
+        for seed in (0, 1):
+            ours = OurLoop(r, data, len(data.y_train) // r.batch // 2, seed)
+            ours.run()
+            nets.append(ours.model.eval())
+        return "MLP, MNIST, half an epoch", *nets, torch.zeros(1, nets[0].fc1.in_features)
+    channels = 16 * int(name)
     for seed in (0, 1):
         torch.manual_seed(seed)
         nets.append(ResNet20(3, channels, 10, "B").eval())
     return f"ResNet-20, option B, {channels} channels, random", *nets, torch.zeros(1, 3, 32, 32)
 
 
-def match_ours(sym: Symmetry, a: nn.Module, b: nn.Module, seed: int) -> Found:
-    began = time.process_time()
-    found = weight_matching(sym, a.state_dict(), b.state_dict(), seed)
-    return Found(time.process_time() - began, found.sweeps, found.objective)
+def match_ours(sym: Symmetry, a: State, b: State, seed: int) -> tuple[Permutations, int]:
+    found = weight_matching(sym, a, b, seed)
+    return found.permutations, found.sweeps
 
 
-@torch.no_grad()
-def match_straightforward(sym: Symmetry, a: nn.Module, b: nn.Module, seed: int) -> Found:
-    state_a, state_b = a.state_dict(), b.state_dict()
-    began = time.process_time()
-    same_visits = numpy_generator("weight matching", seed)
-    permutations, sweeps = match(sym, state_a, state_b, same_visits)
-    seconds = time.process_time() - began
-    return Found(seconds, sweeps, objective(sym, state_a, state_b, permutations))
+def match_straightforward(sym: Symmetry, a: State, b: State, seed: int) -> tuple[Permutations, int]:
+    return match(sym, a, b, numpy_generator("weight matching", seed))  # the same visits
 
 
 def bench_matching(rounds: int) -> dict:
-    """Both tools on one pair after each other, a seed a round, at one thread."""
+    """Both tools on one pair after each other, a seed a round, at one thread. Seconds are the
+    processor's: what else runs on the machine changes them less.
+    """
     torch.set_num_threads(1)
     tools = {"ours": match_ours, "straightforward": match_straightforward}
     result = {}
     for name in ("mlp", *map(str, WIDTHS)):
         told, a, b, x = matched_pair(name)
-        began = time.process_time()
-        sym = symmetry(a, x)
-        derived = time.process_time() - began
+        sym, *states = symmetry(a, x), a.state_dict(), b.state_dict()
         runs: dict[str, list[dict]] = {tool: [] for tool in tools}
         for k in range(rounds):
             for tool, run in tools.items():
-                runs[tool].append(asdict(run(sym, a, b, k)))
+                began = time.process_time()
+                permutations, sweeps = run(sym, *states, k)
+                seconds = time.process_time() - began
+                reached = objective(sym, *states, permutations)
+                runs[tool].append({"seconds": seconds, "sweeps": sweeps, "objective": reached})
             print(f"matching {told}, round {k + 1}", file=sys.stderr)
-        result[told] = {"seconds_to_derive": derived, "runs": runs}
+        result[told] = {"runs": runs}
     return result
 
 

@@ -1,7 +1,7 @@
 """Small networks and data for tests, and what several of them look at."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -46,6 +46,19 @@ def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
     """Evaluated; statistics and affine parameters of 0 and 1 would hide mistakes."""
     randomise_norms(network, seed)
     return network.eval()
+
+
+class Net(nn.Module):
+    """Layers and parameters by name, and their forward pass as a function of (self, x)."""
+
+    def __init__(self, run: Callable, **parts: object) -> None:
+        super().__init__()
+        self.run = run
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
 
 
 class Conv(nn.Module):

@@ -32,18 +32,15 @@ def put(
     sym: Symmetry, name: str, value: Tensor, permutations: Permutations, but: int | None = None
 ) -> Tensor:
     """Parameter ``name`` with every axis ``but`` one in the order of ``permutations``."""
-    for rows_first in (True, False):
-        for p in sym:
-            for use in p.uses:
-                if use.parameter != name or use.axis == but or (use.rows is not None) != rows_first:
-                    continue
+    for p in sym:
+        for use in p.uses:
+            if use.parameter == name and use.axis != but:
                 new = value.clone()
-                block, old = (
-                    (new[slice(*use.rows)], value[slice(*use.rows)]) if use.rows else (new, value)
-                )
+                rows = slice(*use.rows) if use.rows else slice(None)
                 for k in range(use.positions.shape[1]):
                     to, source = use.positions[:, k], use.positions[permutations[p.name], k]
-                    block.index_copy_(use.axis, to, old.index_select(use.axis, source))
+                    units = value[rows].index_select(use.axis, source)
+                    new[rows].index_copy_(use.axis, to, units)
                 value = new
     return value
 
@@ -58,22 +55,14 @@ def similarity(
     """[i, j]: what it adds to <A, pi(B)> if B's own unit j is put where A's unit i is."""
     total = 0
     for use in filter(counts, p.uses):
-        x, y = (
-            a[use.parameter],
-            put(sym, use.parameter, b[use.parameter], permutations, but=use.axis),
-        )
-        if use.rows:
-            x, y = x[slice(*use.rows)], y[slice(*use.rows)]
+        rows = slice(*use.rows) if use.rows else slice(None)
+        x = a[use.parameter][rows]
+        y = put(sym, use.parameter, b[use.parameter], permutations, but=use.axis)[rows]
         for k in range(use.positions.shape[1]):
             u, v = (
-                (
-                    w.index_select(use.axis, use.positions[:, k]).movedim(use.axis, 0).flatten(1)
-                    if w.ndim > 1
-                    else w[use.positions[:, k], None]
-                )
-                for w in (x, y)
+                w.index_select(use.axis, use.positions[:, k]).movedim(use.axis, 0) for w in (x, y)
             )
-            total = total + u @ v.T
+            total = total + u.reshape(p.size, -1) @ v.reshape(p.size, -1).T
     return total
 
 

@@ -29,15 +29,6 @@ def test_every_module_is_on_one_page_and_every_page_in_the_table_of_contents():
     assert all(f"file: book/api/{page.stem}\n" in toc for page in pages)
 
 
-def test_no_docstring_calls_this_book_its_source():
-    """Where nothing is cited, the work is the book's own: only a source is said."""
-    paths = [
-        path for root in ("llfc_lib", "book/llfc_book") for path in (ROOT / root).rglob("*.py")
-    ]
-    assert len(paths) > 50
-    assert not [path.name for path in paths if re.search("Source: this book", path.read_text())]
-
-
 def test_every_public_method_is_described_in_its_class_or_in_the_protocol():
     """Of modules, classes and functions ruff says so (D100 to D104)."""
     bare = [

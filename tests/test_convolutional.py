@@ -11,7 +11,6 @@ from nets import loader as flat_loader
 from torch import nn
 from torch.nn import functional as F
 
-from llfc_lib.data import load
 from llfc_lib.metrics import LLFC, Barrier, Stitching, Transfer, displacement_null, measure
 from llfc_lib.metrics.displacement import displace, random_difference
 from llfc_lib.models import VGG16, ResNet20
@@ -160,13 +159,10 @@ def test_transfer_by_explicit_products():
     mixed, own = (b.block2_1.conv1(view.run(x, {node})[node]) for view in views)
     expected = ((mixed - own).square().sum() / (mixed.norm() * own.norm())).item()
     rows = measure(a, b, data, [Transfer()])
-    where = {"quantity": "dist_transfer", "site": site, "direction": "A to B"}
-    assert find(rows, **where).mean == pytest.approx(expected, rel=1e-10)
-    backwards = find(rows, **where | {"direction": "B to A"}).mean
+    where = {"quantity": "dist_transfer", "site": site}
+    assert find(rows, **where, direction="A to B").mean == pytest.approx(expected, rel=1e-10)
+    backwards = find(rows, **where, direction="B to A").mean
     assert backwards != pytest.approx(expected, rel=1e-3)
-    null = find(rows, **where, role="null", kind="shuffled units").mean
-    assert null > 0 and null != pytest.approx(expected, rel=1e-6)
-    assert all(r.mean == 0 for r in measure(a, a, data, [Transfer()]))
 
 
 # running statistics
@@ -232,13 +228,6 @@ def test_displaced_partners_have_statistics_of_their_own():
     found = find(rows, "loss", alpha=0.0, role="null", kind="gaussian t=1").mean
     assert found == pytest.approx(loss(recomputed(stale, calibration()), data), abs=1e-12)
     assert found != pytest.approx(loss(stale, data), rel=1e-6)
-
-
-def test_the_first_images_of_a_loader():
-    digits = load("digits")
-    batches = list(digits.loader("test", 64, first=100))
-    assert [len(y) for _, y in batches] == [64, 36]
-    assert torch.equal(whole(batches)[1], digits.y_test[:100])
 
 
 def test_analysis_is_without_tf32():

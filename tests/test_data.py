@@ -46,6 +46,8 @@ def test_loader_gives_every_image_once_in_order():
     x, y = (torch.cat(parts) for parts in zip(*batches))
     assert torch.equal(y, digits.y_test)
     assert torch.equal(x, digits.normalise(digits.x_test, torch.float64))
+    part = list(digits.loader("test", 64, first=100))
+    assert [len(labels) for _, labels in part] == [64, 36] and torch.equal(part[1][1], y[64:100])
     with pytest.raises(ValueError, match="unknown split 'tset'"):
         digits.loader("tset")
     with pytest.raises(ValueError, match="unknown data set 'mnsit'.*mnist"):

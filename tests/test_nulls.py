@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from nets import find, loader, mlp, near, same
+from nets import Net, find, loader, mlp, near, same
 from torch import nn
 
 from llfc_lib.metrics import (
@@ -26,16 +26,11 @@ KINDS = ("rotation", "entries", "gaussian")
 STATE_A, STATE_B = (mlp(k).state_dict() for k in (0, 1))
 
 
-class TwoMaps(nn.Module):
+def two_maps(w1: torch.Tensor, w2: torch.Tensor) -> nn.Module:
     """Linear maps with nothing in between: what enters the second is drawn, not learned."""
-
-    def __init__(self, w1: torch.Tensor, w2: torch.Tensor) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Linear(w.shape[1], w.shape[0], bias=False) for w in (w1, w2))
-        self.first.weight.data, self.second.weight.data = w1, w2
-
-    def forward(self, x):
-        return self.second(self.first(x))
+    maps = {name: nn.Linear(*w.T.shape, bias=False) for name, w in (("first", w1), ("second", w2))}
+    maps["first"].weight.data, maps["second"].weight.data = w1, w2
+    return Net(lambda s, x: s.second(s.first(x)), **maps)
 
 
 def dist_com(a: nn.Module, b: nn.Module, x: torch.Tensor) -> list[float]:
@@ -61,7 +56,7 @@ def test_without_structure_dist_com_is_what_both_nulls_say(correlation):
             )
         (a1, b1), (a2, b2) = two
         x = torch.randn(400, n, generator=g, dtype=torch.float64)
-        found.append(dist_com(TwoMaps(a1, a2), TwoMaps(b1, b2), x))
+        found.append(dist_com(two_maps(a1, a2), two_maps(b1, b2), x))
         h_a, h_b = x @ a1.T, x @ b1.T
         rho_w, rho_h = (
             float((u * v).sum() / (u.norm() * v.norm())) for u, v in ((a2, b2), (h_a, h_b))
@@ -82,30 +77,9 @@ def test_shuffling_loses_the_alignment_that_the_formula_does_not_see():
     w, first, v = draw(n, n) / n**0.5, draw(n, n) / n**0.5, draw(n, 1)
     d_w, lift = 0.1 * draw(n, 1) @ v.T, 0.1 * v @ draw(1, n)
     value, formula, shuffled = dist_com(
-        TwoMaps(first, w), TwoMaps(first + lift, w + d_w), draw(300, n)
+        two_maps(first, w), two_maps(first + lift, w + d_w), draw(300, n)
     )
     assert value > 5 * shuffled and value > 5 * formula
-
-
-def test_nearest_endpoint_is_a_quarter_of_the_baseline_half_way():
-    """For small angles and equal norms, the angle to the middle is half of the angle between: a
-    quarter in 1 - cos.
-    """
-    a = mlp(0, hidden=64)
-    rows = measure(a, near(a, 1, 0.05), loader(), [LLFC()])
-    for site in ("FC 1", "FC 2", "FC 3"):
-        found = find(rows, "cos_ratio", site=site, alpha=0.5, role="null").mean
-        assert found == pytest.approx(0.25, abs=0.01)
-
-
-class Rectify(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.relu = nn.ReLU()
-        self.scale = nn.Parameter(torch.ones(1, dtype=torch.float64))
-
-    def forward(self, x):
-        return self.relu(x * self.scale).flatten(1)
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 2, 2)])
@@ -116,7 +90,9 @@ def test_shuffled_images_give_the_value_of_unrelated_gaussians(shape):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(4000, *shape, generator=g, dtype=torch.float64)
     y = torch.zeros(4000, dtype=torch.long)
-    rows = measure(Rectify(), Rectify(), [(x, y)], [WeakAdditivity()])
+    scale = nn.Parameter(torch.ones(1, dtype=torch.float64))
+    network = Net(lambda s, x: s.relu(x * s.scale).flatten(1), relu=nn.ReLU(), scale=scale)
+    rows = measure(network, network, [(x, y)], [WeakAdditivity()])
     assert find(rows, "dist_add").mean == 0
     shuffled = find(rows, "dist_add", role="null", kind="shuffled images").mean
     i, j = (torch.randn(10**6, generator=g, dtype=torch.float64) for _ in range(2))

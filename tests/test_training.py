@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from itertools import cycle
 
+import nets
 import pytest
 import torch
 from llfc_book.study import runs
@@ -32,10 +33,8 @@ def short():
 
 
 def same(a: Checkpoint, b: Checkpoint, optimiser: bool = True) -> bool:
-    parts = [(a.model, b.model)] + ([(a.optimiser, b.optimiser)] if optimiser else [])
-    return all(
-        x.keys() == y.keys() and x and all(torch.equal(x[k], y[k]) for k in x) for x, y in parts
-    )
+    kept = nets.same(a.optimiser, b.optimiser) and bool(a.optimiser) if optimiser else True
+    return nets.same(a.model, b.model) and kept
 
 
 def start(r: Recipe, data, seed: int = 0) -> Checkpoint:
@@ -77,6 +76,13 @@ def test_what_is_unknown_or_not_built_is_refused(digits, call, message):
         call(digits)
 
 
+def test_lecuns_normal_has_variance_one_over_inputs_and_ends_at_two_deviations(digits):
+    r = replace(MLP, init="lecun normal")
+    weight = loop.new_network(r, digits).fc2.weight.detach() * 512**0.5
+    assert weight.std().item() == pytest.approx(1, rel=0.01)
+    assert 2.2 < weight.abs().max() < 2 / 0.8796 + 0.001
+
+
 def test_learning_rates():
     steps = RECIPES["resnet20_cifar10_spawn"]
     for epochs, rate in (((0, 79.9), 0.1), ((80, 119.9), 0.01), ((120, 159), 0.001)):
@@ -104,22 +110,24 @@ def test_streams_are_independent_and_repeatable():
     assert len(orders) == 60
 
 
-def test_batches_of_the_children_differ_and_the_last_partial_one_is_kept(
-    digits, short, monkeypatch
-):
+def test_every_step_has_its_rate_and_batches_of_the_children_differ(digits, short, monkeypatch):
     seen: list[tuple[int, float]] = []
+    rates: list[float] = []
 
     def step(model, optimiser, x, y, autocast):
         seen.append((len(y), x.sum().item()))
+        rates.append(optimiser.param_groups[0]["lr"])
         return torch.zeros(2)
 
     monkeypatch.setattr(loop, "train_step", step)
-    network = loop.new_network(short, digits)
-    optimiser = loop.make_optimiser(short, network)
+    r = replace(short, schedule="cosine")
+    network = loop.new_network(r, digits)
+    optimiser = loop.make_optimiser(r, network)
     for branch in "AB":
-        loop.train_epoch(network, optimiser, digits, short, 0, (0, branch))
-    assert [size for size, _ in seen] == ([60] * 21 + [37]) * 2
+        loop.train_epoch(network, optimiser, digits, r, 1, (0, branch))
+    assert [size for size, _ in seen] == ([60] * 21 + [37]) * 2  # the last, partial one is kept
     assert not set(seen[:22]) & set(seen[22:])
+    assert rates == [loop.learning_rate(r, 1 + k * 60 / 1297) for k in range(22)] * 2
 
 
 # spawning and resuming
@@ -171,12 +179,9 @@ def test_killed_at_a_random_step_it_resumes_to_the_same_bits(
     assert taken > 88  # it was killed, and only the epoch in progress was lost
     assert taken <= 88 + 22 * len(kills)
     assert same(undisturbed, resumed, optimiser=False)
-
-
-def test_a_finished_run_is_not_trained_again(digits, short, monkeypatch):
-    first = runs.train(short, 0, "A", digits)
-    monkeypatch.setattr(loop, "train_step", lambda *_: pytest.fail("trained again"))
-    assert same(first, runs.train(short, 0, "A", digits), optimiser=False)
+    before = taken
+    runs.train(short, 0, "A", digits, cache=tmp_path / "killed")
+    assert taken == before  # what is finished is not trained again
 
 
 def test_a_diverged_run_says_so(digits, short):
@@ -189,7 +194,8 @@ def test_a_training_step_and_evaluation_run_on_device_meta(digits, network):
     """Device meta refuses CPU operands and any wait for a result, so another device needs nothing
     but its name.
     """
-    r, data = recipe(f"{network}_spawn", "smoke"), digits.to("meta")
+    few = replace(digits, x_train=digits.x_train[:100], y_train=digits.y_train[:100])
+    r, data = recipe(f"{network}_spawn", "smoke"), few.to("meta")
     network = loop.new_network(r, digits).to("meta")
     network, augmenter = loop.prepare(network, replace(r, augment=("crop", "flip")), data, ())
     optimiser = loop.make_optimiser(r, network)
@@ -212,6 +218,8 @@ def test_checkpoints_come_back_and_foreign_truncated_and_altered_ones_are_refuse
     back, whole = checkpoints.read(path, "key"), path.read_bytes()
     assert same(run, back) and (back.epoch, back.history) == (1, run.history)
     assert back.digest() == run.digest()
+    renamed = {f"{name}x": value for name, value in run.model.items()}
+    assert Checkpoint(renamed).digest() != run.digest()
     altered = whole[:-1] + bytes([whole[-1] ^ 1])
     for content, key, message in (
         (whole, "other", "belongs to another run .key, not other."),

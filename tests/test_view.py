@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from nets import randomised, same
+from nets import Net, randomised, same
 from torch import nn
 from torch.nn import functional as F
 
@@ -126,18 +126,18 @@ def test_stitched_at_the_ends_a_network_is_one_of_the_two(network, other, images
 
 @torch.no_grad()
 def test_weights_of_recurrent_layers_and_layers_with_hooks_can_be_exchanged():
-    class Recurrent(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.lstm = nn.LSTM(4, 5, batch_first=True)
-            self.relu, self.fc = nn.ReLU(), nn.Linear(5, 3)
-            self.fc.register_forward_pre_hook(lambda layer, args: (2 * args[0],))
-
-        def forward(self, x):
-            return self.fc(self.relu(self.lstm(x)[0][:, -1]))
+    def recurrent():
+        network = Net(
+            lambda s, x: s.fc(s.relu(s.lstm(x)[0][:, -1])),
+            lstm=nn.LSTM(4, 5, batch_first=True),
+            relu=nn.ReLU(),
+            fc=nn.Linear(5, 3),
+        )
+        network.fc.register_forward_pre_hook(lambda layer, args: (2 * args[0],))
+        return network
 
     torch.manual_seed(0)
-    a, b, x = Recurrent(), Recurrent(), torch.randn(6, 7, 4)
+    a, b, x = recurrent(), recurrent(), torch.randn(6, 7, 4)
     before, view = a(x), View(a)
     assert torch.equal(view.with_state(b.state_dict())(x), b(x))
     assert not torch.allclose(b(x), before)
@@ -164,30 +164,33 @@ def test_in_place_operations_keep_their_meaning_and_overwrite_nothing():
 
 
 def test_constants_computed_early_are_there_for_the_upper_part():
-    class Early(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.w1, self.w2 = nn.Parameter(torch.randn(6, 5)), nn.Parameter(torch.randn(3, 6))
+    def early(s, x):
+        doubled = 2 * s.w2
+        return F.linear(F.relu(F.linear(x, s.w1)), doubled)
 
-        def forward(self, x):
-            doubled = 2 * self.w2
-            return F.linear(F.relu(F.linear(x, self.w1)), doubled)
-
-    view, x = View(Early()), torch.randn(7, 5)
+    w1, w2 = (nn.Parameter(torch.randn(shape)) for shape in ((6, 5), (3, 6)))
+    view, x = View(Net(early, w1=w1, w2=w2)), torch.randn(7, 5)
     site = view.sites[0]
     assert site.cut  # what passes beside it does not depend on the image
     assert torch.equal(view.run_from(site.node, view.run(x, {site.node})[site.node]), view(x))
 
 
-def test_untraceable_networks_are_named():
-    class Branches(nn.Module):
-        def forward(self, x):
-            return x if x.sum() > 0 else -x
+def test_the_same_features_enter_the_first_map_of_every_branch():
+    branches = Net(
+        lambda s, x: s.c(torch.cat((s.a(x).relu(), s.b(2 * x)), 1)),
+        a=nn.Linear(5, 2),
+        b=nn.Linear(5, 2),
+        c=nn.Linear(4, 3),
+    )
+    firsts = [(m.name, m.first) for m in View(branches).maps]
+    assert firsts == [("a", True), ("b", True), ("c", False)]
 
+
+def test_untraceable_networks_are_named():
     class TwoInputs(nn.Module):
         def forward(self, x, y):
             return x + y
 
-    for network in (Branches(), TwoInputs()):
+    for network in (Net(lambda s, x: x if x.sum() > 0 else -x), TwoInputs()):
         with pytest.raises(UntraceableError, match=type(network).__name__):
             View(network)
