@@ -12,7 +12,7 @@ from llfc_book.study import pairs, runs
 from llfc_book.study.measures import sweep
 from llfc_book.study.pairs import Pair
 from llfc_book.study.runs import kept_path, run_key, run_path
-from llfc_book.study.settings import LAYER_NORM, RECIPES, recipe
+from llfc_book.study.settings import RECIPES, group, recipe
 from nets import find, same
 from torch import nn
 
@@ -67,10 +67,12 @@ def test_settings_are_the_appendix_and_the_code_beside_it():
     ours, code = RECIPES["resnet20x32_cifar10_perm"], RECIPES[BY_CODE]
     assert (ours.warmup, ours.weight_decay, ours.lr, ours.momentum) == (1, 5e-4, 0.1, 0.9)
     assert (code.warmup, code.weight_decay) == (5, 1e-4) and dict(code.model_args) == {"width": 8}
-    for name, m in LAYER_NORM.items():
+    assert len(group("layer norm")) == 5
+    for name in group("layer norm"):
         r = recipe(name, "lite")
+        factor = float(name.removeprefix("resnet20x").partition("_")[0])
         width = dict(r.model_args)["width"]
-        assert (width, r.epochs, r.kept, r.schedule) == (16 * m, 24, KEPT, "cosine")
+        assert (width, r.epochs, r.kept, r.schedule) == (16 * factor, 24, KEPT, "cosine")
         # what is kept on the way changes nothing that is learned
         assert replace(r, kept=()).hash == r.hash
 

@@ -101,3 +101,29 @@ def test_the_factor_of_connection_is_found_beside_distance():
     far = points.assign(distance=points["distance"] * np.where(points["connected"], 1, 100))
     for some in (points[points["connected"]], few, far):
         assert connection(some).word == "not tested"
+
+
+def test_tuned_partners_most_of_whose_way_is_training_are_left_out():
+    columns = ["pair", "direction", "site", "size", "kind", "distance", "rho"]
+    told = [("x/0", "from A", "FC 1", size) for size in (1.0, 2.0)]
+    step = [(*where, "G", 0.1, 0.1) for where in told]
+    tuned = [(*told[0], "T", 0.15, 0.1), (*told[1], "T", 0.139, 0.1)]  # 0.1 * sqrt(2) = 0.1414
+    kept = predictions.mostly_random(pd.DataFrame([*step, *tuned], columns=columns))
+    assert kept[kept["kind"] == "T"]["size"].tolist() == [2.0] and len(kept) == 3
+
+
+def test_a_partner_is_connected_and_linear_by_its_own_numbers():
+    def lines(end: str, kind: str, error: float, middle: float, rho: float) -> list[tuple]:
+        where = ("x/0", kind, end, 1.0)
+        numbers = {"partner_error": error, "middle_error": middle}
+        deep = [(*where, "FC 1", "rho", rho), (*where, "logits", "rho", 9.0)]
+        return [(*where, "", quantity, value) for quantity, value in numbers.items()] + deep
+
+    # A errs 10 %, B 2 %
+    told = lines("from A", "B", 0.02, 0.05, 0.3) + lines("from B", "B", 0.10, 0.05, 0.3)
+    told += lines("from A", "P", 0.10, 0.119, 0.33) + lines("from B", "G", 0.02, 0.041, 0.31)
+    columns = ["pair", "kind", "direction", "alpha", "site", "quantity", "mean"]
+    found = predictions.partners(pd.DataFrame(told, columns=columns)).set_index("kind")
+    assert found.loc["B", "connected"].all() and found.loc["B", "linear"].all()
+    assert found.loc["P", ["connected", "linear"]].tolist() == [True, False]  # 1.9 points
+    assert found.loc["G", ["connected", "linear"]].tolist() == [False, True]  # 2.1 points

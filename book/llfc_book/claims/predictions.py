@@ -102,9 +102,9 @@ def mostly_random(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def partners(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line a pair, kind, end and size: whether the two networks are ``connected`` (half-way,
-    the error exceeds the mean of both by at most 2 points), and ``linear`` (half-way, rho squared
-    is at most a tenth in every hidden layer).
+    """One line a pair, kind, end and size: the partner's ``error`` (a fraction), whether the two
+    networks are ``connected`` (half-way, the error exceeds the mean of both by at most 2 points),
+    and ``linear`` (half-way, rho squared is at most a tenth in every hidden layer).
 
     Two answers that need not agree: LMC and LLFC, each without looking at the other.
     """
@@ -119,7 +119,7 @@ def partners(rows: pd.DataFrame) -> pd.DataFrame:
     inner = rows[rows["quantity"].eq("rho") & rows["site"].ne("logits")]
     worst = inner.groupby(keys)["mean"].max()
     told = {"connected": barrier <= CONNECTED, "linear": worst.reindex(wide.index) ** 2 <= CLOSE}
-    return pd.DataFrame(told).reset_index()
+    return pd.DataFrame(told | {"error": wide["partner_error"]}).reset_index()
 
 
 def _cell(

@@ -92,5 +92,8 @@ def beside_tuned() -> Found:
     word, found = stitching.beside_tuned("mlp_mnist_spawn") or ("", None)
     if found is None:
         return "not measured", False
-    text = f"{number(found.value)} [{number(found.low)}, {number(found.high)}] points"
-    return text, word == "as much as tuned partners"
+    limits = f"[{number(found.low)}, {number(found.high)}]"
+    return (
+        f"{number(found.value)} {limits} points, {found.n} pairs,",
+        word == "as much as tuned partners",
+    )

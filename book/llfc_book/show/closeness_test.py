@@ -19,6 +19,7 @@ from llfc_book.claims.predictions import (
 )
 from llfc_book.evidence import ALIKE, Measured
 from llfc_book.show import style
+from llfc_book.show.prose import percent
 from llfc_book.show.style import LOOKS, Shown
 from llfc_book.show.text import MyST, folded, number, table
 
@@ -208,8 +209,8 @@ def apart(name: str) -> MyST:
     for kind, own in partners(of(name).rows).groupby("kind"):
         linked, linear = own["connected"], own["linear"]
         counts = (linked.sum(), linear.sum(), (linked & ~linear).sum(), (linear & ~linked).sum())
-        lines.append((NAMES[str(kind)], len(own), *counts))
-    columns = ["partner", "all", "connected", "LLFC", "connected only", "LLFC only"]
+        lines.append((NAMES[str(kind)], len(own), *counts, percent(own["error"])))
+    columns = ["partner", "all", "connected", "LLFC", "connected only", "LLFC only", "error"]
     caption = "Connectivity and LLFC of partners of every kind and size, both half-way."
     told = table(pd.DataFrame(lines, columns=columns), caption, "tbl-apart")
     return folded("Connectivity and LLFC, kind by kind", told)

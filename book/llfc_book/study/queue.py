@@ -57,8 +57,8 @@ def run(profile: str | None, jobs: int, device: str, recipes: Collection[str] | 
             for unit in [u for u in todo if ahead.isdisjoint(u.needs())]:
                 if broken := [lost[need] for need in unit.needs() if need in lost]:
                     todo.remove(unit)
-                    lost[unit] = broken[0]
-                    say(f"left out: {unit} (what it needs: {broken[0]})")
+                    lost[unit] = "FAILED" if "FAILED" in broken else broken[0]
+                    say(f"left out: {unit} (what it needs: {lost[unit]})")
                 elif len(running) < jobs:
                     todo.remove(unit)
                     running[unit] = _start(unit, device), time.monotonic()
@@ -237,6 +237,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--device", default="cpu", help="any torch device (default: cpu)")
     options = parser.parse_args(arguments)
+    if (options.action == "unit") != (options.unit is not None):
+        parser.error("`unit` takes one name, as `run` prints it, the other actions take none")
+    if options.jobs < 1:
+        parser.error(f"--jobs {options.jobs}; at least one unit at a time")
     try:
         if options.action == "run":
             return 1 if run(options.profile, options.jobs, options.device, options.recipes) else 0

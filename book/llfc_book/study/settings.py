@@ -282,11 +282,6 @@ def group(*names: str) -> dict[str, Setting]:
 SPAWN_AT = {name: setting.spawn_epoch for name, setting in group("spawn epoch").items()}
 #: When do permutations fail (B.5)? The MNIST MLP of other widths. To that width.
 WIDTHS = {name: dict(setting.model_args)["hidden"] for name, setting in group("width").items()}
-#: The layer-norm ResNet-20 of other widths, in units of He's 16 channels; the appendix has 32. To
-#: that factor.
-LAYER_NORM = {
-    name: dict(setting.model_args)["width"] / 16 for name, setting in group("layer norm").items()
-}
 
 
 def check_profile(profile: str) -> str:

@@ -56,8 +56,12 @@ class Unit:
     @classmethod
     def parse(cls, text: str) -> "Unit":
         """The unit of a name "profile/recipe/index/part". ValueError for another form."""
-        profile, name, index, part = text.split("/")
-        return cls(check_profile(profile), name, int(index), part)
+        profile, *rest = text.split("/")
+        if len(rest) != 3 or not rest[1].isdigit():
+            raise ValueError(
+                f"{text!r} is no unit; name it PROFILE/RECIPE/INDEX/PART, as `run` does"
+            )
+        return cls(check_profile(profile), rest[0], int(rest[1]), rest[2])
 
     @property
     def trains(self) -> bool:
