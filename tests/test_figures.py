@@ -12,7 +12,7 @@ import pytest
 from llfc_book import evidence as ev
 from llfc_book import show
 from llfc_book.claims import ledger, rules
-from llfc_book.show import b2, style
+from llfc_book.show import b1, b2, style
 from matplotlib.text import Text
 
 from llfc_lib.figures import Shown
@@ -102,3 +102,8 @@ def test_a_panel_draws_every_pair_their_mean_and_the_range_of_what_they_are_held
 def test_one_thing_has_one_look():
     marks = [(look.colour, look.marker) for look in style.LOOKS.values()]
     assert len(set(marks)) == len(marks)
+
+
+def test_every_setting_named_in_the_overview_of_barriers_has_one():
+    assert {m.tag for m in b1.measured() if b1.barriers(m)["barrier"].isna().all()} == set()
+    assert all(len(b1.barriers(m)) == m.pairs for m in b1.measured())

@@ -93,7 +93,5 @@ def beside_tuned() -> Found:
     if found is None:
         return "not measured", False
     limits = f"[{number(found.low)}, {number(found.high)}]"
-    return (
-        f"{number(found.value)} {limits} points, {found.n} pairs,",
-        word == "as much as tuned partners",
-    )
+    told = f"{number(found.value)} {limits} points, {found.n} pairs,"
+    return told, word == "as much as tuned partners"

@@ -12,7 +12,6 @@ from llfc_book.show.style import Series, Shown
 from llfc_book.show.text import MyST, folded, table
 from llfc_book.study.settings import LABELS, RECIPES, SPAWN_AT, Setting, reductions
 
-LIMITED = ["barrier", "lower", "upper"]
 FLOOR = 0.01  # points: smaller barriers are drawn there
 WORDS = LABELS | {"init": "initialisation", "normalise": "input", "augment": "augmentation"}
 WORDS |= {"warmup": "warm-up"}
@@ -54,6 +53,13 @@ def spawning() -> dict[int, Measured]:
     return {epoch: scales[0] for epoch, scales in sorted(found.items()) if scales}
 
 
+def barriers(m: Measured, *reading: str) -> pd.DataFrame:
+    """By pair, barriers with their limits (as :func:`connectivity` gives them), in points."""
+    line = ev.at("error", m.setting.name, m.setting.profile)
+    assert line is not None, m.tag
+    return 100 * connectivity(line, *reading)[["barrier", "lower", "upper"]]
+
+
 def shows(m: Measured, what: str) -> bool:
     """Whether a reading belongs beside the pair: what matching starts from are two independent
     networks, so that others say no more.
@@ -68,10 +74,7 @@ def overview() -> Shown:
     figure, (axis,) = style.sheet(1, 1, 0.9 + 0.3 * len(measured()))
     series = []
     for what, *reading in READINGS:
-        found = [
-            (100 * connectivity(m, *reading)[LIMITED].astype(float)).clip(lower=FLOOR)
-            for m in measured()
-        ]
+        found = [barriers(m, *reading).clip(lower=FLOOR) for m in measured()]
         found = [of if shows(m, what) else of[:0] for m, of in zip(measured(), found)]
         limits = [of[["lower", "upper"]].to_numpy() for of in found]
         series.append(Series(what, [of["barrier"] for of in found], limits=limits))
@@ -111,9 +114,7 @@ def spawn_epochs() -> Shown:
     found = spawning()
     figure, (left, right) = style.sheet(2, 1, 2.6)
     series = [
-        Series(
-            what, [100 * connectivity(m, *of)["barrier"].clip(FLOOR / 100) for m in found.values()]
-        )
+        Series(what, [barriers(m, *of)["barrier"].clip(lower=FLOOR) for m in found.values()])
         for what, *of in READINGS[:2]
     ]
     apart = [Series("pair", [m.of("weight_distance") for m in found.values()])]

@@ -48,7 +48,7 @@ def closeness() -> Shown:
         ]
         where = "at the logits" if logits else "mean over hidden layers"
         head = f"{where}; dotted: an endpoint in the middle's place"
-        how = (head, "share of the distance, ρ", ENDPOINT)
+        how = (head, "distance from the mean, ρ", ENDPOINT)
         told.append(style.panel(axis, style.names(held()), series, *how, log=True))
     return style.shown(figure, "Residual of LLFC half-way as a share of the distance", told)
 
@@ -122,7 +122,7 @@ def together() -> Shown:
         style.log_x(axis)
         style.threshold(axis, 2, across=True)
         axis.set_xlabel(f"error barrier (points; least {LEAST})")
-        axis.set_ylabel("share of the distance, ρ")
+        axis.set_ylabel("distance from the mean, ρ")
         style.title(axis, where)
         told += [f"{where}, {of.get_label()} {style.span(of.get_ydata())}" for of in axis.lines[:3]]
     return style.shown(figure, "LLFC against the error barrier, a point a pair", told)

@@ -37,11 +37,11 @@ KINDS = {
 NAMES = {
     "B": "the pair's other network, and the way to it (B)",
     "C": "a third child of the start (C)",
-    "T": "a Gaussian step, then trained (T)",
+    "T": "tuned partner: a Gaussian step, then trained (T)",
     "N": "a step of gradient noise (N)",
     "L": "the network trained on (L)",
-    "G": "a Gaussian step (G)",
-    "P": "units that change places, same function (P)",
+    "G": "spread partner: a Gaussian step (G)",
+    "P": "sparse partner: units that change places (P)",
     "independent": "a network of another start",
 }
 
@@ -74,7 +74,7 @@ def arms(name: str, columns: int = 2) -> Shown:
         style.log_x(axis)
         style.log_axis(axis)
         axis.set_xlabel("feature distance")
-        axis.set_ylabel("share of the distance, ρ")
+        axis.set_ylabel("distance from the mean, ρ")
         style.title(axis, f"{site} ({m.scale}, {m.pairs} pairs)")
     style.legend(figure, axes, 2)
     return Shown(figure, f"rho against feature distance, {m.tag}. {_described(points, chosen)}")
