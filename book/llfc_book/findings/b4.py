@@ -80,11 +80,13 @@ def farthest() -> Found:
     return count(same), np.mean(same) < 0.5
 
 
-@finding(PAGE, "in most maps the weights pass on more of the difference than of a shuffled one")
+@finding(PAGE, "spawned, most maps' values are near, yet they pass on more than of a shuffled one")
 def transfer_more() -> Found:
     found = [b4.passed_on(m)["shuffled"].groupby(level="site").mean() for m in b4.transferred()]
     shares = [(one > 1).mean() for one in found]
-    return percent(shares), min(shares) > 0.5
+    spawned = [m.of("dist_transfer") for m in b4.transferred() if ev.spawned(m.setting)]
+    near = min((dist <= ev.CLOSE).mean() for dist in spawned)
+    return percent(shares), min(near, *shares) > 0.5
 
 
 @finding(PAGE, "a stitched pair of perceptrons errs as much as a network and a tuned partner do")

@@ -20,11 +20,15 @@ def _ratio(record: str, quantity: str, kind: str, *data: str) -> np.ndarray:
     return ev.together(ratio.groupby("site").mean().reindex(HIDDEN) for ratio in ratios)
 
 
-@finding(PAGE, "the weights' stable rank is less than half a Gaussian's, between living units too")
+@finding(
+    PAGE, "weights have under half a Gaussian's stable rank; narrow ResNets' falls while they train"
+)
 def weights_rank() -> Found:
     found = _ratio("fig20", "stable_rank_W", b5.GAUSSIAN)
     living = _ratio("fig20", "stable_rank_W_living", b5.GAUSSIAN)
-    return percent(found), max(found.max(), living.max()) < HALF
+    late = ((b5.at_epoch(m, m.setting.epochs) / b5.at_epoch(m, 1)) < 1 for m in b5.narrow())
+    falls = min(lower.mean() for lower in late) > HALF
+    return percent(found), falls and max(found.max(), living.max()) < HALF
 
 
 @finding(PAGE, "centred features have under half the rank of shuffled ones; on CIFAR-10 it rose")

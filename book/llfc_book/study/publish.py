@@ -94,7 +94,7 @@ def publish(profile: str | None = None) -> str:
     profiles = [profile] if profile else PROFILES
     for p in profiles:
         for name, count in PAIRS[p].items():
-            for index in range(0 if _surpassed(p, name) else count):
+            for index in range(0 if surpassed(p, name) else count):
                 done += _publish_pair(recipe(name, p), index)
             done += _ship(recipe(name, p))
     done += _keep_unfinished([u for p in profiles for u in plan(p, PAIRS[p]) if u.trains])
@@ -102,8 +102,10 @@ def publish(profile: str | None = None) -> str:
     return "\n".join(dict.fromkeys(done)) or "nothing new to publish"
 
 
-def _surpassed(profile: str, name: str) -> bool:
-    """Whether a larger profile of real data has as many pairs: a reader is shown those."""
+def surpassed(profile: str, name: str) -> bool:
+    """Whether a larger profile of real data has as many pairs: a reader is shown those, so that
+    these are neither measured nor published.
+    """
     larger = PROFILES[PROFILES.index(profile) + 1 :]
     return not PROFILE[profile].embedded and any(
         PAIRS[p].get(name, 0) >= PAIRS[profile][name] for p in larger

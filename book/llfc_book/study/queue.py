@@ -35,7 +35,12 @@ def missing(units: Sequence[Unit]) -> list[Unit]:
     """Units neither finished here nor in a committed record; a network or an order only where
     something still needs it.
     """
-    wanted = {u for u in units if not (u.trains or publish.is_published(u) or u.finished())}
+    wanted = {
+        u
+        for u in units
+        if not (u.trains or publish.surpassed(u.profile, u.name))
+        and not (publish.is_published(u) or u.finished())
+    }
     new = wanted
     while new:
         new = {need for u in new for need in u.needs() if not need.at_hand()} - wanted
