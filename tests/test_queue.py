@@ -491,3 +491,8 @@ def test_what_looked_at_other_networks_only_need_not_be_measured_again(unshipped
     parts = ", ".join(unit.part for unit in every)
     assert f"smoke {MATCHED}/0: {parts}" in publish.publish("smoke")
     assert records.load("fig20", "smoke").pairs[f"{MATCHED}/0"]["endpoints"]["B"] == new["B"]
+
+
+def test_a_scale_that_a_larger_one_has_replaced_is_not_measured():
+    units = plan("lite", ["mlp_mnist_spawn"])
+    assert any(unit.part == "decisive" for unit in units) and queue.missing(units) == []
