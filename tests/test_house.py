@@ -27,7 +27,7 @@ BOOK = (
 )
 #: Lines of formatted code, docstrings included. Raised in the open or not at all; those of the book
 #: and of the tests are their counts of today, on the way to 7,800 and 10,000.
-BUDGETS = {"llfc_lib": 6500, "book/llfc_book": 10_520, "tests": 10_935}
+BUDGETS = {"llfc_lib": 6500, "book/llfc_book": 10_545, "tests": 10_935}
 TOOLS = 700  # book/_ext and book/_tools together
 
 

@@ -494,5 +494,5 @@ def test_what_looked_at_other_networks_only_need_not_be_measured_again(unshipped
 
 
 def test_a_scale_that_a_larger_one_has_replaced_is_not_measured():
-    units = plan("lite", ["mlp_mnist_spawn"])
-    assert any(unit.part == "decisive" for unit in units) and queue.missing(units) == []
+    asked = units.plan("lite", ["mlp_mnist_spawn"])
+    assert any(unit.part == "decisive" for unit in asked) and queue.missing(asked) == []
