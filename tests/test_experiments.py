@@ -241,7 +241,7 @@ def test_without_data_it_is_said_what_cannot_run(monkeypatch, capsys):
 
     monkeypatch.setattr(units, "dataset", absent)
     monkeypatch.setattr(publish, "is_published", lambda unit: unit.profile == "paper")
-    assert "cannot be run here: mnist is not there; set LLFC_DATA" in queue.status(None)
+    assert "cannot be run here: cifar10 is not there; set LLFC_DATA" in queue.status(None)
     assert queue.main(["run", "--profile", "lite"]) == 1
     assert "cifar10 is not there; set LLFC_DATA" in capsys.readouterr().err
 
